@@ -1,0 +1,124 @@
+//! Where time comes from.
+//!
+//! Everything here that expires or slides asks a [`Clock`], so that tests move time instead of
+//! sleeping through it. There are two times: what the calendar says ([`Clock::now`]; token
+//! lifetimes, headers), which an operator may set back, and what a stopwatch says
+//! ([`Clock::monotonic`]; limits counted in this process), which only ever goes forward.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// A source of time.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The time of day.
+    fn now(&self) -> SystemTime;
+
+    /// Time since some fixed moment in the past; never goes back.
+    fn monotonic(&self) -> Duration;
+}
+
+/// A clock as it is handed around.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The machine's clock.
+///
+/// ```
+/// use portcullis::{Clock, SystemClock};
+/// let clock = SystemClock::new();
+/// let before = clock.monotonic();
+/// assert!(clock.monotonic() >= before);
+/// ```
+#[derive(Clone, Debug)]
+pub struct SystemClock {
+    origin: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic time starts at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    /// The same, ready to be handed around.
+    #[must_use]
+    pub fn shared() -> SharedClock {
+        Arc::new(Self::new())
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.origin.elapsed()
+    }
+}
+
+/// A clock that stands still until a test moves it; clones move together.
+///
+/// ```
+/// use portcullis::{Clock, ManualClock};
+/// use std::time::Duration;
+/// let clock = ManualClock::new();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(900));
+/// assert_eq!(clock.now(), before + Duration::from_secs(900));
+/// ```
+#[derive(Clone, Debug)]
+pub struct ManualClock {
+    time: Arc<Mutex<(SystemTime, Duration)>>,
+}
+
+impl ManualClock {
+    /// A clock that shows 2026-01-01T00:00:00Z.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::at(UNIX_EPOCH + Duration::from_secs(1_767_225_600))
+    }
+
+    /// A clock that shows the given time of day.
+    #[must_use]
+    pub fn at(now: SystemTime) -> Self {
+        Self { time: Arc::new(Mutex::new((now, Duration::from_secs(1_000_000)))) }
+    }
+
+    /// Moves both times forward.
+    pub fn advance(&self, by: Duration) {
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.0 += by;
+        time.1 += by;
+    }
+
+    /// Sets the time of day, forward or back; the monotonic time stays as it is.
+    pub fn set(&self, now: SystemTime) {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner).0 = now;
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> SystemTime {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+}

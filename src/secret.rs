@@ -1,0 +1,115 @@
+//! Secrets that are random text, and what is kept of them.
+
+use std::fmt;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use crate::StoreError;
+
+/// A secret of so many random bytes, as twice as many lower-case hex digits. Stores see its
+/// [`TokenHash`] only; the text is wiped when dropped.
+#[derive(Clone)]
+pub struct OpaqueToken<const BYTES: usize>(Zeroizing<String>);
+
+/// The SHA-256 of a secret's text: what is stored of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash([u8; 32]);
+
+impl<const BYTES: usize> OpaqueToken<BYTES> {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Where the system has no randomness to give.
+    pub fn random() -> Result<Self, StoreError> {
+        let mut bytes = Zeroizing::new([0; BYTES]);
+        SystemRandom::new()
+            .fill(&mut *bytes)
+            .map_err(|_| StoreError::internal("the system gave no random bytes"))?;
+        let mut text = Zeroizing::new(String::with_capacity(2 * BYTES));
+        for byte in bytes.iter() {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+            }
+        }
+        Ok(Self(text))
+    }
+
+    /// Reads what a client presents: exactly so many lower-case hex digits, or nothing.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 2 * BYTES && text.bytes().all(hex))
+            .then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The secret itself, to be sent to its owner and nowhere else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What a store keeps of it.
+    #[must_use]
+    pub fn hash(&self) -> TokenHash {
+        TokenHash::of(&self.0)
+    }
+}
+
+impl<const BYTES: usize> fmt::Debug for OpaqueToken<BYTES> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpaqueToken(…)")
+    }
+}
+
+impl TokenHash {
+    /// The hash of a secret's text.
+    #[must_use]
+    pub fn of(secret: &str) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+
+    /// The 32 bytes, as stores keep them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether two hashes are equal, in constant time.
+    #[must_use]
+    pub fn matches(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_unlike_and_read_back() {
+        let (a, b) = (OpaqueToken::<64>::random().unwrap(), OpaqueToken::<64>::random().unwrap());
+        assert_eq!(a.expose().len(), 128);
+        assert_ne!(a.expose(), b.expose());
+        assert!(OpaqueToken::<64>::parse(a.expose()).unwrap().hash().matches(&a.hash()));
+        assert!(!a.hash().matches(&b.hash()));
+        assert!(!format!("{a:?}{:?}", a.hash()).contains(&a.expose()[..8]));
+    }
+
+    #[test]
+    fn other_text_is_no_token() {
+        for text in ["", "0", "gg", "0F", "0 ", "000", "\u{660}"] {
+            assert!(OpaqueToken::<1>::parse(text).is_none(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Families of refresh tokens: what a presented token means, as a pure function.
+//!
+//! A login opens a family. Each refresh replaces its one live token by a new generation. A token
+//! that was replaced and is presented again was stolen, or the one that replaced it was: nobody can
+//! tell which, so the whole family ends (RFC 9700, section 4.14.2).
+
+use std::time::{Duration, SystemTime};
+
+use crate::{UserId, secret::OpaqueToken};
+
+/// A refresh token: 64 random bytes, as 128 lower-case hex digits.
+pub type RefreshToken = OpaqueToken<64>;
+
+/// The identifier of a family: a UUID as text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FamilyId(Box<str>);
+
+/// A family as a store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Which family.
+    pub id: FamilyId,
+    /// Whose.
+    pub user_id: UserId,
+    /// When the login was.
+    pub created_at: SystemTime,
+    /// When it was last refreshed, or opened.
+    pub last_used_at: SystemTime,
+    /// When it ends whatever is refreshed; `None`: never.
+    pub expires_at: Option<SystemTime>,
+    /// Since when and why it is worth nothing.
+    pub revoked: Option<(SystemTime, RevokeReason)>,
+}
+
+/// A token of a family as a store keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredToken {
+    /// 0 at login, one more at each refresh.
+    pub generation: u32,
+    /// When it was made.
+    pub issued_at: SystemTime,
+    /// From when on it is worth nothing.
+    pub expires_at: SystemTime,
+    /// When its successor was made.
+    pub superseded_at: Option<SystemTime>,
+}
+
+/// Why a family was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RevokeReason {
+    /// The user left this session.
+    Logout,
+    /// The user left every session.
+    LogoutAll,
+    /// A token was presented that had been replaced.
+    Reuse,
+}
+
+/// What a presented token means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the live one: replace it.
+    Rotate,
+    /// It was replaced before: revoke the family.
+    Reuse,
+    /// It, or its family, is past its time.
+    Expired,
+    /// Its family was revoked.
+    Revoked,
+}
+
+/// What it means that this token of this family is presented now.
+///
+/// ```
+/// # use portcullis::{token::{judge, Family, FamilyId, StoredToken, Verdict}, UserId};
+/// # use std::time::{Duration, SystemTime};
+/// # let login = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+/// # let family = Family { id: FamilyId::random(), user_id: UserId::from("42"), created_at: login,
+/// #     last_used_at: login, expires_at: None, revoked: None };
+/// let token = StoredToken { generation: 0, issued_at: login,
+///     expires_at: login + Duration::from_secs(60), superseded_at: None };
+/// assert_eq!(judge(login, &family, &token), Verdict::Rotate);
+/// assert_eq!(judge(login + Duration::from_secs(60), &family, &token), Verdict::Expired);
+/// let used = StoredToken { superseded_at: Some(login), ..token };
+/// assert_eq!(judge(login, &family, &used), Verdict::Reuse);
+/// ```
+#[must_use]
+pub fn judge(now: SystemTime, family: &Family, token: &StoredToken) -> Verdict {
+    if family.revoked.is_some() {
+        Verdict::Revoked
+    } else if token.superseded_at.is_some() {
+        Verdict::Reuse
+    } else if now >= token.expires_at || family.expires_at.is_some_and(|end| now >= end) {
+        Verdict::Expired
+    } else {
+        Verdict::Rotate
+    }
+}
+
+/// When a token made now ends: after its time to live, but not after its family.
+#[must_use]
+pub fn token_expiry(
+    now: SystemTime,
+    time_to_live: Duration,
+    family_expires_at: Option<SystemTime>,
+) -> SystemTime {
+    let end = now + time_to_live;
+    family_expires_at.map_or(end, |family_end| end.min(family_end))
+}
+
+impl FamilyId {
+    /// A new one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().hyphenated().to_string().into())
+    }
+
+    /// The text of it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for FamilyId {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl RevokeReason {
+    /// The word by which stores keep it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Logout => "logout",
+            Self::LogoutAll => "logout_all",
+            Self::Reuse => "reuse",
+        }
+    }
+
+    /// Reads the word back.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Logout, Self::LogoutAll, Self::Reuse].into_iter().find(|r| r.as_str() == word)
+    }
+}
