@@ -25,6 +25,6 @@ pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use error::StoreError;
 pub use head::RequestHead;
 pub use identity::{Identity, Plan, Role, UserId};
-pub use limit::Quota;
+pub use limit::{Quota, RateLimitLayer};
 pub use problem::{Problem, ProblemCode, ResponseBody};
 pub use secret::{OpaqueToken, TokenHash};

@@ -125,12 +125,12 @@ pub struct RequireAuthService<S> {
 }
 
 impl<S> RequireAuthService<S> {
-    /// Lets the request in, or says why not.
+    /// Notes in the request who is calling; says why it must not pass, where it must not.
     fn admit<B>(
         layer: &RequireAuth,
         request: &mut Request<B>,
         outcome: Outcome,
-    ) -> Result<(), Response<Bytes>> {
+    ) -> Result<(), Arc<AuthError>> {
         if layer.only_identifies {
             let found = Found { by: Arc::clone(&layer.authenticator), outcome: outcome.clone() };
             request.extensions_mut().insert(found);
@@ -141,7 +141,7 @@ impl<S> RequireAuthService<S> {
                 Ok(())
             }
             Err(_) if layer.only_identifies => Ok(()),
-            Err(reason) => Err(layer.refuse(reason)),
+            Err(reason) => Err(reason),
         }
     }
 }
@@ -177,7 +177,7 @@ where
         };
         let state = match Self::admit(&self.layer, &mut request, outcome) {
             Ok(()) => State::Admitted { future: self.inner.call(request) },
-            Err(response) => State::Refused { response: Some(response) },
+            Err(reason) => State::Refused { response: Some(self.layer.refuse(reason)) },
         };
         ResponseFuture { state }
     }
@@ -232,7 +232,7 @@ where
                     };
                     match RequireAuthService::<S>::admit(&layer, &mut request, outcome) {
                         Ok(()) => State::Admitted { future: inner.call(request) },
-                        Err(response) => State::Refused { response: Some(response) },
+                        Err(reason) => State::Refused { response: Some(layer.refuse(reason)) },
                     }
                 }
                 Projected::Admitted { future } => {
