@@ -7,6 +7,7 @@ mod client_ip;
 mod clock;
 mod error;
 mod identity;
+pub mod json;
 pub mod limit;
 mod secret;
 pub mod store;

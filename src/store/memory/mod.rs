@@ -1,1 +1,5 @@
-//! Stores: memory.
+//! Stores in this process: the reference implementations.
+
+mod token;
+
+pub use token::MemoryTokenStore;
