@@ -131,17 +131,16 @@ impl Rules {
 
         let issued_at = take_seconds(&mut claims, "iat")?.ok_or(TokenError::Invalid("iat"))?;
         let expires_at = take_seconds(&mut claims, "exp")?.ok_or(TokenError::Invalid("exp"))?;
-        let lifetime = expires_at.checked_sub(issued_at).unwrap_or_default();
+        let lifetime = expires_at.saturating_sub(issued_at);
         if lifetime == 0 || lifetime > self.lifetime.as_secs() {
             return Err(TokenError::Invalid("lifetime"));
         }
         if not_yet(instant(issued_at, "iat")?, CLOCK_SKEW) {
             return Err(TokenError::Invalid("iat"));
         }
-        if let Some(not_before) = take_seconds(&mut claims, "nbf")? {
-            if not_yet(instant(not_before, "nbf")?, self.leeway) {
-                return Err(TokenError::Invalid("nbf"));
-            }
+        let not_before = take_seconds(&mut claims, "nbf")?.unwrap_or_default();
+        if not_yet(instant(not_before, "nbf")?, self.leeway) {
+            return Err(TokenError::Invalid("nbf"));
         }
 
         let user_id = UserId::from(take_text(&mut claims, "sub")?);

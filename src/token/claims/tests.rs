@@ -78,7 +78,7 @@ impl Forge {
     }
 
     fn with_claim(&self, name: &str, value: Value) -> String {
-        self.with_claims(json!({ name: value }))
+        self.with_claims(Value::Object(Map::from_iter([(name.to_owned(), value)])))
     }
 
     fn with_claims(&self, changed: Value) -> String {
