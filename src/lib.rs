@@ -9,6 +9,7 @@ mod clock;
 mod error;
 mod head;
 mod identity;
+pub mod json;
 pub mod limit;
 mod problem;
 mod secret;

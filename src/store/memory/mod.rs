@@ -2,5 +2,7 @@
 //! needs no other for.
 
 mod limit;
+mod token;
 
 pub use limit::MemoryRateLimitStore;
+pub use token::MemoryTokenStore;
