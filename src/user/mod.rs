@@ -3,6 +3,7 @@
 mod account;
 mod email;
 mod hashing_pool;
+pub mod mail;
 mod password;
 mod store;
 
