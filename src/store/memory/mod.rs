@@ -1,1 +1,5 @@
-//! Stores: memory.
+//! Stores in memory: the reference implementations.
+
+mod user;
+
+pub use user::MemoryUserStore;
