@@ -6,7 +6,7 @@ use super::{
     HashingPool, PasswordPolicy, StandardPolicy, UpdateUserError, User, UserChange, UserStore,
     VerificationMail, mail::Outbox,
 };
-use crate::{Clock, SharedClock, StoreError, SystemClock, UserId};
+use crate::{SharedClock, StoreError, SystemClock, UserId};
 
 /// Registers users, checks their passwords and proves their addresses. Cheap to clone; not a
 /// `tower::Service`. See the [module's docs](super).
@@ -50,8 +50,8 @@ impl UserService {
 
     /// The same register by another clock.
     #[must_use]
-    pub fn with_clock(self, clock: impl Clock) -> Self {
-        Self { clock: Arc::new(clock), ..self }
+    pub fn with_clock(self, clock: SharedClock) -> Self {
+        Self { clock, ..self }
     }
 
     /// The same register, whose links work for so long.
