@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "the lint knows only functions that are tests themselves")]
 
 mod token;
+mod user;

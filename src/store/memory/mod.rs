@@ -3,6 +3,8 @@
 
 mod limit;
 mod token;
+mod user;
 
 pub use limit::MemoryRateLimitStore;
 pub use token::MemoryTokenStore;
+pub use user::MemoryUserStore;
