@@ -1,5 +1,5 @@
-//! The cryptography: aws-lc-rs where its feature is on, else ring. The two have one interface but
-//! for the little that stands here; nothing else names either of them.
+//! The signatures: aws-lc-rs where its feature is on, else ring. The two have one interface but for
+//! the little that stands here; no other file of the mint names either of them.
 
 #[cfg(feature = "aws-lc-rs")]
 pub(super) use with_aws_lc_rs::*;
@@ -73,7 +73,8 @@ mod with_ring {
     use super::RsaKeyDer;
 
     /// ring has no parsed form to keep. It unwraps the key anew each time, which is next to nothing
-    /// beside the arithmetic.
+    /// beside the arithmetic. A point that is not on its curve is
+    /// found then, and verifies nothing.
     #[derive(Clone)]
     pub(in crate::token) struct PublicKey(UnparsedPublicKey<Box<[u8]>>);
 

@@ -36,7 +36,7 @@ const REFUSED_HEADERS: [&str; 8] = ["jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256
 const OWN_CLAIMS: [&str; 9] = ["iss", "aud", "sub", "role", "plan", "iat", "exp", "nbf", "jti"];
 
 impl Rules {
-    /// A new access token; `None` where the key didn't sign.
+    /// A new access token; `None` where the key didn't sign, or further claims make it too long.
     pub(super) fn sign(
         &self,
         identity: &Identity,
@@ -50,11 +50,13 @@ impl Rules {
             "kid": verifying.key_id(),
         });
         let claims = Value::Object(self.claims(identity, now));
-        let mut token = encode(&header) + "." + &encode(&claims);
+        let mut token = Zeroizing::new(encode(&header) + "." + &encode(&claims));
         let signature = key.sign(token.as_bytes())?;
+        // Room at once: growing while it is written would leave copies behind.
+        token.reserve(1 + 4 * signature.len().div_ceil(3));
         token.push('.');
         BASE64URL.encode_string(signature, &mut token);
-        Some(Zeroizing::new(token))
+        (token.len() <= LONGEST).then_some(token)
     }
 
     /// Who the caller is, if the token is one of ours and its time is now.

@@ -15,7 +15,7 @@ pub enum TokenError {
     /// logs and metrics; it is not for who presented it.
     #[error("the token is invalid: {0}")]
     Invalid(&'static str),
-    /// The key didn't sign.
+    /// The key didn't sign, or the token would be longer than 8 KiB.
     #[error("the token could not be signed")]
     Signing,
     /// The store failed.
@@ -30,7 +30,8 @@ pub enum RefreshError {
     /// It is worth nothing. The reason is for logs and metrics; who presented it need not know.
     #[error("the refresh token is invalid: {0}")]
     Invalid(InvalidRefresh),
-    /// The new access token could not be signed; the refresh token is as good as before.
+    /// The new access token could not be signed, or would be longer than 8 KiB; the refresh token is
+    /// as good as before.
     #[error("the token could not be signed")]
     Signing,
     /// The store failed.
@@ -74,7 +75,7 @@ impl fmt::Display for InvalidRefresh {
     }
 }
 
-/// Why text gave no key. Never repeats any of it.
+/// Why there is no key. Never repeats any of the text it was to be read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -93,6 +94,9 @@ pub enum KeyError {
     /// The key is damaged, or larger than can be used.
     #[error("the key is damaged, or larger than can be used")]
     Malformed,
+    /// No key could be made, because the system gave no random bytes.
+    #[error("the system gave no random bytes")]
+    NoRandomness,
 }
 
 /// Why two files gave no key pair.

@@ -31,7 +31,8 @@ use super::{
 
 /// A private key, and the public key that belongs to it.
 ///
-/// The backend holds the private key, parsed once. It can't be read back, nor printed.
+/// The backend holds the private key, parsed once. It can't be read back, nor printed. aws-lc-rs
+/// wipes its memory when dropped; ring, which has no such feature, doesn't.
 pub struct SigningKey {
     pair: Pair,
     verifying: VerifyingKey,
@@ -98,10 +99,10 @@ impl SigningKey {
     /// A new Ed25519 key.
     ///
     /// # Errors
-    /// [`KeyError::Malformed`] where the system has no randomness to give.
+    /// [`KeyError::NoRandomness`] where the system has none to give.
     pub fn generate_ed25519() -> Result<Self, KeyError> {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
-        Self::from_pkcs8(pkcs8.map_err(|_| KeyError::Malformed)?.as_ref())
+        Self::from_pkcs8(pkcs8.map_err(|_| KeyError::NoRandomness)?.as_ref())
     }
 
     /// The public half.

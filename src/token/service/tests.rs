@@ -150,6 +150,14 @@ async fn a_failure_on_the_way_burns_nothing() {
     let failing = |_| async { Err(StoreError::unavailable("down")) };
     let failed = service.refresh(pair.refresh_token().expose(), failing).await;
     assert!(matches!(failed, Err(RefreshError::Store(error)) if error.is_unavailable()));
+
+    let too_much = ("x".to_owned(), "x".repeat(8 * 1024).into());
+    let overloaded = ada().with_claims([too_much].into_iter().collect());
+    assert!(matches!(service.issue(&overloaded).await, Err(TokenError::Signing)));
+    let overload = |_| async { Ok(Some(overloaded)) };
+    let failed = service.refresh(pair.refresh_token().expose(), overload).await;
+    assert!(matches!(failed, Err(RefreshError::Signing)));
+
     refresh(&service, &pair).await.unwrap();
 }
 
