@@ -7,6 +7,8 @@ pub mod auth;
 mod client_ip;
 mod clock;
 mod error;
+#[cfg(feature = "axum")]
+mod extract;
 mod head;
 mod identity;
 pub mod json;
@@ -29,3 +31,5 @@ pub use identity::{Identity, Plan, Role, UserId};
 pub use limit::{Quota, RateLimitLayer};
 pub use problem::{Problem, ProblemCode, ResponseBody};
 pub use secret::{OpaqueToken, TokenHash};
+pub use token::TokenService;
+pub use user::UserService;

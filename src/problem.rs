@@ -184,13 +184,6 @@ pub(crate) fn checked_realm(realm: &str) -> Arc<str> {
     realm.into()
 }
 
-#[cfg(feature = "axum")]
-impl axum::response::IntoResponse for Problem {
-    fn into_response(self) -> axum::response::Response {
-        self.into_response().map(axum::body::Body::from)
-    }
-}
-
 pin_project! {
     /// The body of a response that a layer let pass, or gave itself.
     ///

@@ -56,6 +56,7 @@
 //! ```
 
 mod authenticate;
+mod bearer;
 pub mod require_auth;
 pub mod require_role;
 
