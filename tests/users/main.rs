@@ -1,0 +1,6 @@
+//! The register, over the store in memory.
+
+mod login;
+mod registration;
+mod support;
+mod verification;
