@@ -4,10 +4,7 @@
 mod app;
 mod settings;
 
-use std::{
-    error::Error, fmt::Display, io::Write, net::SocketAddr, process::ExitCode, sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use app::{App, Limits, Pool, ProjectStore, app};
 use clap::Parser;

@@ -11,6 +11,7 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -77,6 +78,70 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// Forgets verification tokens that ended before `before`, at most so many in one call, and
     /// answers how many. Servers that call it at the same time don't wait for one another.
     async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError>;
+}
+
+#[async_trait]
+impl<S: UserStore + ?Sized> UserStore for Arc<S> {
+    async fn create(&self, user: NewUser) -> Result<User, CreateUserError> {
+        (**self).create(user).await
+    }
+
+    async fn find(&self, id: &UserId) -> Result<Option<User>, StoreError> {
+        (**self).find(id).await
+    }
+
+    async fn find_by_email(
+        &self,
+        email: &Email,
+    ) -> Result<Option<(User, PasswordHash)>, StoreError> {
+        (**self).find_by_email(email).await
+    }
+
+    async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError> {
+        (**self).update(id, change).await
+    }
+
+    async fn replace_password_hash(
+        &self,
+        id: &UserId,
+        old: &PasswordHash,
+        new: &PasswordHash,
+    ) -> Result<bool, StoreError> {
+        (**self).replace_password_hash(id, old, new).await
+    }
+
+    async fn renew_verification(
+        &self,
+        email: &Email,
+        token: VerificationToken,
+        at_most_every: Duration,
+    ) -> Result<Option<User>, StoreError> {
+        (**self).renew_verification(email, token, at_most_every).await
+    }
+
+    async fn find_verification(
+        &self,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Result<Option<UserId>, StoreError> {
+        (**self).find_verification(token, now).await
+    }
+
+    async fn verify_email(
+        &self,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Result<Option<User>, StoreError> {
+        (**self).verify_email(token, now).await
+    }
+
+    async fn count(&self) -> Result<u64, StoreError> {
+        (**self).count().await
+    }
+
+    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
+        (**self).delete_expired(before, at_most).await
+    }
 }
 
 /// A user to add.

@@ -178,7 +178,7 @@ fn conflict(code: &'static str, detail: &'static str) -> Refused {
     Refused(Problem::new(StatusCode::CONFLICT, code, detail))
 }
 
-fn failed(error: &dyn std::error::Error) -> Refused {
+fn failed(error: &(dyn std::error::Error + 'static)) -> Refused {
     tracing::error!(error, "a request failed");
     Refused(Problem::internal())
 }

@@ -1,6 +1,6 @@
 //! What is sent, and what sends it.
 
-use std::{borrow::Cow, error::Error, fmt};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -64,6 +64,13 @@ pub trait MailSender: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`MailError::temporary`] where it may work later, [`MailError::permanent`] where it won't.
     async fn send(&self, message: &Message) -> Result<(), MailError>;
+}
+
+#[async_trait]
+impl<S: MailSender + ?Sized> MailSender for Arc<S> {
+    async fn send(&self, message: &Message) -> Result<(), MailError> {
+        (**self).send(message).await
+    }
 }
 
 /// A message could not be sent.
