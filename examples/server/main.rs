@@ -1,6 +1,8 @@
 //! The example server: fifteen endpoints with accounts, roles and limits. `--help` explains the
 //! settings, README.md walks through the API.
 
+#![allow(unreachable_pub, reason = "a program has no callers")]
+
 mod app;
 mod settings;
 

@@ -2,11 +2,10 @@
 
 use axum::{Json as Answered, Router, extract::State, routing::patch};
 use portcullis::{Plan, RequireRole, Role, UserId, UserService, user::UserChange};
-use serde_json::Value;
 
 use super::{
     App,
-    auth::user_json,
+    auth::UserView,
     body::{FromMembers, Json, Members},
     error::Answer,
     projects::{ThingId, no_method_of_a_thing},
@@ -22,9 +21,9 @@ async fn change(
     State(users): State<UserService>,
     ThingId(id): ThingId,
     Json(Change(change)): Json<Change>,
-) -> Answer<Answered<Value>> {
+) -> Answer<Answered<UserView>> {
     let user = users.update(&UserId::from(id), change).await?;
-    Ok(Answered(user_json(&user)))
+    Ok(Answered(user.into()))
 }
 
 struct Change(UserChange);

@@ -13,7 +13,7 @@ use portcullis::{
     token::TokenPair,
     user::{Email, Password, PasswordPolicy, StandardPolicy, User},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -61,7 +61,7 @@ async fn register(
     Json(new): Json<Registration>,
 ) -> Answer<impl IntoResponse> {
     let user = users.register(&new.email, new.password).await?;
-    Ok((StatusCode::CREATED, Answered(user_json(&user))))
+    Ok((StatusCode::CREATED, Answered(UserView::from(user))))
 }
 
 async fn verify(
@@ -91,20 +91,20 @@ async fn login(
     State(users): State<UserService>,
     State(tokens): State<TokenService>,
     Json(credentials): Json<Credentials>,
-) -> Answer<Answered<Value>> {
+) -> Answer<Answered<PairView>> {
     let user = users.authenticate(&credentials.email, credentials.password).await?;
     let pair = tokens.issue(&identity(&user)).await?;
-    Ok(Answered(pair_json(&pair)))
+    Ok(Answered(pair.into()))
 }
 
 async fn refresh(
     State(users): State<UserService>,
     State(tokens): State<TokenService>,
     Json(presented): Json<Presented>,
-) -> Answer<Answered<Value>> {
+) -> Answer<Answered<PairView>> {
     let current = |id| async move { current_identity(&users, &id).await };
     let pair = tokens.refresh(&presented.refresh_token, current).await?;
-    Ok(Answered(pair_json(&pair)))
+    Ok(Answered(pair.into()))
 }
 
 async fn logout(
@@ -120,9 +120,9 @@ async fn logout_all(State(tokens): State<TokenService>, caller: Identity) -> Ans
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn me(State(users): State<UserService>, caller: Identity) -> Answer<Answered<Value>> {
+async fn me(State(users): State<UserService>, caller: Identity) -> Answer<Answered<UserView>> {
     let user = users.find(caller.user_id()).await?;
-    user.map(|user| Answered(user_json(&user))).ok_or_else(super::error::not_found_problem)
+    user.map(|user| Answered(user.into())).ok_or_else(super::error::not_found_problem)
 }
 
 /// Who this user is now, for a new token; `None` for one who may no longer come in.
@@ -143,24 +143,46 @@ fn identity(user: &User) -> Identity {
 }
 
 /// A user as the API shows it.
-pub fn user_json(user: &User) -> Value {
-    json!({
-        "id": user.id.as_str(),
-        "email": user.email.as_str(),
-        "role": user.role.as_str(),
-        "plan": user.plan.as_ref().map(|plan| plan.as_str()),
-        "email_verified": user.email_verified,
-        "created_at": humantime::format_rfc3339_micros(user.created_at).to_string(),
-    })
+#[derive(Serialize)]
+pub struct UserView {
+    id: String,
+    email: String,
+    role: String,
+    plan: Option<String>,
+    email_verified: bool,
+    created_at: String,
 }
 
-fn pair_json(pair: &TokenPair) -> Value {
-    json!({
-        "access_token": pair.access_token(),
-        "token_type": "Bearer",
-        "expires_in": pair.expires_in().as_secs(),
-        "refresh_token": pair.refresh_token().expose(),
-    })
+impl From<User> for UserView {
+    fn from(user: User) -> Self {
+        Self {
+            id: user.id.to_string(),
+            email: user.email.to_string(),
+            role: user.role.to_string(),
+            plan: user.plan.as_ref().map(ToString::to_string),
+            email_verified: user.email_verified,
+            created_at: humantime::format_rfc3339_micros(user.created_at).to_string(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PairView {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    refresh_token: String,
+}
+
+impl From<TokenPair> for PairView {
+    fn from(pair: TokenPair) -> Self {
+        Self {
+            access_token: pair.access_token().to_owned(),
+            token_type: "Bearer",
+            expires_in: pair.expires_in().as_secs(),
+            refresh_token: pair.refresh_token().expose().to_owned(),
+        }
+    }
 }
 
 struct Registration {

@@ -16,7 +16,7 @@ use portcullis::{
 
 /// Why a request has no other answer. A newtype, so that `?` knows the way from every error.
 #[derive(Debug)]
-pub struct Refused(pub Problem);
+pub struct Refused(Box<Problem>);
 
 pub type Answer<T> = Result<T, Refused>;
 
@@ -31,7 +31,7 @@ impl IntoResponse for Refused {
 
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
-        Self(problem)
+        Self(Box::new(problem))
     }
 }
 
@@ -40,10 +40,10 @@ impl From<StoreError> for Refused {
         let cause = &error as &dyn std::error::Error;
         if error.is_unavailable() {
             tracing::error!(error = cause, "the database does not answer");
-            Self(Problem::unavailable(1))
+            Problem::unavailable(1).into()
         } else {
             tracing::error!(error = cause, "a request failed");
-            Self(Problem::internal())
+            Problem::internal().into()
         }
     }
 }
@@ -54,12 +54,11 @@ impl From<LoginError> for Refused {
             LoginError::InvalidCredentials => {
                 unauthorized("invalid_credentials", "Invalid email or password")
             }
-            LoginError::EmailNotVerified => Self(Problem::new(
-                StatusCode::FORBIDDEN,
-                "email_not_verified",
-                "Email not verified",
-            )),
-            LoginError::Busy => Self(Problem::unavailable(BUSY)),
+            LoginError::EmailNotVerified => {
+                Problem::new(StatusCode::FORBIDDEN, "email_not_verified", "Email not verified")
+                    .into()
+            }
+            LoginError::Busy => Problem::unavailable(BUSY).into(),
             LoginError::Store(error) => error.into(),
             error => failed(&error),
         }
@@ -75,7 +74,7 @@ impl From<RegisterError> for Refused {
                 errors.password(&violations);
                 errors.into()
             }
-            RegisterError::Busy => Self(Problem::unavailable(BUSY)),
+            RegisterError::Busy => Problem::unavailable(BUSY).into(),
             RegisterError::Store(error) => error.into(),
             error => failed(&error),
         }
@@ -85,11 +84,12 @@ impl From<RegisterError> for Refused {
 impl From<VerifyError> for Refused {
     fn from(error: VerifyError) -> Self {
         match error {
-            VerifyError::InvalidToken => Self(Problem::new(
+            VerifyError::InvalidToken => Problem::new(
                 StatusCode::BAD_REQUEST,
                 "invalid_verification_token",
                 "Invalid or expired verification token",
-            )),
+            )
+            .into(),
             VerifyError::Store(error) => error.into(),
             error => failed(&error),
         }
@@ -131,12 +131,12 @@ impl From<RefreshError> for Refused {
 
 /// 400: what can't be read, and why.
 pub fn invalid_request(detail: &'static str) -> Refused {
-    Refused(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", detail))
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_request", detail).into()
 }
 
 /// 404, for handlers.
 pub fn not_found_problem() -> Refused {
-    Refused(Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found"))
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found").into()
 }
 
 /// 404, for paths that no route answers.
@@ -146,11 +146,8 @@ pub async fn not_found() -> Refused {
 
 /// 405, for methods that a route doesn't answer; axum adds `Allow`.
 pub async fn method_not_allowed() -> Refused {
-    Refused(Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        "Method not allowed",
-    ))
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    Problem::new(status, "method_not_allowed", "Method not allowed").into()
 }
 
 /// 400 for two `Authorization` headers, on routes that read none.
@@ -166,19 +163,19 @@ pub fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     tracing::error!(panic = text, "a handler panicked");
-    Refused(Problem::internal()).into_response()
+    Refused::from(Problem::internal()).into_response()
 }
 
 fn unauthorized(code: &'static str, detail: &'static str) -> Refused {
     let problem = Problem::new(StatusCode::UNAUTHORIZED, code, detail);
-    Refused(problem.with_bearer_challenge("api", None, None))
+    problem.with_bearer_challenge("api", None, None).into()
 }
 
 fn conflict(code: &'static str, detail: &'static str) -> Refused {
-    Refused(Problem::new(StatusCode::CONFLICT, code, detail))
+    Problem::new(StatusCode::CONFLICT, code, detail).into()
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> Refused {
     tracing::error!(error, "a request failed");
-    Refused(Problem::internal())
+    Refused::from(Problem::internal())
 }

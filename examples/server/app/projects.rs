@@ -8,8 +8,7 @@ use axum::{
 };
 use http::{StatusCode, header, request::Parts};
 use portcullis::{Identity, RequireRole, Role};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
@@ -39,7 +38,7 @@ pub fn router() -> Router<App> {
 async fn list(
     State(projects): State<ProjectStore>,
     query: Result<Query<Page>, QueryRejection>,
-) -> Answer<Answered<Value>> {
+) -> Answer<Answered<PageView>> {
     let Query(page) = query.map_err(|_| invalid_request("limit or after can't be used"))?;
     let limit = page.limit.unwrap_or(50);
     if !(1..=100).contains(&limit) {
@@ -48,8 +47,10 @@ async fn list(
     let after = page.after.as_deref().map(Cursor::parse);
     let after = after.map(|cursor| cursor.ok_or_else(|| invalid_request("after is no cursor")));
     let (projects, next) = projects.list(limit, after.transpose()?).await?;
-    let projects: Vec<_> = projects.iter().map(project_json).collect();
-    Ok(Answered(json!({"projects": projects, "next": next.map(|cursor| cursor.to_string())})))
+    Ok(Answered(PageView {
+        projects: projects.into_iter().map(ProjectView::from).collect(),
+        next: next.map(|cursor| cursor.to_string()),
+    }))
 }
 
 async fn create(
@@ -59,24 +60,24 @@ async fn create(
 ) -> Answer<impl IntoResponse> {
     let project = projects.create(name, caller.user_id()).await?;
     let location = [(header::LOCATION, format!("/projects/{}", project.id))];
-    Ok((StatusCode::CREATED, location, Answered(project_json(&project))))
+    Ok((StatusCode::CREATED, location, Answered(ProjectView::from(project))))
 }
 
 async fn show(
     State(projects): State<ProjectStore>,
     ThingId(id): ThingId,
-) -> Answer<Answered<Value>> {
+) -> Answer<Answered<ProjectView>> {
     let project = projects.find(&id).await?.ok_or_else(not_found_problem)?;
-    Ok(Answered(project_json(&project)))
+    Ok(Answered(ProjectView::from(project)))
 }
 
 async fn rename(
     State(projects): State<ProjectStore>,
     ThingId(id): ThingId,
     Json(Named { name }): Json<Named>,
-) -> Answer<Answered<Value>> {
+) -> Answer<Answered<ProjectView>> {
     let project = projects.rename(&id, &name).await?.ok_or_else(not_found_problem)?;
-    Ok(Answered(project_json(&project)))
+    Ok(Answered(ProjectView::from(project)))
 }
 
 async fn remove(State(projects): State<ProjectStore>, ThingId(id): ThingId) -> Answer<StatusCode> {
@@ -111,13 +112,29 @@ impl<S: Send + Sync> FromRequestParts<S> for ThingId {
     }
 }
 
-fn project_json(project: &Project) -> Value {
-    json!({
-        "id": project.id,
-        "name": project.name,
-        "owner_id": project.owner_id,
-        "created_at": humantime::format_rfc3339_micros(project.created_at).to_string(),
-    })
+#[derive(Serialize)]
+struct ProjectView {
+    id: String,
+    name: String,
+    owner_id: String,
+    created_at: String,
+}
+
+impl From<Project> for ProjectView {
+    fn from(project: Project) -> Self {
+        Self {
+            id: project.id,
+            name: project.name,
+            owner_id: project.owner_id,
+            created_at: humantime::format_rfc3339_micros(project.created_at).to_string(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PageView {
+    projects: Vec<ProjectView>,
+    next: Option<String>,
 }
 
 struct Named {

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 /// A project.
+#[derive(Debug)]
 pub struct Project {
     pub id: String,
     pub name: String,
@@ -19,6 +20,7 @@ pub struct Project {
 }
 
 /// Where a page of projects ended.
+#[derive(Debug)]
 pub struct Cursor {
     created_at: i64,
     id: String,

@@ -7,7 +7,7 @@ use portcullis::{TokenService, UserService};
 use super::{Limits, ProjectStore};
 
 /// The services behind the API. Cheap to clone.
-#[derive(Clone, FromRef)]
+#[derive(Clone, Debug, FromRef)]
 pub struct App {
     pub users: UserService,
     pub tokens: TokenService,
