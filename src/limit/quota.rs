@@ -14,7 +14,7 @@ use std::{fmt, num::NonZeroU32, time::Duration};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Quota {
     limit: NonZeroU32,
-    window: Duration,
+    window_us: u64,
 }
 
 /// A quota of nothing, or of a window that can't be counted.
@@ -43,7 +43,7 @@ impl Quota {
         if window.as_nanos() < SHORTEST.as_nanos() || window.as_nanos() > LONGEST.as_nanos() {
             return Err(InvalidQuota::Window);
         }
-        Ok(Self { limit, window })
+        Ok(Self { limit, window_us: window.as_micros() as u64 })
     }
 
     /// `limit` requests in any second.
@@ -79,10 +79,15 @@ impl Quota {
         self.limit.get()
     }
 
-    /// In how long.
+    /// In how long, to the microsecond.
     #[must_use]
     pub const fn window(&self) -> Duration {
-        self.window
+        Duration::from_micros(self.window_us)
+    }
+
+    /// The window in microseconds, the unit of the arithmetic.
+    pub(crate) const fn window_us(&self) -> u64 {
+        self.window_us
     }
 
     const fn of(limit: u32, seconds: u64) -> Self {
@@ -95,7 +100,7 @@ impl Quota {
 
 impl fmt::Debug for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Quota({} per {:?})", self.limit, self.window)
+        write!(f, "Quota({} per {:?})", self.limit, self.window())
     }
 }
 

@@ -53,6 +53,20 @@ pub struct Take {
     pub hold: bool,
 }
 
+impl Take {
+    /// What settles this request, for stores.
+    #[must_use]
+    pub fn hold(&self, mark: Mark) -> Hold {
+        Hold {
+            limiter: self.limiter,
+            key: self.key.clone(),
+            quota: self.quota,
+            cost: self.cost,
+            mark,
+        }
+    }
+}
+
 /// What became of one [`Take`].
 #[derive(Debug)]
 pub struct Taken {

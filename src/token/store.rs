@@ -12,6 +12,7 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -105,4 +106,35 @@ pub enum Rotation {
     Revoked,
     /// No such token.
     Unknown,
+}
+
+#[async_trait]
+impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
+    async fn open_family(&self, family: NewFamily) -> Result<(), StoreError> {
+        (**self).open_family(family).await
+    }
+
+    async fn owner(&self, token: &TokenHash) -> Result<Option<UserId>, StoreError> {
+        (**self).owner(token).await
+    }
+
+    async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
+        (**self).rotate(request).await
+    }
+
+    async fn revoke_family(
+        &self,
+        token: &TokenHash,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError> {
+        (**self).revoke_family(token, clock).await
+    }
+
+    async fn revoke_user(&self, user: &UserId, clock: &SharedClock) -> Result<u64, StoreError> {
+        (**self).revoke_user(user, clock).await
+    }
+
+    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
+        (**self).delete_expired(before, at_most).await
+    }
 }
