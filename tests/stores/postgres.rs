@@ -1,6 +1,6 @@
 //! What only PostgreSQL can get wrong.
 
-use std::{env, sync::Arc, time::Duration};
+use std::{env, time::Duration};
 
 use portcullis::{
     Clock, ManualClock, Role, UserId,
@@ -39,275 +39,243 @@ async fn execute(connection: &mut PgConnection, sql: String) {
     query(AssertSqlSafe(sql)).execute(connection).await.unwrap();
 }
 
-/// Runs a test on a database of its own, not yet migrated.
-async fn on_a_new_database(test: impl AsyncFnOnce(Url)) {
-    let (server, name) = (server(), random_name());
-    let mut admin = PgConnection::connect(server.as_str()).await.unwrap();
+/// A new database. It goes with the server: a test that fails leaves something to look at.
+async fn new_database() -> Url {
+    let (mut url, name) = (server(), random_name());
+    let mut admin = PgConnection::connect(url.as_str()).await.unwrap();
     execute(&mut admin, format!("CREATE DATABASE {name}")).await;
-    let mut url = server;
     url.set_path(&name);
-    test(url).await;
-    execute(&mut admin, format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    url
 }
 
-/// Runs a test on a database of its own.
-async fn on_a_database(test: impl AsyncFnOnce(PgPool)) {
-    on_a_new_database(async |url| {
-        let pool = connect(url.as_str()).await.unwrap();
-        migrate(&pool).await.unwrap();
-        test(pool).await;
-    })
-    .await;
+/// A new database, migrated.
+pub(crate) async fn database() -> PgPool {
+    open(&new_database().await).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: run tests/run"]
-async fn of_fifty_rotations_at_once_one_wins() {
-    on_a_database(async |pool| {
-        sql::of_fifty_rotations_at_once_one_wins(Arc::new(PostgresTokenStore::new(pool))).await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: run tests/run"]
-async fn logout_leaves_no_live_token_to_a_rotation() {
-    on_a_database(async |pool| {
-        sql::logout_leaves_no_live_token_to_a_rotation(Arc::new(PostgresTokenStore::new(pool)))
-            .await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: run tests/run"]
-async fn of_two_admins_demoted_at_once_one_stays() {
-    on_a_database(async |pool| {
-        sql::of_two_admins_demoted_at_once_one_stays(Arc::new(PostgresUserStore::new(pool))).await;
-    })
-    .await;
+async fn open(url: &Url) -> PgPool {
+    let pool = connect(url.as_str()).await.unwrap();
+    migrate(&pool).await.unwrap();
+    pool
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn a_caller_who_leaves_stops_nothing_and_leaves_nothing_open() {
-    on_a_new_database(async |url| {
-        // Few connections, so that one with an open transaction would soon be met again.
-        let pool = PgPoolOptions::new().max_connections(2).connect(url.as_str()).await.unwrap();
-        migrate(&pool).await.unwrap();
-        sql::a_caller_who_leaves_stops_nothing(Arc::new(PostgresTokenStore::new(pool))).await;
-        let mut other = PgConnection::connect(url.as_str()).await.unwrap();
-        let open: i64 = query_scalar(
-            "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND state LIKE 'idle in transaction%'",
-        )
-        .fetch_one(&mut other)
-        .await
-        .unwrap();
-        assert_eq!(open, 0);
-    })
-    .await;
+    let url = new_database().await;
+    // Few connections, so that one with an open transaction would soon be met again.
+    let pool = PgPoolOptions::new().max_connections(2).connect(url.as_str()).await.unwrap();
+    migrate(&pool).await.unwrap();
+    sql::a_caller_who_leaves_stops_nothing(&PostgresTokenStore::new(pool.clone())).await;
+
+    let mut other = PgConnection::connect(url.as_str()).await.unwrap();
+    let open: i64 = query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND state LIKE 'idle in transaction%'",
+    )
+    .fetch_one(&mut other)
+    .await
+    .unwrap();
+    assert_eq!(open, 0);
+    assert_eq!(pool.size(), 2, "and none had to be closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn databases_defaults_for_transactions_do_not_matter() {
-    on_a_new_database(async |url| {
-        let name = url.path().trim_start_matches('/');
-        let mut admin = PgConnection::connect(url.as_str()).await.unwrap();
-        let setting = "SET default_transaction_isolation = 'serializable'";
-        execute(&mut admin, format!("ALTER DATABASE {name} {setting}")).await;
-        let pool = connect(url.as_str()).await.unwrap();
-        migrate(&pool).await.unwrap();
-        sql::of_fifty_rotations_at_once_one_wins(Arc::new(PostgresTokenStore::new(pool))).await;
-    })
-    .await;
+    let url = new_database().await;
+    let name = url.path().trim_start_matches('/');
+    let mut admin = PgConnection::connect(url.as_str()).await.unwrap();
+    let setting = "SET default_transaction_isolation = 'serializable'";
+    execute(&mut admin, format!("ALTER DATABASE {name} {setting}")).await;
+    let pool = open(&url).await;
+    let store = PostgresTokenStore::new(pool);
+    let clock = ManualClock::new();
+    let token = sql::login(&store, &UserId::random(), &clock).await;
+    let mut presentations = JoinSet::new();
+    for _ in 0..50 {
+        let store = store.clone();
+        let request = sql::rotation(token, sql::random_hash(), &clock);
+        presentations.spawn(async move { store.rotate(request).await.unwrap() });
+    }
+    let outcomes = presentations.join_all().await;
+    let count = |wanted: fn(&Rotation) -> bool| outcomes.iter().filter(|o| wanted(o)).count();
+    assert_eq!(count(|o| matches!(o, Rotation::Rotated { .. })), 1);
+    assert_eq!(count(|o| matches!(o, Rotation::Reused { .. })), 1);
+    assert_eq!(count(|o| *o == Rotation::Revoked), 48);
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn time_is_read_after_the_lock_was_taken() {
-    on_a_database(async |pool| {
-        let store = PostgresTokenStore::new(pool.clone());
-        let clock = ManualClock::new();
-        let token = sql::login(&store, &UserId::random(), &clock).await;
-        let mut holder = pool.begin().await.unwrap();
-        query("SELECT FROM portcullis.families FOR UPDATE").execute(&mut *holder).await.unwrap();
+    let pool = database().await;
+    let store = PostgresTokenStore::new(pool.clone());
+    let clock = ManualClock::new();
+    let token = sql::login(&store, &UserId::random(), &clock).await;
+    let mut holder = pool.begin().await.unwrap();
+    query("SELECT FROM portcullis.families FOR UPDATE").execute(&mut *holder).await.unwrap();
 
-        let request = sql::rotation(token, sql::random_hash(), &clock);
-        let rotation = tokio::spawn(async move { store.rotate(request).await.unwrap() });
-        let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
-        while !query_scalar::<_, bool>(waiting).fetch_one(&pool).await.unwrap() {}
-        clock.advance(sql::HOUR);
-        holder.commit().await.unwrap();
-        assert_eq!(rotation.await.unwrap(), Rotation::Expired);
-    })
-    .await;
+    let request = sql::rotation(token, sql::random_hash(), &clock);
+    let rotation = tokio::spawn(async move { store.rotate(request).await.unwrap() });
+    let waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    while !query_scalar::<_, bool>(waiting).fetch_one(&pool).await.unwrap() {}
+    clock.advance(sql::HOUR);
+    holder.commit().await.unwrap();
+    assert_eq!(rotation.await.unwrap(), Rotation::Expired);
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn clean_up_waits_for_nobody_and_takes_the_tokens_along() {
-    on_a_database(async |pool| {
-        let store = PostgresTokenStore::new(pool.clone());
-        let clock = ManualClock::new();
-        let [ada, bob] = [UserId::from("ada"), UserId::from("bob")];
-        let token = sql::login(&store, &ada, &clock).await;
-        sql::login(&store, &bob, &clock).await;
-        store.rotate(sql::rotation(token, sql::random_hash(), &clock)).await.unwrap();
+    let pool = database().await;
+    let store = PostgresTokenStore::new(pool.clone());
+    let clock = ManualClock::new();
+    let [ada, bob] = [UserId::from("ada"), UserId::from("bob")];
+    let token = sql::login(&store, &ada, &clock).await;
+    sql::login(&store, &bob, &clock).await;
+    store.rotate(sql::rotation(token, sql::random_hash(), &clock)).await.unwrap();
 
-        assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
-        let after = clock.now() + sql::HOUR + Duration::from_micros(1);
-        let mut holder = pool.begin().await.unwrap();
-        query("SELECT FROM portcullis.families WHERE user_id = 'bob' FOR UPDATE")
-            .execute(&mut *holder)
-            .await
-            .unwrap();
-        assert_eq!(store.delete_expired(after, 10).await.unwrap(), 1);
-        holder.commit().await.unwrap();
-        let tokens = "SELECT count(*) FROM portcullis.refresh_tokens";
-        assert_eq!(query_scalar::<_, i64>(tokens).fetch_one(&pool).await.unwrap(), 1);
-        assert_eq!(store.delete_expired(after, 10).await.unwrap(), 1);
-    })
-    .await;
+    assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
+    let after = clock.now() + sql::HOUR + Duration::from_micros(1);
+    let mut holder = pool.begin().await.unwrap();
+    query("SELECT FROM portcullis.families WHERE user_id = 'bob' FOR UPDATE")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    assert_eq!(store.delete_expired(after, 10).await.unwrap(), 1);
+    holder.commit().await.unwrap();
+    let tokens = "SELECT count(*) FROM portcullis.refresh_tokens";
+    assert_eq!(query_scalar::<_, i64>(tokens).fetch_one(&pool).await.unwrap(), 1);
+    assert_eq!(store.delete_expired(after, 10).await.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn servers_that_start_at_once_all_start() {
-    on_a_new_database(async |url| {
-        let mut starts = JoinSet::new();
-        for _ in 0..8 {
-            let url = url.clone();
-            starts.spawn(async move {
-                let pool = connect(url.as_str()).await.unwrap();
-                migrate(&pool).await.unwrap();
-                migrate(&pool).await.unwrap();
-            });
-        }
-        starts.join_all().await;
-    })
-    .await;
+    let url = new_database().await;
+    let mut starts = JoinSet::new();
+    for _ in 0..8 {
+        let url = url.clone();
+        starts.spawn(async move {
+            let pool = open(&url).await;
+            migrate(&pool).await.unwrap();
+        });
+    }
+    starts.join_all().await;
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn a_role_that_owns_the_schema_and_nothing_else_will_do() {
-    on_a_new_database(async |mut url| {
-        let mut admin = PgConnection::connect(url.as_str()).await.unwrap();
-        let role = random_name();
-        for sql in [
-            "REVOKE ALL ON SCHEMA public FROM PUBLIC".to_owned(),
-            format!("CREATE ROLE {role} LOGIN PASSWORD '{role}'"),
-            format!("CREATE SCHEMA portcullis AUTHORIZATION {role}"),
-        ] {
-            execute(&mut admin, sql).await;
-        }
-        url.set_username(&role).unwrap();
-        url.set_password(Some(&role)).unwrap();
-        let pool = connect(url.as_str()).await.unwrap();
-        migrate(&pool).await.unwrap();
-        migrate(&pool).await.unwrap();
-        sql::add_user(&PostgresUserStore::new(pool.clone()), "a@b.co", Role::VIEWER).await;
+    let mut url = new_database().await;
+    let mut admin = PgConnection::connect(url.as_str()).await.unwrap();
+    let role = random_name();
+    for sql in [
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC".to_owned(),
+        format!("CREATE ROLE {role} LOGIN PASSWORD '{role}'"),
+        format!("CREATE SCHEMA portcullis AUTHORIZATION {role}"),
+    ] {
+        execute(&mut admin, sql).await;
+    }
+    url.set_username(&role).unwrap();
+    url.set_password(Some(&role)).unwrap();
+    let pool = open(&url).await;
+    migrate(&pool).await.unwrap();
+    sql::add_user(&PostgresUserStore::new(pool.clone()), "a@b.co", Role::VIEWER).await;
 
-        pool.close().await;
-        execute(&mut admin, format!("DROP OWNED BY {role}")).await;
-        execute(&mut admin, format!("DROP ROLE {role}")).await;
-    })
-    .await;
+    pool.close().await;
+    execute(&mut admin, format!("DROP OWNED BY {role}")).await;
+    execute(&mut admin, format!("DROP ROLE {role}")).await;
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn hosts_own_migrations_are_left_alone() {
-    on_a_database(async |pool| {
-        let host = Migrator::with_migrations(vec![Migration::new(
-            1,
-            "the host's".into(),
-            MigrationType::Simple,
-            "CREATE TABLE users (id int)".into_sql_str(),
-            false,
-        )]);
-        host.run(&pool).await.unwrap();
-        migrate(&pool).await.unwrap();
-        host.run(&pool).await.unwrap();
-        let count = "SELECT count(*) FROM public._sqlx_migrations";
-        assert_eq!(query_scalar::<_, i64>(count).fetch_one(&pool).await.unwrap(), 1);
-    })
-    .await;
+    let pool = database().await;
+    let host = Migrator::with_migrations(vec![Migration::new(
+        1,
+        "the host's".into(),
+        MigrationType::Simple,
+        "CREATE TABLE users (id int)".into_sql_str(),
+        false,
+    )]);
+    host.run(&pool).await.unwrap();
+    migrate(&pool).await.unwrap();
+    host.run(&pool).await.unwrap();
+    let count = "SELECT count(*) FROM public._sqlx_migrations";
+    assert_eq!(query_scalar::<_, i64>(count).fetch_one(&pool).await.unwrap(), 1);
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn older_release_starts_on_a_newer_schema() {
-    on_a_database(async |pool| {
-        query(
-            "INSERT INTO portcullis.migrations
-                (version, description, success, checksum, execution_time)
-             VALUES (9999, 'from the future', TRUE, '', 0)",
-        )
-        .execute(&pool)
-        .await
-        .unwrap();
-        migrate(&pool).await.unwrap();
-    })
-    .await;
+    let pool = database().await;
+    query(
+        "INSERT INTO portcullis.migrations
+            (version, description, success, checksum, execution_time)
+         VALUES (9999, 'from the future', TRUE, '', 0)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    migrate(&pool).await.unwrap();
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn connections_that_the_server_ended_are_replaced() {
-    on_a_database(async |pool| {
-        let users = PostgresUserStore::new(pool.clone());
-        users.count().await.unwrap();
-        let mut other = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
-        query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        )
-        .execute(&mut other)
-        .await
-        .unwrap();
-        users.count().await.unwrap();
-    })
-    .await;
+    let pool = database().await;
+    let users = PostgresUserStore::new(pool.clone());
+    users.count().await.unwrap();
+    let mut other = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
+    query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .execute(&mut other)
+    .await
+    .unwrap();
+    users.count().await.unwrap();
 }
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn failures_that_pass_are_told_from_those_that_stay() {
-    on_a_database(async |pool| {
-        let users = PostgresUserStore::new(pool.clone());
-        query("ALTER TABLE portcullis.users RENAME TO elsewhere").execute(&pool).await.unwrap();
-        assert!(!users.count().await.unwrap_err().is_unavailable());
-        pool.close().await;
-        assert!(users.count().await.unwrap_err().is_unavailable());
-    })
-    .await;
+    let pool = database().await;
+    let users = PostgresUserStore::new(pool.clone());
+    query("ALTER TABLE portcullis.users RENAME TO elsewhere").execute(&pool).await.unwrap();
+    assert!(!users.count().await.unwrap_err().is_unavailable());
+    pool.close().await;
+    assert!(users.count().await.unwrap_err().is_unavailable());
 }
 
 /// Waits as long as a request would: four seconds.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn server_that_hangs_is_unavailable_in_time_and_used_again_when_it_is_back() {
-    on_a_new_database(async |mut url| {
-        let hang = proxy(&mut url).await;
-        let pool = connect(url.as_str()).await.unwrap();
-        migrate(&pool).await.unwrap();
-        let tokens = PostgresTokenStore::new(pool);
-        let clock = ManualClock::new();
-        let token = sql::login(&tokens, &UserId::random(), &clock).await;
+    let mut url = new_database().await;
+    let hang = proxy(&mut url).await;
+    // Not tested before use, so that the verb itself meets the silence; and only one, so that it
+    // is missed if it does not come free.
+    let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false);
+    let pool = pool.connect(url.as_str()).await.unwrap();
+    migrate(&pool).await.unwrap();
+    let tokens = PostgresTokenStore::new(pool.clone());
+    let clock = ManualClock::new();
+    let token = sql::login(&tokens, &UserId::random(), &clock).await;
 
-        hang.send_replace(true);
-        let asked = Instant::now();
-        let request = sql::rotation(token, sql::random_hash(), &clock);
-        assert!(tokens.rotate(request.clone()).await.unwrap_err().is_unavailable());
-        assert!(asked.elapsed() < Duration::from_millis(4500));
+    while pool.num_idle() == 0 {
+        tokio::task::yield_now().await;
+    }
+    hang.send_replace(true);
+    let asked = Instant::now();
+    let request = sql::rotation(token, sql::random_hash(), &clock);
+    assert!(tokens.rotate(request.clone()).await.unwrap_err().is_unavailable());
+    assert!(asked.elapsed() < Duration::from_millis(4500));
 
-        hang.send_replace(false);
-        assert!(matches!(tokens.rotate(request).await.unwrap(), Rotation::Rotated { .. }));
-    })
-    .await;
+    hang.send_replace(false);
+    assert!(matches!(tokens.rotate(request).await.unwrap(), Rotation::Rotated { .. }));
 }
 
 /// Puts itself in front of the server, and passes nothing on while it is told to hang.

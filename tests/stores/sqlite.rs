@@ -13,44 +13,37 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
     query, query_scalar,
 };
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 use tokio::task::JoinSet;
 
 use crate::sql;
-
-async fn database() -> (TempDir, SqlitePool) {
-    let directory = tempdir().unwrap();
-    let pool = connect(&url(directory.path())).await.unwrap();
-    migrate(&pool).await.unwrap();
-    (directory, pool)
-}
 
 fn url(directory: &Path) -> String {
     format!("sqlite:{}", directory.join("some/where/test.db").display())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_fifty_rotations_at_once_one_wins() {
-    let (_directory, pool) = database().await;
-    sql::of_fifty_rotations_at_once_one_wins(Arc::new(SqliteTokenStore::new(pool))).await;
+async fn open(directory: &Path) -> SqlitePool {
+    let pool = connect(&url(directory)).await.unwrap();
+    migrate(&pool).await.unwrap();
+    pool
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn logout_leaves_no_live_token_to_a_rotation() {
-    let (_directory, pool) = database().await;
-    sql::logout_leaves_no_live_token_to_a_rotation(Arc::new(SqliteTokenStore::new(pool))).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn of_two_admins_demoted_at_once_one_stays() {
-    let (_directory, pool) = database().await;
-    sql::of_two_admins_demoted_at_once_one_stays(Arc::new(SqliteUserStore::new(pool))).await;
+/// A database in a file, which goes when the runtime of the test does.
+pub(crate) async fn database() -> SqlitePool {
+    let directory = tempdir().unwrap();
+    let pool = open(directory.path()).await;
+    tokio::spawn(async move {
+        let _kept = directory;
+        std::future::pending::<()>().await;
+    });
+    pool
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_leaves_stops_nothing_and_leaves_nothing_open() {
-    let (directory, pool) = database().await;
-    sql::a_caller_who_leaves_stops_nothing(Arc::new(SqliteTokenStore::new(pool))).await;
+    let directory = tempdir().unwrap();
+    let pool = open(directory.path()).await;
+    sql::a_caller_who_leaves_stops_nothing(&SqliteTokenStore::new(pool)).await;
 
     // Whoever had a transaction open would keep this one from beginning.
     let mut other = SqliteConnection::connect(&url(directory.path())).await.unwrap();
@@ -59,12 +52,12 @@ async fn a_caller_who_leaves_stops_nothing_and_leaves_nothing_open() {
 
 #[tokio::test]
 async fn what_was_written_is_there_when_opened_again() {
-    let (directory, pool) = database().await;
+    let directory = tempdir().unwrap();
+    let pool = open(directory.path()).await;
     let id = sql::add_user(&SqliteUserStore::new(pool.clone()), "a@b.co", Role::ADMIN).await;
     pool.close().await;
 
-    let pool = connect(&url(directory.path())).await.unwrap();
-    migrate(&pool).await.unwrap();
+    let pool = open(directory.path()).await;
     let user = SqliteUserStore::new(pool.clone()).find(&id).await.unwrap().unwrap();
     assert_eq!(user.email.as_str(), "a@b.co");
     let mode: String = query_scalar("PRAGMA journal_mode").fetch_one(&pool).await.unwrap();
@@ -92,18 +85,15 @@ async fn processes_that_start_at_once_all_start() {
     let directory = tempdir().unwrap();
     let mut starts = JoinSet::new();
     for _ in 0..8 {
-        let url = url(directory.path());
-        starts.spawn(async move {
-            let pool = connect(&url).await.unwrap();
-            migrate(&pool).await.unwrap();
-        });
+        let directory = directory.path().to_owned();
+        starts.spawn(async move { open(&directory).await });
     }
     starts.join_all().await;
 }
 
 #[tokio::test]
 async fn hosts_own_migrations_are_left_alone() {
-    let (_directory, pool) = database().await;
+    let pool = database().await;
     let host = Migrator::with_migrations(vec![Migration::new(
         1,
         "the host's".into(),
@@ -120,7 +110,7 @@ async fn hosts_own_migrations_are_left_alone() {
 
 #[tokio::test]
 async fn older_release_starts_on_a_newer_schema() {
-    let (_directory, pool) = database().await;
+    let pool = database().await;
     query(
         "INSERT INTO portcullis_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'from the future', TRUE, x'00', 0)",
@@ -133,7 +123,7 @@ async fn older_release_starts_on_a_newer_schema() {
 
 #[tokio::test]
 async fn clean_up_takes_the_tokens_along() {
-    let (_directory, pool) = database().await;
+    let pool = database().await;
     let store = SqliteTokenStore::new(pool.clone());
     let clock = ManualClock::new();
     let token = sql::login(&store, &UserId::random(), &clock).await;
@@ -149,7 +139,7 @@ async fn clean_up_takes_the_tokens_along() {
 
 #[tokio::test]
 async fn failures_that_pass_are_told_from_those_that_stay() {
-    let (_directory, pool) = database().await;
+    let pool = database().await;
     let users = SqliteUserStore::new(pool.clone());
     query("ALTER TABLE portcullis_users RENAME TO elsewhere").execute(&pool).await.unwrap();
     assert!(!users.count().await.unwrap_err().is_unavailable());
