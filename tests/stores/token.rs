@@ -18,7 +18,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// and from these a fresh store.
 ///
 /// ```ignore
-/// token_contract!(postgres, { #[sqlx::test(migrations = false)] }, (pool: PgPool) => open(pool).await);
+/// token_contract!(other, { #[tokio::test] #[ignore = "needs it"] }, () => open().await);
 /// ```
 macro_rules! token_contract {
     ($wing:ident, $attributes:tt, $arguments:tt => $store:expr) => {
@@ -57,6 +57,23 @@ macro_rules! token_contract {
 }
 
 token_contract!(memory, { #[tokio::test(flavor = "multi_thread")] }, () => MemoryTokenStore::new());
+
+#[cfg(feature = "sqlite")]
+token_contract!(
+    sqlite,
+    { #[tokio::test(flavor = "multi_thread")] },
+    () => portcullis::store::sqlite::SqliteTokenStore::new(crate::sqlite::database().await)
+);
+
+#[cfg(feature = "postgres")]
+token_contract!(
+    postgres,
+    {
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "needs PostgreSQL: run tests/run"]
+    },
+    () => portcullis::store::postgres::PostgresTokenStore::new(crate::postgres::database().await)
+);
 
 /// A store, and a clock to move. Tokens are named by numbers: hashes are all that a store sees.
 #[derive(Clone)]

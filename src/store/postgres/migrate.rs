@@ -1,13 +1,15 @@
 //! The schema, and how it comes about.
 
-use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, SqlSafeStr,
-    migrate::{MigrateError, Migration, MigrationType, Migrator},
-    query, query_scalar,
-};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, query, query_scalar};
 
-use super::super::sql::store_error;
+use super::super::sql::{MigrationFile, run_missing, store_error};
 use crate::StoreError;
+
+const FILES: &[MigrationFile] = &[(
+    1,
+    "users and refresh tokens",
+    include_str!("../../../migrations/postgres/0001_users_and_refresh_tokens.sql"),
+)];
 
 /// Under this lock servers that start together migrate one after the other. Not sqlx's own lock: a
 /// host may hold that one while it calls us.
@@ -22,13 +24,13 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     let run = async {
         // A connection that ends here: so do its settings, and its lock whatever happens.
         let mut connection = pool.acquire().await?.detach();
-        run(&mut connection).await?;
+        locked(&mut connection).await?;
         connection.close().await
     };
     run.await.map_err(store_error::<Postgres>)
 }
 
-async fn run(connection: &mut PgConnection) -> sqlx::Result<()> {
+async fn locked(connection: &mut PgConnection) -> sqlx::Result<()> {
     query("SET statement_timeout = 0").execute(&mut *connection).await?;
     query("SET lock_timeout = 0").execute(&mut *connection).await?;
     query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut *connection).await?;
@@ -41,23 +43,5 @@ async fn run(connection: &mut PgConnection) -> sqlx::Result<()> {
     if !exists {
         query("CREATE SCHEMA portcullis").execute(&mut *connection).await?;
     }
-    migrator().run(connection).await.map_err(|error| match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error,
-        error => error.into(),
-    })
-}
-
-fn migrator() -> Migrator {
-    let sql = include_str!("../../../migrations/postgres/0001_users_and_refresh_tokens.sql");
-    let mut migrator = Migrator::with_migrations(vec![Migration::new(
-        1,
-        "users and refresh tokens".into(),
-        MigrationType::Simple,
-        sql.into_sql_str(),
-        false,
-    )]);
-    migrator.dangerous_set_table_name("portcullis.migrations");
-    // What a newer server has added doesn't hinder us.
-    migrator.set_ignore_missing(true).set_locking(false);
-    migrator
+    run_missing(connection, "portcullis.migrations", FILES).await
 }
