@@ -220,7 +220,7 @@ mod tests {
         tokio::spawn(async move { pool.hash(Password::from("a")).await })
     }
 
-    fn is_busy<T>(result: Result<T, HashingError>) -> bool {
+    fn is_busy<T>(result: &Result<T, HashingError>) -> bool {
         matches!(result, Err(HashingError::Busy))
     }
 
@@ -253,7 +253,7 @@ mod tests {
         gate.begun.recv().await.unwrap();
         let waiting = spawn_hash(&pool);
         yield_now().await;
-        assert!(is_busy(pool.hash(Password::from("a")).await));
+        assert!(is_busy(&pool.hash(Password::from("a")).await));
 
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
@@ -281,7 +281,7 @@ mod tests {
         yield_now().await;
         assert!(!waiting.is_finished());
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(is_busy(waiting.await.unwrap()));
+        assert!(is_busy(&waiting.await.unwrap()));
         assert_eq!(pool.waiting(), 0);
         gate.go_on.send(()).unwrap();
         assert!(running.await.unwrap().is_ok());
