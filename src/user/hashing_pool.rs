@@ -172,6 +172,7 @@ mod tests {
     use tokio::{sync::mpsc as async_mpsc, task::yield_now};
 
     use super::*;
+    use crate::user::BcryptHasher;
 
     /// Says when it begins to hash, and goes on when it is told to.
     #[derive(Debug)]
@@ -285,6 +286,13 @@ mod tests {
         assert_eq!(pool.waiting(), 0);
         gate.go_on.send(()).unwrap();
         assert!(running.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn decoy_is_nobodys_password() {
+        let pool = HashingPool::new(BcryptHasher::new(4).unwrap()).unwrap();
+        assert!(!pool.verify(Password::from("decoy"), None).await.unwrap());
+        assert!(pool.verify(Password::from("decoy"), Some(pool.decoy.clone())).await.unwrap());
     }
 
     #[tokio::test]
