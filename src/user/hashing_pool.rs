@@ -50,16 +50,15 @@ pub enum HashingError {
 }
 
 impl HashingPool {
-    /// A pool around a hasher. Hashes once, here and now, to have something to verify against where
-    /// there is no account.
+    /// A pool around a hasher.
     ///
     /// # Errors
-    /// Where the hasher can't hash.
+    /// Where the hasher has no [decoy](PasswordHasher::decoy).
     pub fn new(hasher: impl PasswordHasher) -> Result<Self, HashError> {
         let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Ok(Self {
             // Nobody's password: whoever matches it is turned away all the same.
-            decoy: hasher.hash(&Password::from("decoy"))?,
+            decoy: hasher.decoy()?,
             hasher: Arc::new(hasher),
             threads: Bound::new(cores.get()),
             queue: Bound::new(64),
@@ -172,6 +171,7 @@ mod tests {
     use tokio::{sync::mpsc as async_mpsc, task::yield_now};
 
     use super::*;
+    use crate::user::BcryptHasher;
 
     /// Says when it begins to hash, and goes on when it is told to.
     #[derive(Debug)]
@@ -220,7 +220,7 @@ mod tests {
         tokio::spawn(async move { pool.hash(Password::from("a")).await })
     }
 
-    fn is_busy<T>(result: Result<T, HashingError>) -> bool {
+    fn is_busy<T>(result: &Result<T, HashingError>) -> bool {
         matches!(result, Err(HashingError::Busy))
     }
 
@@ -253,7 +253,7 @@ mod tests {
         gate.begun.recv().await.unwrap();
         let waiting = spawn_hash(&pool);
         yield_now().await;
-        assert!(is_busy(pool.hash(Password::from("a")).await));
+        assert!(is_busy(&pool.hash(Password::from("a")).await));
 
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
@@ -281,10 +281,17 @@ mod tests {
         yield_now().await;
         assert!(!waiting.is_finished());
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(is_busy(waiting.await.unwrap()));
+        assert!(is_busy(&waiting.await.unwrap()));
         assert_eq!(pool.waiting(), 0);
         gate.go_on.send(()).unwrap();
         assert!(running.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn decoy_is_nobodys_password() {
+        let pool = HashingPool::new(BcryptHasher::new(4).unwrap()).unwrap();
+        assert!(!pool.verify(Password::from("decoy"), None).await.unwrap());
+        assert!(pool.verify(Password::from("decoy"), Some(pool.decoy.clone())).await.unwrap());
     }
 
     #[tokio::test]

@@ -156,6 +156,15 @@ pub trait PasswordHasher: fmt::Debug + Send + Sync + 'static {
 
     /// Whether a hash is weaker than one made now.
     fn needs_rehash(&self, hash: &PasswordHash) -> bool;
+
+    /// A hash of nobody's password, to verify against where there is no account: as costly as any
+    /// other. Made once, when a pool is built.
+    ///
+    /// # Errors
+    /// Where there is none to be had.
+    fn decoy(&self) -> Result<PasswordHash, HashError> {
+        self.hash(&Password::from("decoy"))
+    }
 }
 
 /// A password could not be hashed, or what is stored is no hash. Never "wrong password".
@@ -219,6 +228,11 @@ impl PasswordHasher for BcryptHasher {
     fn needs_rehash(&self, hash: &PasswordHash) -> bool {
         hash.expose().parse::<bcrypt::HashParts>().is_ok_and(|parts| parts.get_cost() < self.cost)
     }
+
+    /// Salt and digest are zeros: it costs nothing to make, and as much as any other to verify.
+    fn decoy(&self) -> Result<PasswordHash, HashError> {
+        Ok(PasswordHash::from(format!("$2b${:02}${}", self.cost, ".".repeat(53))))
+    }
 }
 
 fn bcrypt_reads_all(password: &Password) -> bool {
@@ -264,6 +278,17 @@ mod tests {
             all.map(|violation| violation.code()),
             ["too_short", "too_long", "no_uppercase", "no_lowercase", "no_digit", "contains_nul"],
         );
+    }
+
+    #[test]
+    fn decoy_is_verified_like_any_other_and_matches_nothing() {
+        let bcrypt = BcryptHasher::new(5).unwrap();
+        let decoy = bcrypt.decoy().unwrap();
+        assert_eq!(decoy.expose().len(), bcrypt.hash(&"a".into()).unwrap().expose().len());
+        assert_eq!(decoy.expose().parse::<bcrypt::HashParts>().unwrap().get_cost(), 5);
+        for password in ["", "decoy", "Correct-Horse-1"] {
+            assert!(!bcrypt.verify(&password.into(), &decoy).unwrap());
+        }
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! Mail by SMTP (RFC 5321).
 
+#![cfg_attr(
+    not(feature = "tls"),
+    allow(deprecated, reason = "lettre 0.11 has `TlsParameters` without TLS too, and 0.12 won't")
+)]
+
 use std::{borrow::Cow, fmt, time::Duration};
 
 use async_trait::async_trait;
