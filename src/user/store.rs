@@ -1,13 +1,4 @@
-//! The contract of a store of users: verbs of intent, each atomic.
-//!
-//! - An address is one account, also when many register it at once: uniqueness is the store's, not
-//!   the caller's.
-//! - The last verified user with [`Role::ADMIN`](crate::Role::ADMIN) keeps it, also when two of them
-//!   are demoted at once.
-//! - A verification token is consumed once. Each user has at most one; a new one replaces it.
-//! - What a verb wrote is durable when it answers, and is carried through even where the caller
-//!   stops waiting.
-//! - Clones share their state. A store knows no password rule and no HTTP.
+//! The contract of a store of users.
 
 use std::{
     fmt,
@@ -20,7 +11,16 @@ use async_trait::async_trait;
 use super::{Email, PasswordHash, User};
 use crate::{Plan, Role, StoreError, TokenHash, UserId};
 
-/// Where users are kept. See the module's docs for the contract.
+/// Where users are kept: verbs of intent, each atomic.
+///
+/// - An address is one account, also when many register it at once: uniqueness is the store's, not
+///   the caller's.
+/// - The last verified user with [`Role::ADMIN`](crate::Role::ADMIN) keeps it, also when two of them
+///   are demoted at once.
+/// - A verification token is consumed once. Each user has at most one; a new one replaces it.
+/// - What a verb wrote is durable when it answers, and is carried through even where the caller
+///   stops waiting.
+/// - Clones share their state. A store knows no password rule and no HTTP.
 #[async_trait]
 pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// Adds a user, and the verification token that will be mailed, together.
