@@ -6,7 +6,14 @@
 mod app;
 mod settings;
 
-use std::{error::Error, io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use app::{App, Limits, Pool, ProjectStore, app};
 use clap::Parser;
@@ -41,7 +48,11 @@ async fn main() -> ExitCode {
 async fn run(flags: Flags) -> Result<(), SettingError> {
     let mut settings = flags.check()?;
     let filter = std::mem::take(&mut settings.log_filter);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 
     let listener = TcpListener::bind(&settings.bind_addr).await.map_err(unusable("BIND_ADDR"))?;
     let address = listener.local_addr().map_err(unusable("BIND_ADDR"))?;
