@@ -1,1 +1,240 @@
-fn main() {}
+//! The example server: fifteen endpoints with accounts, roles and limits. `--help` explains the
+//! settings, README.md walks through the API.
+
+#![allow(unreachable_pub, reason = "a program has no callers")]
+
+mod app;
+mod settings;
+
+use std::{error::Error, io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use app::{App, Limits, Pool, ProjectStore, app};
+use clap::Parser;
+use portcullis::{
+    SharedClock, SystemClock, TokenService, UserService,
+    limit::{OnFailure, RateLimitStore},
+    store::{memory::MemoryRateLimitStore, postgres, sqlite},
+    token::{KeySet, SigningKey, TokenStore},
+    user::{
+        HashingPool, RegisterError, UserStore, VerificationMail,
+        mail::{FileMailSender, MailSender, Outbox, SmtpMailSender},
+    },
+};
+use settings::{Flags, OnError, SettingError, Settings};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Flags::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// From settings to a server, and to its end.
+async fn run(flags: Flags) -> Result<(), SettingError> {
+    let mut settings = flags.check()?;
+    let filter = std::mem::take(&mut settings.log_filter);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+
+    let listener = TcpListener::bind(&settings.bind_addr).await.map_err(unusable("BIND_ADDR"))?;
+    let address = listener.local_addr().map_err(unusable("BIND_ADDR"))?;
+    serve_metrics(&settings).await?;
+
+    let clock = SystemClock::shared();
+    let stores = Stores::open(&settings, &clock).await?;
+    let outbox = outbox(&settings)?;
+    let users = users(&settings, &stores, outbox.clone(), address, &clock)?;
+    let app = app(App {
+        users: users.clone(),
+        tokens: tokens(&settings, &stores, &clock)?,
+        projects: stores.projects.clone(),
+        limits: limits(&settings, limit_store(&settings).await?, &clock),
+        cors_allowed_origins: settings.cors_allowed_origins.clone(),
+    });
+    if let Some((email, password)) = settings.admin.take() {
+        let admin = users.ensure_admin(&email, password).await;
+        admin.map_err(|error| admin_error(&error))?;
+    }
+    tokio::spawn(clean_up(stores, clock));
+
+    serve(listener, app).await.map_err(unusable("BIND_ADDR"))?;
+    outbox.close(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+/// Serves until SIGINT or SIGTERM, and then 10 s more at most, for requests in flight.
+async fn serve(listener: TcpListener, app: axum::Router) -> std::io::Result<()> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (ending, mut ended) = tokio::sync::watch::channel(());
+    let end = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("ending");
+        drop(ending);
+    };
+    let address = listener.local_addr()?;
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(end);
+    // Whoever reads it may have gone.
+    let _ = writeln!(std::io::stdout(), "listening on http://{address}");
+    let deadline = async {
+        let _ = ended.changed().await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    };
+    tokio::select! {
+        served = server => served,
+        () = deadline => Ok(()),
+    }
+}
+
+/// Users, sessions and projects, in one database.
+#[derive(Clone)]
+struct Stores {
+    users: Arc<dyn UserStore>,
+    tokens: Arc<dyn TokenStore>,
+    projects: ProjectStore,
+}
+
+impl Stores {
+    async fn open(settings: &Settings, clock: &SharedClock) -> Result<Self, SettingError> {
+        let url = settings.database_url.as_str();
+        let failed = unusable("DATABASE_URL");
+        let (users, tokens, pool): (Arc<dyn UserStore>, Arc<dyn TokenStore>, _) =
+            if url.starts_with("sqlite:") {
+                let pool = sqlite::connect(url).await.map_err(&failed)?;
+                sqlite::migrate(&pool).await.map_err(&failed)?;
+                (
+                    Arc::new(sqlite::SqliteUserStore::new(pool.clone())),
+                    Arc::new(sqlite::SqliteTokenStore::new(pool.clone())),
+                    Pool::Sqlite(pool),
+                )
+            } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+                let pool = postgres::connect(url).await.map_err(&failed)?;
+                postgres::migrate(&pool).await.map_err(&failed)?;
+                (
+                    Arc::new(postgres::PostgresUserStore::new(pool.clone())),
+                    Arc::new(postgres::PostgresTokenStore::new(pool.clone())),
+                    Pool::Postgres(pool),
+                )
+            } else {
+                let reason = "is none of sqlite:PATH, sqlite::memory:, postgres://…";
+                return Err(SettingError::new("DATABASE_URL", reason));
+            };
+        let projects = ProjectStore::new(pool, clock.clone()).await.map_err(&failed)?;
+        Ok(Self { users, tokens, projects })
+    }
+}
+
+fn tokens(
+    settings: &Settings,
+    stores: &Stores,
+    clock: &SharedClock,
+) -> Result<TokenService, SettingError> {
+    let key = SigningKey::load_or_generate(&settings.jwt_private_key, &settings.jwt_public_key)
+        .map_err(unusable("JWT_PRIVATE_KEY, JWT_PUBLIC_KEY"))?;
+    let (issuer, audience) = (settings.jwt_issuer.as_str(), settings.jwt_audience.as_str());
+    let store = Arc::clone(&stores.tokens);
+    Ok(TokenService::new(KeySet::new(key), issuer, audience, store)
+        .with_access_ttl(settings.access_token_ttl)
+        .with_refresh_ttl(settings.refresh_token_ttl)
+        .with_clock(clock.clone()))
+}
+
+fn users(
+    settings: &Settings,
+    stores: &Stores,
+    outbox: Outbox,
+    address: SocketAddr,
+    clock: &SharedClock,
+) -> Result<UserService, SettingError> {
+    let base = settings.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let mail = VerificationMail::new(&format!("{base}/auth/verify"));
+    let mail = mail.map_err(unusable("PUBLIC_URL"))?;
+    let hashing = HashingPool::new(settings.hasher).map_err(unusable("BCRYPT_COST"))?;
+    Ok(UserService::new(Arc::clone(&stores.users), hashing, mail, outbox)
+        .with_verification_ttl(settings.verification_token_ttl)
+        .with_clock(clock.clone()))
+}
+
+fn outbox(settings: &Settings) -> Result<Outbox, SettingError> {
+    let from = settings.mail_from.clone();
+    let sender: Arc<dyn MailSender> = match &settings.smtp_url {
+        Some(url) => Arc::new(SmtpMailSender::new(url, from).map_err(unusable("SMTP_URL"))?),
+        None => {
+            Arc::new(FileMailSender::new(&settings.mail_dir, from).map_err(unusable("MAIL_DIR"))?)
+        }
+    };
+    Ok(Outbox::new(sender))
+}
+
+async fn limit_store(settings: &Settings) -> Result<Arc<dyn RateLimitStore>, SettingError> {
+    match &settings.redis_url {
+        None => Ok(Arc::new(MemoryRateLimitStore::new())),
+        Some(_) => Err(SettingError::new("REDIS_URL", "is not supported yet")),
+    }
+}
+
+fn limits(settings: &Settings, store: Arc<dyn RateLimitStore>, clock: &SharedClock) -> Limits {
+    Limits {
+        store,
+        on_failure: match settings.rate_limit_on_error {
+            OnError::Deny => OnFailure::Deny,
+            OnError::Allow | OnError::Local => OnFailure::Allow,
+        },
+        clock: clock.clone(),
+        quotas: settings.quotas.clone(),
+    }
+}
+
+/// Sessions and links that have ended are forgotten every ten minutes, a thousand at a time.
+async fn clean_up(stores: Stores, clock: SharedClock) {
+    const AT_MOST: u32 = 1000;
+    let mut interval = tokio::time::interval(Duration::from_secs(600));
+    loop {
+        interval.tick().await;
+        let now = clock.now();
+        let ended = [
+            stores.tokens.delete_expired(now, AT_MOST).await,
+            stores.users.delete_expired(now, AT_MOST).await,
+        ];
+        for error in ended.into_iter().filter_map(Result::err) {
+            tracing::warn!(error = &error as &dyn Error, "what has ended could not be forgotten");
+        }
+    }
+}
+
+/// Offers metrics at an address of their own, where one is set.
+async fn serve_metrics(settings: &Settings) -> Result<(), SettingError> {
+    let Some(address) = &settings.metrics_addr else { return Ok(()) };
+    let listener = TcpListener::bind(address).await.map_err(unusable("METRICS_ADDR"))?;
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new();
+    let metrics = recorder.install_recorder().map_err(unusable("METRICS_ADDR"))?;
+    let page = axum::routing::get(async move || metrics.render());
+    let app = axum::Router::new().route("/metrics", page);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(())
+}
+
+fn admin_error(error: &RegisterError) -> SettingError {
+    match error {
+        RegisterError::WeakPassword(violations) => {
+            let reasons: Vec<_> = violations.iter().map(ToString::to_string).collect();
+            SettingError::new("ADMIN_PASSWORD", reasons.join(", "))
+        }
+        error => SettingError::caused("ADMIN_EMAIL", error),
+    }
+}
+
+fn unusable<E: Error>(name: &'static str) -> impl Fn(E) -> SettingError {
+    move |error| SettingError::caused(name, &error)
+}

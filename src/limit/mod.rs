@@ -1,11 +1,71 @@
-//! The turnstile.
+//! The turnstile: how many requests, of whom, in how long.
+//!
+//! [`RateLimitLayer`] asks its [`Rule`]s whom a request counts for and by which [`Quota`], asks a
+//! [`RateLimitStore`] whether there is room, and answers 429 where there is none.
+//!
+//! 1. **A limit is a promise.** `100 per minute` admits at most 100 in any 60 seconds, wherever
+//!    they begin. Token buckets, fixed windows and two-counter windows admit up to twice as many
+//!    around a boundary. How it is done: [`Log`].
+//! 2. Several rules in one layer are decided together, all or nothing: what one refuses no other
+//!    counts. Refused requests are not counted.
+//! 3. A rule counts every request that is admitted, or only those that failed ([`Charge`]): one is
+//!    taken before, and given back after, so that parallel guesses can't slip through.
+//! 4. Every response of a limited request says how the limits stand: `X-RateLimit-Limit`,
+//!    `-Remaining`, `-Reset`, and the lists `RateLimit-Policy` and `RateLimit`
+//!    (draft-ietf-httpapi-ratelimit-headers-11). A 429 has `Retry-After` and a problem (RFC 9457). Headers
+//!    are never made up: an exempt request, and one that the store could not decide, has none.
+//! 5. While the store fails requests pass ([`OnFailure::Allow`]) or are refused
+//!    ([`OnFailure::Deny`]), as you choose.
+//! 6. **Behind a proxy**, say so ([`Rule::behind`]), or all its clients share one limit. A request
+//!    without a peer address is answered 500 and logged with what to add; never is there one
+//!    bucket for all.
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Empty;
+//! use portcullis::{PeerAddr, Quota, RateLimitLayer, limit::Rule, store::memory::MemoryRateLimitStore};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let limit = RateLimitLayer::new(
+//!     MemoryRateLimitStore::new(),
+//!     [Rule::per_ip("ip", Quota::per_minute(1))],
+//! );
+//! let service = ServiceBuilder::new()
+//!     .layer(limit)
+//!     .service(service_fn(async |_: Request<()>| Ok::<_, &str>(Response::new(Empty::new()))));
+//!
+//! let request = || {
+//!     let peer = PeerAddr::from(([203, 0, 113, 9], 4711));
+//!     Request::get("/").extension(peer).body(()).unwrap()
+//! };
+//! let response = service.clone().oneshot(request()).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
+//! assert_eq!(response.headers()["ratelimit"], r#""ip";r=0;t=60"#);
+//!
+//! let response = service.oneshot(request()).await?;
+//! assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+//! assert_eq!(response.headers()["retry-after"], "60");
+//! # Ok(()) }
+//! ```
 
+mod charge;
 mod decision;
+mod future;
+mod headers;
+mod layer;
 mod quota;
+mod rule;
+mod service;
 mod store;
 mod window;
 
+pub use charge::Charge;
 pub use decision::Decision;
+pub use future::ResponseFuture;
+pub use layer::{OnFailure, RateLimitLayer, Refusal};
 pub use quota::{InvalidQuota, Quota};
+pub use rule::Rule;
+pub use service::RateLimitService;
 pub use store::{Decisions, Hold, Key, Mark, RateLimitStore, Take, Taken};
 pub use window::{IN_FLIGHT, Log, RESOLUTION};

@@ -1,21 +1,4 @@
-//! The contract of a store of limits, in words and types.
-//!
-//! A store answers two questions, each atomically:
-//!
-//! - [`take`](RateLimitStore::take): is there room for this request under all of these limits? If
-//!   so, count it under each; if one refuses, under none.
-//! - [`settle`](RateLimitStore::settle): a request that was counted on trial turned out to be
-//!   one that counts, or one that doesn't.
-//!
-//! How it decides is [`window`](super::window)'s arithmetic, whatever the store is made of: the
-//! same histories give the same decisions. Beyond that:
-//!
-//! - Clones of a store share its state.
-//! - The clock is the store's own: one clock for all who share its state.
-//! - State may be forgotten one window after the last request that was counted, not earlier. A
-//!   bounded store that must forget earlier forgets those furthest from their limit.
-//! - A refusal writes nothing.
-//! - A store that can't decide answers [`StoreError`], soon; it never makes up a decision.
+//! The contract of a store of limits.
 
 use std::{fmt, sync::Arc};
 
@@ -25,6 +8,23 @@ use super::{Decision, Quota};
 use crate::{Answer, ClientIp, StoreError, UserId};
 
 /// Where the counts of a [`RateLimitLayer`](crate::RateLimitLayer) are kept.
+///
+/// A store answers two questions, each atomically:
+///
+/// - [`take`](RateLimitStore::take): is there room for this request under all of these limits? If
+///   so, count it under each; if one refuses, under none.
+/// - [`settle`](RateLimitStore::settle): a request that was counted on trial turned out to be
+///   one that counts, or one that doesn't.
+///
+/// How it decides is [`Log`](super::Log)'s arithmetic, whatever the store is made of: the same
+/// histories give the same decisions. Beyond that:
+///
+/// - Clones of a store share its state.
+/// - The clock is the store's own: one clock for all who share its state.
+/// - State may be forgotten one window after the last request that was counted, not earlier. A
+///   bounded store that must forget earlier forgets those furthest from their limit.
+/// - A refusal writes nothing.
+/// - A store that can't decide answers [`StoreError`], soon; it never makes up a decision.
 pub trait RateLimitStore: fmt::Debug + Send + Sync + 'static {
     /// Counts a request under all of these limits, or, where one of them refuses, under none.
     ///
@@ -51,6 +51,20 @@ pub struct Take {
     pub cost: u32,
     /// Whether it is counted on trial: a [`Hold`] comes back, to be settled.
     pub hold: bool,
+}
+
+impl Take {
+    /// What settles this request, for stores.
+    #[must_use]
+    pub fn hold(&self, mark: Mark) -> Hold {
+        Hold {
+            limiter: self.limiter,
+            key: self.key.clone(),
+            quota: self.quota,
+            cost: self.cost,
+            mark,
+        }
+    }
 }
 
 /// What became of one [`Take`].

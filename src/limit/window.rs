@@ -1,25 +1,4 @@
-//! The arithmetic of the sliding window: pure, in integers, without a clock.
-//!
-//! A limit is a promise: in any window of its length, wherever that begins, no more than the limit
-//! is admitted. A [`Log`] keeps that promise by remembering *when* requests were admitted:
-//!
-//! 1. An entry is an instant and a count. It is live while `instant > now - W`: it leaves exactly
-//!    one window after it came.
-//! 2. A request of cost `c` is admitted where the live counts sum to at most `L - c`.
-//! 3. There are about as many entries as the resolution `M`, however high the limit. With `L <= M`
-//!    each instant has its own entry, and the window is exact. With `L > M` a request that comes
-//!    within `ceil(W / M)` of the moment the newest entry was opened joins it, and *moves its
-//!    instant to now*. Keeping the latest instant makes the error one-sided: never over `L`, and
-//!    room comes back at most `W / M` late.
-//! 4. A refusal changes nothing, and names the first moment at which the same request is admitted.
-//! 5. A request counted on trial is found again by its instant, and kept or given back. What is
-//!    given back is taken only from what is still held at that instant: never twice, never below
-//!    nothing, never from a newer window.
-//! 6. An instant later than now (a clock stepped back) becomes now: it neither frees quota nor
-//!    locks anyone out for longer than `W`.
-//!
-//! Instants are microseconds since any fixed moment. The twin of this file for Redis is
-//! `store/redis/window.lua`; one suite of tests runs over both.
+//! The arithmetic of the sliding window: pure, in integers, without a clock. [`Log`] tells it all.
 
 use std::time::Duration;
 
@@ -35,6 +14,27 @@ pub const RESOLUTION: u32 = 64;
 pub const IN_FLIGHT: Duration = Duration::from_secs(60);
 
 /// What one limiter remembers of one client: when it admitted how many, oldest first.
+///
+/// A limit is a promise: in any window of its length, wherever that begins, no more than the limit
+/// is admitted. A [`Log`] keeps that promise by remembering *when* requests were admitted:
+///
+/// 1. An entry is an instant and a count. It is live while `instant > now - W`: it leaves exactly
+///    one window after it came.
+/// 2. A request of cost `c` is admitted where the live counts sum to at most `L - c`.
+/// 3. There are about as many entries as the resolution `M`, however high the limit. With `L <= M`
+///    each instant has its own entry, and the window is exact. With `L > M` a request that comes
+///    within `ceil(W / M)` of the moment the newest entry was opened joins it, and *moves its
+///    instant to now*. Keeping the latest instant makes the error one-sided: never over `L`, and
+///    room comes back at most `W / M` late.
+/// 4. A refusal changes nothing, and names the first moment at which the same request is admitted.
+/// 5. A request counted on trial is found again by its instant, and kept or given back. What is
+///    given back is taken only from what is still held at that instant: never twice, never below
+///    nothing, never from a newer window.
+/// 6. An instant later than now (a clock stepped back) becomes now: it neither frees quota nor
+///    locks anyone out for longer than `W`.
+///
+/// Instants are microseconds since any fixed moment. The twin of this file for Redis is
+/// `store/redis/window.lua`; one suite of tests runs over both.
 ///
 /// ```
 /// use portcullis::limit::{Log, Quota};

@@ -1,17 +1,8 @@
-//! The contract of a store of refresh tokens: verbs of intent, each atomic.
-//!
-//! - Every verb that writes takes the family's lock first, then reads, decides by
-//!   [`judge`](super::judge), and writes. Of many presentations of one token at once exactly one is
-//!   [`Rotated`](Rotation::Rotated).
-//! - The time is read from the given clock after the lock was taken.
-//! - What a verb decided is durable when it answers, a revocation for reuse too: the answer
-//!   `Reused` doesn't roll it back. It is carried through even where the caller stops waiting.
-//! - Tokens that were replaced are kept as long as their family: forget one early, and who presents it is
-//!   merely unknown.
-//! - Clones share their state. Nothing but hashes of tokens is ever stored.
+//! The contract of a store of refresh tokens.
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -20,7 +11,17 @@ use async_trait::async_trait;
 use super::FamilyId;
 use crate::{SharedClock, StoreError, TokenHash, UserId};
 
-/// Where families of refresh tokens are kept. See the module's docs for the contract.
+/// Where families of refresh tokens are kept: verbs of intent, each atomic.
+///
+/// - Every verb that writes takes the family's lock first, then reads, decides by
+///   [`judge`](super::judge), and writes. Of many presentations of one token at once exactly one is
+///   [`Rotated`](Rotation::Rotated).
+/// - The time is read from the given clock after the lock was taken.
+/// - What a verb decided is durable when it answers, a revocation for reuse too: the answer
+///   `Reused` doesn't roll it back. It is carried through even where the caller stops waiting.
+/// - Tokens that were replaced are kept as long as their family: forget one early, and who presents it is
+///   merely unknown.
+/// - Clones share their state. Nothing but hashes of tokens is ever stored.
 #[async_trait]
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Opens a family with its first token (generation 0).
@@ -105,4 +106,35 @@ pub enum Rotation {
     Revoked,
     /// No such token.
     Unknown,
+}
+
+#[async_trait]
+impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
+    async fn open_family(&self, family: NewFamily) -> Result<(), StoreError> {
+        (**self).open_family(family).await
+    }
+
+    async fn owner(&self, token: &TokenHash) -> Result<Option<UserId>, StoreError> {
+        (**self).owner(token).await
+    }
+
+    async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
+        (**self).rotate(request).await
+    }
+
+    async fn revoke_family(
+        &self,
+        token: &TokenHash,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError> {
+        (**self).revoke_family(token, clock).await
+    }
+
+    async fn revoke_user(&self, user: &UserId, clock: &SharedClock) -> Result<u64, StoreError> {
+        (**self).revoke_user(user, clock).await
+    }
+
+    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
+        (**self).delete_expired(before, at_most).await
+    }
 }

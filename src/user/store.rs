@@ -1,16 +1,8 @@
-//! The contract of a store of users: verbs of intent, each atomic.
-//!
-//! - An address is one account, also when many register it at once: uniqueness is the store's, not
-//!   the caller's.
-//! - The last verified user with [`Role::ADMIN`](crate::Role::ADMIN) keeps it, also when two of them
-//!   are demoted at once.
-//! - A verification token is consumed once. Each user has at most one; a new one replaces it.
-//! - What a verb wrote is durable when it answers, and is carried through even where the caller
-//!   stops waiting.
-//! - Clones share their state. A store knows no password rule and no HTTP.
+//! The contract of a store of users.
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -19,7 +11,16 @@ use async_trait::async_trait;
 use super::{Email, PasswordHash, User};
 use crate::{Plan, Role, StoreError, TokenHash, UserId};
 
-/// Where users are kept. See the module's docs for the contract.
+/// Where users are kept: verbs of intent, each atomic.
+///
+/// - An address is one account, also when many register it at once: uniqueness is the store's, not
+///   the caller's.
+/// - The last verified user with [`Role::ADMIN`](crate::Role::ADMIN) keeps it, also when two of them
+///   are demoted at once.
+/// - A verification token is consumed once. Each user has at most one; a new one replaces it.
+/// - What a verb wrote is durable when it answers, and is carried through even where the caller
+///   stops waiting.
+/// - Clones share their state. A store knows no password rule and no HTTP.
 #[async_trait]
 pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// Adds a user, and the verification token that will be mailed, together.
@@ -77,6 +78,70 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// Forgets verification tokens that ended before `before`, at most so many in one call, and
     /// answers how many. Servers that call it at the same time don't wait for one another.
     async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError>;
+}
+
+#[async_trait]
+impl<S: UserStore + ?Sized> UserStore for Arc<S> {
+    async fn create(&self, user: NewUser) -> Result<User, CreateUserError> {
+        (**self).create(user).await
+    }
+
+    async fn find(&self, id: &UserId) -> Result<Option<User>, StoreError> {
+        (**self).find(id).await
+    }
+
+    async fn find_by_email(
+        &self,
+        email: &Email,
+    ) -> Result<Option<(User, PasswordHash)>, StoreError> {
+        (**self).find_by_email(email).await
+    }
+
+    async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError> {
+        (**self).update(id, change).await
+    }
+
+    async fn replace_password_hash(
+        &self,
+        id: &UserId,
+        old: &PasswordHash,
+        new: &PasswordHash,
+    ) -> Result<bool, StoreError> {
+        (**self).replace_password_hash(id, old, new).await
+    }
+
+    async fn renew_verification(
+        &self,
+        email: &Email,
+        token: VerificationToken,
+        at_most_every: Duration,
+    ) -> Result<Option<User>, StoreError> {
+        (**self).renew_verification(email, token, at_most_every).await
+    }
+
+    async fn find_verification(
+        &self,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Result<Option<UserId>, StoreError> {
+        (**self).find_verification(token, now).await
+    }
+
+    async fn verify_email(
+        &self,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Result<Option<User>, StoreError> {
+        (**self).verify_email(token, now).await
+    }
+
+    async fn count(&self) -> Result<u64, StoreError> {
+        (**self).count().await
+    }
+
+    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
+        (**self).delete_expired(before, at_most).await
+    }
 }
 
 /// A user to add.

@@ -1,1 +1,38 @@
-//! Stores: postgres.
+//! Users and refresh tokens in PostgreSQL (13 or newer).
+//!
+//! 1. Everything is in the schema `portcullis`, the book-keeping of [`migrate`] too: a host's own
+//!    tables, its `_sqlx_migrations` and its `search_path` don't matter. The role that connects
+//!    needs to own that schema, or the right to create it.
+//! 2. Verbs that write run in a task of their own, in a `READ COMMITTED` transaction that takes its
+//!    row locks in the order user, family, token. Where it collides with another it runs again.
+//! 3. A verb answers within four seconds. What PostgreSQL does not answer by then is
+//!    [unavailable](crate::StoreError::is_unavailable), as is one that restarts, has no connection
+//!    left or can't be reached.
+//! 4. Migrations only add: servers of the last release and of this one work on one schema, so that
+//!    a roll-out needs no pause. A column is dropped one release after the last code that reads it.
+//!    Who may not run them from the server finds them as files in `migrations/postgres`.
+//! 5. Nothing is cleaned up unasked: call
+//!    [`delete_expired`](crate::token::TokenStore::delete_expired) of both stores now and then,
+//!    from as many servers as you like.
+//!
+//! ```no_run
+//! use portcullis::store::postgres::{self, PostgresTokenStore, PostgresUserStore};
+//!
+//! # async fn start() -> Result<(), portcullis::StoreError> {
+//! let pool = postgres::connect("postgres://api@localhost/app?sslmode=prefer").await?;
+//! postgres::migrate(&pool).await?;
+//! let users = PostgresUserStore::new(pool.clone());
+//! let tokens = PostgresTokenStore::new(pool);
+//! # Ok(())
+//! # }
+//! ```
+
+mod migrate;
+mod pool;
+mod token;
+mod user;
+
+pub use migrate::migrate;
+pub use pool::connect;
+pub use token::PostgresTokenStore;
+pub use user::PostgresUserStore;

@@ -1,1 +1,55 @@
-//! Stores: sqlite.
+//! Users and refresh tokens in SQLite.
+//!
+//! 1. Every table's name begins with `portcullis_`, that of the book-keeping of [`migrate`] too: a
+//!    host's own tables and its `_sqlx_migrations` don't matter.
+//! 2. Verbs that write run in a task of their own, in a transaction that is the only one to write
+//!    from its first statement on (`BEGIN IMMEDIATE`).
+//! 3. A verb answers within four seconds. Where others hold the database, or the file is out of
+//!    reach, for longer than that, it is [unavailable](crate::StoreError::is_unavailable).
+//! 4. One machine: several processes may share the file, but not over a network file system, where
+//!    its locks and its write-ahead log don't work.
+//! 5. Migrations only add: a process of the last release and one of this work on one file. A column
+//!    is dropped one release after the last code that reads it. The files are in
+//!    `migrations/sqlite`.
+//! 6. Nothing is cleaned up unasked: call
+//!    [`delete_expired`](crate::token::TokenStore::delete_expired) of both stores now and then.
+//!
+//! ```
+//! use portcullis::{
+//!     Role, UserId,
+//!     store::sqlite::{self, SqliteUserStore},
+//!     user::{CreateUserError, Email, NewUser, PasswordHash, UserStore},
+//! };
+//! # use std::time::SystemTime;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = sqlite::connect("sqlite::memory:").await?;
+//! sqlite::migrate(&pool).await?;
+//! let users = SqliteUserStore::new(pool);
+//!
+//! let ada = NewUser {
+//!     id: UserId::random(),
+//!     email: Email::parse("ada@example.com")?,
+//!     password_hash: PasswordHash::from("$2b$12$…".to_owned()),
+//!     role: Role::VIEWER,
+//!     created_at: SystemTime::now(),
+//!     verification: None,
+//! };
+//! assert_eq!(users.create(ada.clone()).await?.email, ada.email);
+//!
+//! let again = NewUser { id: UserId::random(), ..ada };
+//! assert!(matches!(users.create(again).await, Err(CreateUserError::EmailTaken)));
+//! # Ok(())
+//! # }
+//! ```
+
+mod migrate;
+mod pool;
+mod token;
+mod user;
+
+pub use migrate::migrate;
+pub use pool::connect;
+pub use token::SqliteTokenStore;
+pub use user::SqliteUserStore;

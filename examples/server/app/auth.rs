@@ -1,0 +1,238 @@
+//! Accounts and sessions: register, verify, log in, refresh, log out.
+
+use axum::{
+    Json as Answered, Router,
+    extract::{Query, Request, State, rejection::QueryRejection},
+    middleware::Next,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{HeaderValue, Method, StatusCode, header};
+use portcullis::{
+    Identity, StoreError, TokenService, UserId, UserService,
+    token::TokenPair,
+    user::{Email, Password, PasswordPolicy, StandardPolicy, User},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    App,
+    body::{FromMembers, Json, Members},
+    error::{Answer, invalid_request, method_not_allowed},
+};
+
+/// What needs no token.
+pub fn open_router() -> Router<App> {
+    Router::new()
+        .route("/auth/register", post(register).fallback(method_not_allowed))
+        .route("/auth/verify", get(verify).fallback(method_not_allowed))
+        .route("/auth/verify/resend", post(resend).fallback(method_not_allowed))
+        .route("/auth/refresh", post(refresh).fallback(method_not_allowed))
+        .route("/auth/logout", post(logout).fallback(method_not_allowed))
+}
+
+/// The one route that guesses are made at.
+pub fn login_router() -> Router<App> {
+    Router::new().route("/auth/login", post(login).fallback(method_not_allowed))
+}
+
+/// What needs a token.
+pub fn session_router() -> Router<App> {
+    Router::new()
+        .route("/auth/logout-all", post(logout_all).fallback(method_not_allowed))
+        .route("/auth/me", get(me).fallback(method_not_allowed))
+}
+
+/// No answer under `/auth` is kept by any cache.
+pub async fn never_cached(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let under_auth = path == "/auth" || path.starts_with("/auth/");
+    let mut response = next.run(request).await;
+    if under_auth {
+        let no_store = HeaderValue::from_static("no-store");
+        response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+    }
+    response
+}
+
+async fn register(
+    State(users): State<UserService>,
+    Json(new): Json<Registration>,
+) -> Answer<impl IntoResponse> {
+    let user = users.register(&new.email, new.password).await?;
+    Ok((StatusCode::CREATED, Answered(UserView::from(user))))
+}
+
+async fn verify(
+    State(users): State<UserService>,
+    method: Method,
+    query: Result<Query<Verification>, QueryRejection>,
+) -> Answer<Answered<Value>> {
+    let Query(Verification { token }) =
+        query.map_err(|_| invalid_request("The query needs one token"))?;
+    // Mail scanners ask with HEAD what a link is; that must not use it up.
+    match method {
+        Method::HEAD => users.check_verification(&token).await?,
+        _ => drop(users.verify_email(&token).await?),
+    }
+    Ok(Answered(json!({"email_verified": true})))
+}
+
+async fn resend(
+    State(users): State<UserService>,
+    Json(Resend { email }): Json<Resend>,
+) -> Answer<StatusCode> {
+    users.resend_verification(email.as_str()).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn login(
+    State(users): State<UserService>,
+    State(tokens): State<TokenService>,
+    Json(credentials): Json<Credentials>,
+) -> Answer<Answered<PairView>> {
+    let user = users.authenticate(&credentials.email, credentials.password).await?;
+    let pair = tokens.issue(&identity(&user)).await?;
+    Ok(Answered(pair.into()))
+}
+
+async fn refresh(
+    State(users): State<UserService>,
+    State(tokens): State<TokenService>,
+    Json(presented): Json<Presented>,
+) -> Answer<Answered<PairView>> {
+    let current = |id| async move { current_identity(&users, &id).await };
+    let pair = tokens.refresh(&presented.refresh_token, current).await?;
+    Ok(Answered(pair.into()))
+}
+
+async fn logout(
+    State(tokens): State<TokenService>,
+    Json(presented): Json<Presented>,
+) -> Answer<StatusCode> {
+    tokens.logout(&presented.refresh_token).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn logout_all(State(tokens): State<TokenService>, caller: Identity) -> Answer<StatusCode> {
+    tokens.logout_all(caller.user_id()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn me(State(users): State<UserService>, caller: Identity) -> Answer<Answered<UserView>> {
+    let user = users.find(caller.user_id()).await?;
+    user.map(|user| Answered(user.into())).ok_or_else(super::error::not_found_problem)
+}
+
+/// Who this user is now, for a new token; `None` for one who may no longer come in.
+async fn current_identity(
+    users: &UserService,
+    id: &UserId,
+) -> Result<Option<Identity>, StoreError> {
+    let user = users.find(id).await?;
+    Ok(user.filter(|user| user.email_verified).map(|user| identity(&user)))
+}
+
+fn identity(user: &User) -> Identity {
+    let identity = Identity::new(user.id.clone(), user.role.clone());
+    match &user.plan {
+        Some(plan) => identity.with_plan(plan.clone()),
+        None => identity,
+    }
+}
+
+/// A user as the API shows it.
+#[derive(Serialize)]
+pub struct UserView {
+    id: String,
+    email: String,
+    role: String,
+    plan: Option<String>,
+    email_verified: bool,
+    created_at: String,
+}
+
+impl From<User> for UserView {
+    fn from(user: User) -> Self {
+        Self {
+            id: user.id.to_string(),
+            email: user.email.to_string(),
+            role: user.role.to_string(),
+            plan: user.plan.as_ref().map(ToString::to_string),
+            email_verified: user.email_verified,
+            created_at: humantime::format_rfc3339_micros(user.created_at).to_string(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PairView {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    refresh_token: String,
+}
+
+impl From<TokenPair> for PairView {
+    fn from(pair: TokenPair) -> Self {
+        Self {
+            access_token: pair.access_token().to_owned(),
+            token_type: "Bearer",
+            expires_in: pair.expires_in().as_secs(),
+            refresh_token: pair.refresh_token().expose().to_owned(),
+        }
+    }
+}
+
+struct Registration {
+    email: Email,
+    password: Password,
+}
+
+impl FromMembers for Registration {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        let (email, password) = (members.email("email"), members.text("password"));
+        let password = Password::from(password?);
+        members.errors().password(&StandardPolicy.violations(&password));
+        Some(Self { email: email?, password })
+    }
+}
+
+/// Not checked beyond their type: what can't be right is simply wrong.
+struct Credentials {
+    email: String,
+    password: Password,
+}
+
+impl FromMembers for Credentials {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        let (email, password) = (members.text("email"), members.text("password"));
+        Some(Self { email: email?, password: Password::from(password?) })
+    }
+}
+
+struct Presented {
+    refresh_token: String,
+}
+
+impl FromMembers for Presented {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        Some(Self { refresh_token: members.text("refresh_token")? })
+    }
+}
+
+struct Resend {
+    email: Email,
+}
+
+impl FromMembers for Resend {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        Some(Self { email: members.email("email")? })
+    }
+}
+
+#[derive(Deserialize)]
+struct Verification {
+    token: String,
+}

@@ -1,0 +1,179 @@
+//! Request bodies: read within bounds, as strict JSON, and checked member by member, so that all
+//! that is wrong is said at once.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt;
+use portcullis::{
+    Problem, json,
+    user::{Email, InvalidEmail, Violation},
+};
+use serde_json::{Map, Value, json as value};
+
+use super::error::{Refused, invalid_request};
+
+/// The largest body, in bytes.
+const LARGEST: usize = 64 * 1024;
+/// So much more is read and thrown away before a body is refused: a client that is still sending
+/// would not see the answer.
+const DRAINED: usize = 1024 * 1024;
+const DRAINED_FOR: Duration = Duration::from_secs(2);
+
+/// A body that was read as a `T`.
+pub struct Json<T>(pub T);
+
+/// What can be read from the members of a JSON object.
+pub trait FromMembers: Sized {
+    /// Takes what it knows; notes what is wrong. `None` only where something was noted.
+    fn from_members(members: &mut Members) -> Option<Self>;
+}
+
+impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+        let (head, body) = request.into_parts();
+        let bytes = read(&head.headers, body).await?;
+        if !is_json(&head.headers) {
+            let (status, code) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+            return Err(Problem::new(status, code, "Unsupported media type").into());
+        }
+        let body = json::parse(&bytes).map_err(|error| match error {
+            json::JsonError::DuplicateMember => invalid_request("A member is named twice"),
+            _ => invalid_request("Malformed JSON"),
+        })?;
+        let Value::Object(members) = body else {
+            let mut errors = FieldErrors::default();
+            errors.add("", "invalid_type", "must be a JSON object");
+            return Err(errors.into());
+        };
+        let mut members = Members { members, errors: FieldErrors::default() };
+        let read = T::from_members(&mut members);
+        for _ in members.members.keys() {
+            members.errors.add("", "unknown_field", "a member has no meaning here");
+        }
+        match read {
+            Some(read) if members.errors.0.is_empty() => Ok(Self(read)),
+            _ => Err(members.errors.into()),
+        }
+    }
+}
+
+async fn read(headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Refused> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let announced = announced.and_then(|text| text.parse().ok()).unwrap_or(0_usize);
+    let mut bytes = Vec::with_capacity(announced.min(LARGEST));
+    let mut length = 0;
+    if announced <= LARGEST {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| invalid_request("The body ended early"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            length += data.len();
+            if length > LARGEST {
+                break;
+            }
+            bytes.extend_from_slice(&data);
+        }
+        if length <= LARGEST {
+            return Ok(bytes);
+        }
+    }
+    if announced <= DRAINED {
+        let _ = tokio::time::timeout(DRAINED_FOR, drain(body, length)).await;
+    }
+    let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
+    Err(Problem::new(status, code, "Payload too large").into())
+}
+
+async fn drain(mut body: Body, mut length: usize) {
+    while length < DRAINED {
+        match body.frame().await {
+            Some(Ok(frame)) => length += frame.data_ref().map_or(0, |data| data.len()),
+            _ => return,
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or("").trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// The members of a JSON object, and what was found wrong with them.
+pub struct Members {
+    members: Map<String, Value>,
+    errors: FieldErrors,
+}
+
+impl Members {
+    /// A member that must be a string.
+    pub fn text(&mut self, field: &'static str) -> Option<String> {
+        match self.members.remove(field) {
+            Some(Value::String(text)) => return Some(text),
+            Some(_) => self.errors.add(field, "invalid_type", "must be a string"),
+            None => self.errors.add(field, "required", "is missing"),
+        }
+        None
+    }
+
+    /// A member that may be missing, or `null`.
+    pub fn optional(&mut self, field: &'static str) -> Option<Value> {
+        self.members.remove(field)
+    }
+
+    /// A member that must be an e-mail address.
+    pub fn email(&mut self, field: &'static str) -> Option<Email> {
+        let email = Email::parse(&self.text(field)?);
+        if let Err(InvalidEmail) = email {
+            self.errors.add(field, "invalid_email", "is not an e-mail address");
+        }
+        email.ok()
+    }
+
+    /// What is wrong, to add to.
+    pub fn errors(&mut self) -> &mut FieldErrors {
+        &mut self.errors
+    }
+}
+
+/// What is wrong with the members of a body.
+#[derive(Default)]
+pub struct FieldErrors(Vec<(&'static str, &'static str, String)>);
+
+impl FieldErrors {
+    /// Notes what is wrong with a field of the API's own; `""` stands for the body itself, and for
+    /// members that have no meaning.
+    pub fn add(&mut self, field: &'static str, code: &'static str, detail: impl Into<String>) {
+        self.0.push((field, code, detail.into()));
+    }
+
+    /// Notes what is wrong with a new password.
+    pub fn password(&mut self, violations: &[Violation]) {
+        for violation in violations {
+            self.add("password", violation.code(), violation.to_string());
+        }
+    }
+}
+
+impl From<FieldErrors> for Refused {
+    fn from(FieldErrors(errors): FieldErrors) -> Self {
+        let sentence = |(field, _, detail): &(&str, _, String)| match *field {
+            "" => format!("body: {detail}"),
+            field => format!("{field}: {detail}"),
+        };
+        let detail: Vec<_> = errors.iter().map(sentence).collect();
+        let errors: Vec<_> = errors
+            .iter()
+            .map(|(field, code, detail)| value!({"field": field, "code": code, "detail": detail}))
+            .collect();
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", detail.join("; "))
+            .with_member("errors", errors)
+            .into()
+    }
+}

@@ -1,0 +1,54 @@
+//! The API: every route, and the stack that stands in front of it, on one screen.
+
+mod admin;
+mod analytics;
+mod auth;
+mod body;
+mod cors;
+mod error;
+mod limits;
+mod projects;
+mod projects_store;
+mod state;
+mod status;
+
+use axum::{Router, middleware::from_fn};
+use portcullis::RequireAuth;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use limits::{Limits, Quotas};
+pub use projects_store::{Pool, ProjectStore};
+pub use state::App;
+
+/// The whole API over this state.
+pub fn app(app: App) -> Router {
+    let auth = RequireAuth::new(app.tokens.clone());
+    let limits = &app.limits;
+
+    let anyone = Router::new()
+        .merge(status::router())
+        .merge(auth::open_router())
+        .fallback(error::not_found)
+        .layer(from_fn(error::one_authorization))
+        .layer(limits.public());
+    let login = auth::login_router().layer(from_fn(error::one_authorization)).layer(limits.login());
+    let signed_in = Router::new()
+        .merge(auth::session_router())
+        .merge(projects::router())
+        .merge(analytics::router())
+        .merge(admin::router())
+        .layer(
+            ServiceBuilder::new()
+                .layer(auth.identify_only()) // tells the limiter who it is,
+                .layer(limits.signed_in()) // which counts users by id and strangers by address,
+                .layer(auth), // and only then are strangers refused
+        );
+
+    anyone.merge(login).merge(signed_in).with_state(app.clone()).layer(
+        ServiceBuilder::new()
+            .layer(from_fn(auth::never_cached))
+            .option_layer(cors::layer(&app.cors_allowed_origins))
+            .layer(CatchPanicLayer::custom(error::panicked)),
+    )
+}

@@ -1,0 +1,195 @@
+//! Projects in the app's own table, beside the library's: its migrations and theirs don't meet.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use portcullis::{SharedClock, StoreError, UserId};
+use sqlx::{PgPool, SqlitePool};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// A project.
+#[derive(Debug)]
+pub struct Project {
+    pub id: String,
+    pub name: String,
+    pub owner_id: String,
+    pub created_at: SystemTime,
+}
+
+/// Where a page of projects ended.
+#[derive(Debug)]
+pub struct Cursor {
+    created_at: i64,
+    id: String,
+}
+
+/// Projects in SQLite or PostgreSQL: the same statements for both.
+#[derive(Clone, Debug)]
+pub struct ProjectStore {
+    pool: Pool,
+    clock: SharedClock,
+}
+
+#[derive(Clone, Debug)]
+pub enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+type Row = (String, String, String, i64);
+
+/// Runs a statement on whichever database there is, and waits less than the 5 s that clients do.
+macro_rules! on {
+    ($store:expr, |$pool:ident| $statement:expr) => {{
+        let answer = async {
+            match &$store.pool {
+                Pool::Sqlite($pool) => $statement,
+                Pool::Postgres($pool) => $statement,
+            }
+        };
+        match timeout(PATIENCE, answer).await {
+            Ok(answer) => answer.map_err(failed),
+            Err(late) => Err(StoreError::unavailable(late)),
+        }
+    }};
+}
+
+const PATIENCE: Duration = Duration::from_secs(4);
+
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS projects (id TEXT PRIMARY KEY, name TEXT NOT NULL, \
+                     owner_id TEXT NOT NULL, created_at BIGINT NOT NULL)";
+const INDEX: &str = "CREATE INDEX IF NOT EXISTS projects_newest ON projects (created_at, id)";
+const INSERT: &str = "INSERT INTO projects (id, name, owner_id, created_at) \
+                      VALUES ($1, $2, $3, $4)";
+const LIST: &str = "SELECT id, name, owner_id, created_at FROM projects \
+                    WHERE (created_at, id) < ($1, $2) ORDER BY created_at DESC, id DESC LIMIT $3";
+const FIND: &str = "SELECT id, name, owner_id, created_at FROM projects WHERE id = $1";
+const RENAME: &str = "UPDATE projects SET name = $2 WHERE id = $1 \
+                      RETURNING id, name, owner_id, created_at";
+const DELETE: &str = "DELETE FROM projects WHERE id = $1";
+const COUNT: &str = "SELECT COUNT(*) FROM projects";
+
+impl ProjectStore {
+    /// The store in this database, whose table is made if it isn't there.
+    pub async fn new(pool: Pool, clock: SharedClock) -> Result<Self, StoreError> {
+        let store = Self { pool, clock };
+        // PostgreSQL lets one of two servers fail that make the same table at once.
+        if store.prepare().await.is_err() {
+            store.prepare().await?;
+        }
+        Ok(store)
+    }
+
+    /// Adds a project of this owner.
+    pub async fn create(&self, name: String, owner: &UserId) -> Result<Project, StoreError> {
+        let now = micros(self.clock.now());
+        let row: Row = (Uuid::new_v4().to_string(), name, owner.as_str().to_owned(), now);
+        let (id, name, owner, created_at) = &row;
+        on!(self, |pool| {
+            let insert = sqlx::query(INSERT).bind(id).bind(name).bind(owner).bind(created_at);
+            insert.execute(pool).await.map(drop)
+        })?;
+        Ok(row.into())
+    }
+
+    /// At most `limit` projects, newest first, and where the next page goes on.
+    pub async fn list(
+        &self,
+        limit: u32,
+        after: Option<Cursor>,
+    ) -> Result<(Vec<Project>, Option<Cursor>), StoreError> {
+        let Cursor { created_at, id } =
+            after.unwrap_or(Cursor { created_at: i64::MAX, id: String::new() });
+        // One more than asked for tells whether there is a next page.
+        let rows = i64::from(limit) + 1;
+        let mut projects: Vec<Project> = on!(self, |pool| {
+            let list = sqlx::query_as::<_, Row>(LIST).bind(created_at).bind(&id).bind(rows);
+            list.fetch_all(pool).await
+        })?
+        .into_iter()
+        .map(Project::from)
+        .collect();
+        let more = projects.len() as i64 == rows;
+        if more {
+            projects.pop();
+        }
+        let end = projects.last().filter(|_| more);
+        let next =
+            end.map(|last| Cursor { created_at: micros(last.created_at), id: last.id.clone() });
+        Ok((projects, next))
+    }
+
+    /// The project of this id.
+    pub async fn find(&self, id: &str) -> Result<Option<Project>, StoreError> {
+        let row = on!(self, |pool| {
+            sqlx::query_as::<_, Row>(FIND).bind(id).fetch_optional(pool).await
+        })?;
+        Ok(row.map(Project::from))
+    }
+
+    /// Gives a project another name, and answers it as it then is.
+    pub async fn rename(&self, id: &str, name: &str) -> Result<Option<Project>, StoreError> {
+        let row = on!(self, |pool| {
+            sqlx::query_as::<_, Row>(RENAME).bind(id).bind(name).fetch_optional(pool).await
+        })?;
+        Ok(row.map(Project::from))
+    }
+
+    /// Deletes a project, and answers whether it was there.
+    pub async fn delete(&self, id: &str) -> Result<bool, StoreError> {
+        on!(self, |pool| {
+            let deleted = sqlx::query(DELETE).bind(id).execute(pool).await;
+            deleted.map(|deleted| deleted.rows_affected() > 0)
+        })
+    }
+
+    /// How many there are.
+    pub async fn count(&self) -> Result<i64, StoreError> {
+        on!(self, |pool| sqlx::query_scalar::<_, i64>(COUNT).fetch_one(pool).await)
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        for statement in [TABLE, INDEX] {
+            on!(self, |pool| sqlx::query(statement).execute(pool).await.map(drop))?;
+        }
+        Ok(())
+    }
+}
+
+impl Cursor {
+    /// Reads what was given out as `next`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (created_at, id) = text.split_once('_')?;
+        let id = Uuid::try_parse(id).ok()?.to_string();
+        Some(Self { created_at: created_at.parse().ok()?, id })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.created_at, self.id)
+    }
+}
+
+impl From<Row> for Project {
+    fn from((id, name, owner_id, created_at): Row) -> Self {
+        let created_at = UNIX_EPOCH + Duration::from_micros(created_at.unsigned_abs());
+        Self { id, name, owner_id, created_at }
+    }
+}
+
+fn micros(time: SystemTime) -> i64 {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// No statement here can fail by what was sent, so what fails is the database.
+fn failed(error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => StoreError::internal(error),
+        error => StoreError::unavailable(error),
+    }
+}

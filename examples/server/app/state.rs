@@ -1,0 +1,19 @@
+//! What the handlers share.
+
+use axum::extract::FromRef;
+use http::HeaderValue;
+use portcullis::{TokenService, UserService};
+
+use super::{Limits, ProjectStore};
+
+/// The services behind the API. Cheap to clone.
+#[derive(Clone, Debug, FromRef)]
+pub struct App {
+    pub users: UserService,
+    pub tokens: TokenService,
+    pub projects: ProjectStore,
+    #[from_ref(skip)]
+    pub limits: Limits,
+    #[from_ref(skip)]
+    pub cors_allowed_origins: Vec<HeaderValue>,
+}

@@ -1,0 +1,87 @@
+//! The one question that [`RequireAuth`](crate::RequireAuth) asks: who is it?
+
+use std::{fmt, sync::Arc};
+
+use crate::{Answer, Identity, Problem, RequestHead, StoreError};
+use http::StatusCode;
+
+/// Tells who is calling from what came with the request.
+///
+/// ```
+/// use portcullis::{Answer, Identity, RequestHead, Role, UserId};
+/// use portcullis::auth::{Authenticate, AuthError};
+///
+/// /// Callers inside the house, known by a header that the gateway sets.
+/// #[derive(Debug)]
+/// struct Gateway;
+///
+/// impl Authenticate for Gateway {
+///     fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
+///         let caller = request.headers.get("x-caller").map(|value| value.to_str());
+///         Answer::Ready(match caller {
+///             Some(Ok(name)) => Ok(Identity::new(UserId::from(name), Role::VIEWER)),
+///             Some(Err(_)) => Err(AuthError::Invalid("x-caller is no text")),
+///             None => Err(AuthError::Missing),
+///         })
+///     }
+/// }
+/// ```
+pub trait Authenticate: fmt::Debug + Send + Sync + 'static {
+    /// The caller, or why there is none.
+    fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>>;
+}
+
+impl<A: Authenticate + ?Sized> Authenticate for Arc<A> {
+    fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
+        (**self).authenticate(request)
+    }
+}
+
+/// Why a caller is not known. The client learns little of it; the reason is in the log, and as
+/// `Arc<AuthError>` in the extensions of the response.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// Nothing was presented that could tell.
+    #[error("no credentials were presented")]
+    Missing,
+    /// More was presented than one request may have, so that one reader may believe the first and
+    /// another the last.
+    #[error("credentials were presented twice")]
+    Ambiguous,
+    /// What was presented is genuine, and past its time.
+    #[error("the credentials have expired")]
+    Expired,
+    /// What was presented is not genuine; the reason is for logs.
+    #[error("the credentials are not genuine: {0}")]
+    Invalid(&'static str),
+    /// What was presented can't be checked at the moment.
+    #[error("the credentials can't be checked")]
+    Unavailable(#[from] StoreError),
+}
+
+impl AuthError {
+    /// What the client is told: 401 in the forms of RFC 6750, section 3; 400 for an ambiguous
+    /// request; 503 where it can't be checked.
+    #[must_use]
+    pub fn to_problem(&self, realm: &str) -> Problem {
+        let unauthorized = |code, detail| Problem::new(StatusCode::UNAUTHORIZED, code, detail);
+        match self {
+            Self::Missing => unauthorized("authentication_required", "Authentication required")
+                .with_bearer_challenge(realm, None, None),
+            Self::Expired => unauthorized("token_expired", "Token expired").with_bearer_challenge(
+                realm,
+                Some("invalid_token"),
+                Some("Token expired"),
+            ),
+            Self::Invalid(_) => unauthorized("invalid_token", "Invalid token")
+                .with_bearer_challenge(realm, Some("invalid_token"), None),
+            Self::Ambiguous => Problem::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "More than one Authorization header",
+            ),
+            Self::Unavailable(_) => Problem::unavailable(1),
+        }
+    }
+}

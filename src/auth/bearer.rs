@@ -1,0 +1,79 @@
+//! Bearer tokens (RFC 6750, section 2.1): from the `Authorization` header to the identity that a
+//! [`TokenService`] finds in it.
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::{AuthError, Authenticate};
+use crate::{Answer, Identity, RequestHead, TokenService, token::TokenError};
+
+/// Asks no store: the answer is there at once.
+impl Authenticate for TokenService {
+    fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
+        let identity = bearer(request.headers).and_then(|token| Ok(self.verify(token)?));
+        Answer::Ready(identity)
+    }
+}
+
+impl From<TokenError> for AuthError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired => Self::Expired,
+            TokenError::Invalid(reason) => Self::Invalid(reason),
+            TokenError::Store(error) => Self::Unavailable(error),
+            TokenError::Signing => Self::Invalid("not signed"),
+        }
+    }
+}
+
+/// The Bearer token that a request presents.
+fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Err(AuthError::Missing),
+        (Some(_), Some(_)) => Err(AuthError::Ambiguous),
+        (Some(value), None) => token(value),
+    }
+}
+
+fn token(value: &HeaderValue) -> Result<&str, AuthError> {
+    let bytes = value.as_bytes();
+    let (scheme, rest) =
+        bytes.split_at(bytes.iter().position(|b| *b == b' ').unwrap_or(bytes.len()));
+    let token = rest.trim_ascii();
+    if !scheme.eq_ignore_ascii_case(b"bearer") || token.is_empty() {
+        return Err(AuthError::Missing);
+    }
+    std::str::from_utf8(token).map_err(|_| AuthError::Invalid("not text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_header_of_the_bearer_scheme_presents_a_token() {
+        let found = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+            }
+            bearer(&headers).map(str::to_owned).map_err(|error| error.to_string())
+        };
+        let missing = Err(AuthError::Missing.to_string());
+        for (values, expected) in [
+            (&[][..], missing.clone()),
+            (&[&b""[..]], missing.clone()),
+            (&[b"Bearer"], missing.clone()),
+            (&[b"Bearer  "], missing.clone()),
+            (&[b"Basic YTpi"], missing.clone()),
+            (&[b"Bearerx y"], missing),
+            (&[b"Bearer a.b.c"], Ok("a.b.c".to_owned())),
+            (&[b"bEARER   a.b.c"], Ok("a.b.c".to_owned())),
+            (&[b"Bearer a b"], Ok("a b".to_owned())),
+            (&[b"Bearer \xff"], Err(AuthError::Invalid("not text").to_string())),
+            (&[b"Bearer a", b"Bearer a"], Err(AuthError::Ambiguous.to_string())),
+        ] {
+            assert_eq!(found(values), expected, "{values:?}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! [`RequireAuth`], its service and its future.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{AuthError, Authenticate};
+use crate::{Answer, Identity, Problem, RequestHead, ResponseBody, problem::checked_realm};
+
+/// Lets callers pass that an authenticator knows, with their [`Identity`] in the extensions of the
+/// request; answers 401 to all others. See the [module docs](crate::auth).
+#[derive(Clone)]
+#[must_use]
+pub struct RequireAuth {
+    authenticator: Arc<dyn Authenticate>,
+    only_identifies: bool,
+    realm: Arc<str>,
+    refusal: Option<Arc<Refusal>>,
+}
+
+type Refusal = dyn Fn(&AuthError, Problem) -> Response<Bytes> + Send + Sync;
+
+impl RequireAuth {
+    /// Asks this authenticator: a [`TokenService`](crate::TokenService) for Bearer tokens, or one
+    /// of your own.
+    pub fn new(authenticator: impl Authenticate) -> Self {
+        Self {
+            authenticator: Arc::new(authenticator),
+            only_identifies: false,
+            realm: "api".into(),
+            refusal: None,
+        }
+    }
+
+    /// The form of this layer that refuses nobody: known callers get their [`Identity`], unknown
+    /// ones pass without. Stacked outside a limiter, with this layer inside it, it lets the limiter
+    /// tell known from unknown callers; the authenticator is asked only once.
+    pub fn identify_only(&self) -> Self {
+        Self { only_identifies: true, ..self.clone() }
+    }
+
+    /// The same with another realm in its challenges than `api`.
+    ///
+    /// # Panics
+    /// Where the realm is not printable ASCII without quotes and backslashes.
+    pub fn with_realm(self, realm: &str) -> Self {
+        Self { realm: checked_realm(realm), ..self }
+    }
+
+    /// The same with refusals in your own words: the hook may replace the response, never the
+    /// decision.
+    pub fn with_refusal(
+        self,
+        response: impl Fn(&AuthError, Problem) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        Self { refusal: Some(Arc::new(response)), ..self }
+    }
+
+    fn refuse(&self, error: Arc<AuthError>) -> Response<Bytes> {
+        match &*error {
+            AuthError::Unavailable(cause) => {
+                tracing::error!(error = cause as &dyn std::error::Error, "can't authenticate");
+            }
+            reason => tracing::debug!(%reason, "unauthenticated"),
+        }
+        let problem = error.to_problem(&self.realm);
+        let mut response = match &self.refusal {
+            Some(hook) => hook(&error, problem),
+            None => problem.into_response(),
+        };
+        response.extensions_mut().insert(error);
+        response
+    }
+
+    /// What a form of this layer further out found already.
+    fn known<B>(&self, request: &Request<B>) -> Option<Outcome> {
+        let found: &Found = request.extensions().get()?;
+        Arc::ptr_eq(&found.by, &self.authenticator).then(|| found.outcome.clone())
+    }
+}
+
+impl fmt::Debug for RequireAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireAuth")
+            .field("authenticator", &self.authenticator)
+            .field("only_identifies", &self.only_identifies)
+            .field("realm", &self.realm)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for RequireAuth {
+    type Service = RequireAuthService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RequireAuthService { inner, layer: self.clone() }
+    }
+}
+
+type Outcome = Result<Identity, Arc<AuthError>>;
+
+/// What the authenticator said, for a layer further in that would ask the same.
+#[derive(Clone)]
+struct Found {
+    by: Arc<dyn Authenticate>,
+    outcome: Outcome,
+}
+
+/// What [`RequireAuth`] makes of a service.
+#[derive(Clone, Debug)]
+pub struct RequireAuthService<S> {
+    inner: S,
+    layer: RequireAuth,
+}
+
+impl<S> RequireAuthService<S> {
+    /// Notes in the request who is calling; says why it must not pass, where it must not.
+    fn admit<B>(
+        layer: &RequireAuth,
+        request: &mut Request<B>,
+        outcome: Outcome,
+    ) -> Result<(), Arc<AuthError>> {
+        if layer.only_identifies {
+            let found = Found { by: Arc::clone(&layer.authenticator), outcome: outcome.clone() };
+            request.extensions_mut().insert(found);
+        }
+        match outcome {
+            Ok(identity) => {
+                request.extensions_mut().insert(identity);
+                Ok(())
+            }
+            Err(_) if layer.only_identifies => Ok(()),
+            Err(reason) => Err(reason),
+        }
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RequireAuthService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+    ResBody: Body<Data = Bytes>,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, ReqBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let outcome = match self.layer.known(&request) {
+            Some(outcome) => outcome,
+            None => match self.layer.authenticator.authenticate(RequestHead::from(&request)) {
+                Answer::Ready(answer) => answer.map_err(Arc::new),
+                Answer::Pending(answer) => {
+                    // The service that was polled ready is the one to call; a clone stays behind.
+                    let clone = self.inner.clone();
+                    let inner = std::mem::replace(&mut self.inner, clone);
+                    let layer = self.layer.clone();
+                    return ResponseFuture {
+                        state: State::Asking { answer, waiting: Some((request, inner, layer)) },
+                    };
+                }
+            },
+        };
+        let state = match Self::admit(&self.layer, &mut request, outcome) {
+            Ok(()) => State::Admitted { future: self.inner.call(request) },
+            Err(reason) => State::Refused { response: Some(self.layer.refuse(reason)) },
+        };
+        ResponseFuture { state }
+    }
+}
+
+pin_project! {
+    /// The response of [`RequireAuthService`].
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, B>,
+    }
+}
+
+pin_project! {
+    #[project = Projected]
+    enum State<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        Asking {
+            answer: Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send>>,
+            waiting: Option<(Request<B>, S, RequireAuth)>,
+        },
+        Admitted {
+            #[pin]
+            future: S::Future,
+        },
+        Refused {
+            response: Option<Response<Bytes>>,
+        },
+    }
+}
+
+impl<S, ReqBody, ResBody> Future for ResponseFuture<S, ReqBody>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+    ResBody: Body<Data = Bytes>,
+{
+    type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                Projected::Asking { answer, waiting } => {
+                    let outcome = ready!(answer.as_mut().poll(cx)).map_err(Arc::new);
+                    let Some((mut request, mut inner, layer)) = waiting.take() else {
+                        return Poll::Pending;
+                    };
+                    match RequireAuthService::<S>::admit(&layer, &mut request, outcome) {
+                        Ok(()) => State::Admitted { future: inner.call(request) },
+                        Err(reason) => State::Refused { response: Some(layer.refuse(reason)) },
+                    }
+                }
+                Projected::Admitted { future } => {
+                    return future.poll(cx).map_ok(ResponseBody::inner);
+                }
+                Projected::Refused { response } => {
+                    return match response.take() {
+                        Some(response) => Poll::Ready(Ok(ResponseBody::own(response))),
+                        None => Poll::Pending,
+                    };
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+impl<S: Service<Request<B>>, B> fmt::Debug for ResponseFuture<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseFuture")
+    }
+}

@@ -1,0 +1,163 @@
+//! [`RateLimitLayer`]: what is chosen when a stack is built.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use tower_layer::Layer;
+
+use super::{RateLimitService, RateLimitStore, Rule, headers::Reports, headers::retry_after};
+use crate::{Problem, SharedClock, SystemClock};
+
+/// Refuses requests that are too many. Unlike tower's `RateLimitLayer`, which makes callers wait, it
+/// answers 429. See the [module docs](crate::limit).
+#[derive(Clone)]
+#[must_use]
+pub struct RateLimitLayer {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn RateLimitStore>,
+    pub(super) rules: Box<[Rule]>,
+    pub(super) on_failure: OnFailure,
+    pub(super) clock: SharedClock,
+    refusal: Option<Arc<Hook>>,
+}
+
+type Hook = dyn Fn(&Refusal, Problem) -> Response<Bytes> + Send + Sync;
+
+/// What becomes of a request while the store can't decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// It passes, uncounted and without headers: an outage of the store is none of the service.
+    #[default]
+    Allow,
+    /// It is refused with 503: nothing passes uncounted.
+    Deny,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The limiter with the longest wait.
+    pub limiter: &'static str,
+    /// All limiters that refused.
+    pub violated: Vec<&'static str>,
+    /// `Retry-After` in seconds, at least 1; `None` where the request weighs more than the limit, so
+    /// that waiting doesn't help.
+    pub retry_after: Option<u64>,
+}
+
+impl RateLimitLayer {
+    /// Applies these rules to each request, all or nothing: what one refuses no other counts.
+    ///
+    /// # Panics
+    /// Where two rules have the same name.
+    pub fn new(store: impl RateLimitStore, rules: impl IntoIterator<Item = Rule>) -> Self {
+        let rules: Box<[Rule]> = rules.into_iter().collect();
+        for (i, rule) in rules.iter().enumerate() {
+            let others = &rules[..i];
+            assert!(
+                others.iter().all(|other| other.name() != rule.name()),
+                "two rules of one layer are named {:?}",
+                rule.name()
+            );
+        }
+        Self {
+            shared: Arc::new(Shared {
+                store: Arc::new(store),
+                rules,
+                on_failure: OnFailure::Allow,
+                clock: SystemClock::shared(),
+                refusal: None,
+            }),
+        }
+    }
+
+    /// The same with another choice of what becomes of requests while the store can't decide.
+    pub fn with_on_failure(self, on_failure: OnFailure) -> Self {
+        self.change(|shared| shared.on_failure = on_failure)
+    }
+
+    /// The same with another clock, for the time of day in the headers.
+    pub fn with_clock(self, clock: SharedClock) -> Self {
+        self.change(|shared| shared.clock = clock)
+    }
+
+    /// The same with refusals in your own words: the hook may replace the response, never the
+    /// decision. `Retry-After` and the headers of the limits are added to what it answers.
+    pub fn with_refusal(
+        self,
+        response: impl Fn(&Refusal, Problem) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|shared| shared.refusal = Some(Arc::new(response)))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::make_mut(&mut self.shared));
+        self
+    }
+}
+
+impl Shared {
+    /// The 429 of these reports, one of which at least refuses.
+    pub(super) fn refuse(&self, reports: Reports) -> Response<Bytes> {
+        let violated = reports.0.iter().filter(|report| !report.decision.allowed);
+        let longest = reports.refusal();
+        let refusal = Refusal {
+            limiter: longest.map_or("", |report| report.limiter),
+            violated: violated.map(|report| report.limiter).collect(),
+            retry_after: longest.and_then(|report| retry_after(&report.decision)),
+        };
+        let problem = too_many_requests(&refusal);
+        let mut response = match &self.refusal {
+            Some(hook) => hook(&refusal, problem),
+            None => problem.into_response(),
+        };
+        if let Some(wait) = refusal.retry_after {
+            response.headers_mut().insert(http::header::RETRY_AFTER, wait.into());
+        }
+        reports.write(response.headers_mut(), self.clock.now());
+        response.extensions_mut().insert(reports);
+        response
+    }
+}
+
+fn too_many_requests(refusal: &Refusal) -> Problem {
+    let detail = match refusal.retry_after {
+        Some(1) => "Too many requests. Try again in 1 second.".into(),
+        Some(wait) => format!("Too many requests. Try again in {wait} seconds."),
+        None => "The request weighs more than the limit.".into(),
+    };
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+        .with_type("https://iana.org/assignments/http-problem-types#quota-exceeded")
+        .with_member("violated-policies", refusal.violated.clone())
+}
+
+impl<S> Layer<S> for RateLimitLayer {
+    type Service = RateLimitService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RateLimitService::new(inner, Arc::clone(&self.shared))
+    }
+}
+
+impl fmt::Debug for RateLimitLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitLayer")
+            .field("store", &self.store)
+            .field("rules", &self.rules)
+            .field("on_failure", &self.on_failure)
+            .finish_non_exhaustive()
+    }
+}

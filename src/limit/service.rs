@@ -1,0 +1,118 @@
+//! What [`RateLimitLayer`](super::RateLimitLayer) makes of a service.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use smallvec::SmallVec;
+use tower_service::Service;
+
+use super::{
+    Decisions, OnFailure, ResponseFuture, Take,
+    future::{Holds, Verdict},
+    headers::{Report, Reports},
+    layer::Shared,
+};
+use crate::{Answer, NoPeerAddr, Problem, RequestHead, ResponseBody, StoreError};
+
+/// What [`RateLimitLayer`](super::RateLimitLayer) makes of a service.
+#[derive(Clone, Debug)]
+pub struct RateLimitService<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> RateLimitService<S> {
+    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RateLimitService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+    ResBody: Body<Data = Bytes>,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, ReqBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let takes = match self.shared.takes(&RequestHead::from(&request)) {
+            Ok(takes) => takes,
+            Err(error) => {
+                tracing::error!(%error, "can't tell clients apart: the stack is built wrong");
+                return ResponseFuture::refused(Problem::internal().into_response());
+            }
+        };
+        if takes.is_empty() {
+            return ResponseFuture::admitted(self.inner.call(request), None);
+        }
+        match self.shared.store.take(&takes) {
+            Answer::Ready(answer) => match self.shared.verdict(&takes, answer) {
+                Verdict::Admitted(holds) => {
+                    ResponseFuture::admitted(self.inner.call(request), holds)
+                }
+                Verdict::Refused(response) => ResponseFuture::refused(response),
+            },
+            Answer::Pending(answer) => {
+                // The service that was polled ready is the one to call; a clone stays behind.
+                let clone = self.inner.clone();
+                let inner = std::mem::replace(&mut self.inner, clone);
+                ResponseFuture::asking(answer, takes, Arc::clone(&self.shared), inner, request)
+            }
+        }
+    }
+}
+
+pub(super) type Takes = SmallVec<[Take; 2]>;
+
+impl Shared {
+    /// What to ask the store of this request.
+    fn takes(&self, request: &RequestHead<'_>) -> Result<Takes, NoPeerAddr> {
+        self.rules.iter().filter_map(|rule| rule.take(request).transpose()).collect()
+    }
+
+    /// What the store's answer means.
+    pub(super) fn verdict(
+        self: &Arc<Self>,
+        takes: &[Take],
+        answer: Result<Decisions, StoreError>,
+    ) -> Verdict {
+        let taken = match answer {
+            Ok(taken) => taken,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, policy = ?self.on_failure, "limits can't be decided");
+                return match self.on_failure {
+                    OnFailure::Allow => Verdict::Admitted(None),
+                    OnFailure::Deny => Verdict::Refused(Problem::unavailable(1).into_response()),
+                };
+            }
+        };
+        let reports = takes
+            .iter()
+            .zip(&taken)
+            .map(|(take, taken)| Report { limiter: take.limiter, decision: taken.decision });
+        let reports = Reports(reports.collect());
+        if reports.refusal().is_some() {
+            return Verdict::Refused(self.refuse(reports));
+        }
+        let holds = taken.into_iter().filter_map(|taken| taken.hold).collect();
+        Verdict::Admitted(Some(Holds::new(Arc::clone(self), reports, holds)))
+    }
+
+    /// Whether a request counts for this limiter of which this came.
+    pub(super) fn counts(&self, limiter: &str, response: &http::response::Parts) -> bool {
+        let rule = self.rules.iter().find(|rule| rule.name() == limiter);
+        rule.is_none_or(|rule| rule.charge().counts(response))
+    }
+}

@@ -1,0 +1,248 @@
+//! What a refused caller receives: problem details (RFC 9457). Refusals become responses here and
+//! nowhere else.
+
+use std::{
+    borrow::Cow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// A refusal in the form of RFC 9457: `application/problem+json` with `type`, `title`, `status`,
+/// `detail`, and `code`, a word for programs that never changes.
+///
+/// It is never cached (`Cache-Control: no-store`).
+///
+/// ```
+/// use http::StatusCode;
+/// use portcullis::Problem;
+/// let response = Problem::new(StatusCode::CONFLICT, "email_taken", "Email already registered")
+///     .with_member("hint", "log in")
+///     .into_response();
+/// assert_eq!(response.headers()["content-type"], "application/problem+json");
+/// assert!(response.body().starts_with(br#"{"type":"about:blank","title":"Conflict","status":409,"#));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    code: &'static str,
+    detail: Cow<'static, str>,
+    members: Map<String, Value>,
+    headers: HeaderMap,
+}
+
+/// The [`code`](Problem::code) of a problem, in the extensions of its response: for logs, metrics,
+/// and rules that charge by what became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProblemCode(pub &'static str);
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: &'static str,
+    #[serde(flatten)]
+    members: &'a Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem of the type `about:blank`, whose title is the status's own.
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            kind: "about:blank",
+            code,
+            detail: detail.into(),
+            members: Map::new(),
+            headers: HeaderMap::new(),
+        }
+    }
+
+    /// 500: something that is not the caller's fault, and not the caller's business.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal server error")
+    }
+
+    /// 503: the same request may work after so many seconds.
+    #[must_use]
+    pub fn unavailable(retry_after: u64) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Service unavailable")
+            .with_header(header::RETRY_AFTER, retry_after.into())
+    }
+
+    /// The same with another `type`, a URI.
+    #[must_use]
+    pub fn with_type(self, uri: &'static str) -> Self {
+        Self { kind: uri, ..self }
+    }
+
+    /// The same with another `code`.
+    #[must_use]
+    pub fn with_code(self, code: &'static str) -> Self {
+        Self { code, ..self }
+    }
+
+    /// The same with another `detail`: the sentence for people.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { detail: detail.into(), ..self }
+    }
+
+    /// The same with a further member.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The same with a header.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The same with a `WWW-Authenticate` challenge of the Bearer scheme (RFC 6750, section 3).
+    /// `error` is one of its error codes; neither it nor `description` holds a quote.
+    #[must_use]
+    pub fn with_bearer_challenge(
+        self,
+        realm: &str,
+        error: Option<&str>,
+        description: Option<&str>,
+    ) -> Self {
+        let mut challenge = format!("Bearer realm=\"{realm}\"");
+        for (name, value) in [("error", error), ("error_description", description)] {
+            if let Some(value) = value {
+                challenge.push_str(&format!(", {name}=\"{value}\""));
+            }
+        }
+        match HeaderValue::try_from(challenge) {
+            Ok(value) => self.with_header(header::WWW_AUTHENTICATE, value),
+            Err(_) => self,
+        }
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The response that says it, with [`ProblemCode`] in its extensions.
+    #[must_use]
+    pub fn into_response(self) -> Response<Bytes> {
+        let document = Document {
+            r#type: self.kind,
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            members: &self.members,
+        };
+        // Text and JSON values always serialize.
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        *headers = self.headers;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.extensions_mut().insert(ProblemCode(self.code));
+        response
+    }
+}
+
+/// A realm for challenges.
+///
+/// # Panics
+/// Where it is not printable ASCII without quotes and backslashes.
+pub(crate) fn checked_realm(realm: &str) -> Arc<str> {
+    let printable = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
+    assert!(realm.bytes().all(printable), "a realm is printable ASCII without quotes");
+    realm.into()
+}
+
+pin_project! {
+    /// The body of a response that a layer let pass, or gave itself.
+    ///
+    /// The one bound on the inner body is `http_body::Body<Data = Bytes>`, which the bodies of
+    /// hyper, axum and tonic meet.
+    #[derive(Debug)]
+    pub struct ResponseBody<B> {
+        #[pin]
+        of: BodyOf<B>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = Projected]
+    enum BodyOf<B> {
+        Inner { #[pin] body: B },
+        Layer { bytes: Bytes },
+    }
+}
+
+impl<B> ResponseBody<B> {
+    /// Wraps the inner service's response.
+    pub(crate) fn inner(response: Response<B>) -> Response<Self> {
+        response.map(|body| Self { of: BodyOf::Inner { body } })
+    }
+
+    /// Wraps the layer's own.
+    pub(crate) fn own(response: Response<Bytes>) -> Response<Self> {
+        response.map(|bytes| Self { of: BodyOf::Layer { bytes } })
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project().of.project() {
+            Projected::Inner { body } => body.poll_frame(cx),
+            Projected::Layer { bytes } if bytes.is_empty() => Poll::Ready(None),
+            Projected::Layer { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.of {
+            BodyOf::Inner { body } => body.is_end_stream(),
+            BodyOf::Layer { bytes } => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.of {
+            BodyOf::Inner { body } => body.size_hint(),
+            BodyOf::Layer { bytes } => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}

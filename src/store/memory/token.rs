@@ -1,0 +1,173 @@
+//! Refresh tokens in this process: the reference for all other wings.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    SharedClock, StoreError, TokenHash, UserId,
+    token::{
+        Family, FamilyId, NewFamily, RevokeReason, RotateRequest, Rotation, StoredToken,
+        TokenStore, Verdict, judge, token_expiry,
+    },
+};
+
+/// Refresh tokens in this process, gone when it ends. For tests, examples, and single servers whose
+/// users don't mind to log in again.
+///
+/// Clones share their state. It grows with the sessions that are live, and with how often each was
+/// refreshed; nothing is dropped to make room, because that would end a session. What has ended
+/// stays until [`delete_expired`](TokenStore::delete_expired) is called.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryTokenStore {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<FamilyId, Session>,
+    /// Where a token is to be found: its family and its generation.
+    index: HashMap<TokenHash, (FamilyId, usize)>,
+}
+
+#[derive(Debug)]
+struct Session {
+    family: Family,
+    /// By generation; the last one is live.
+    tokens: Vec<(TokenHash, StoredToken)>,
+}
+
+impl MemoryTokenStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One lock for all families: nothing that is done under it takes long.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl TokenStore for MemoryTokenStore {
+    async fn open_family(&self, new: NewFamily) -> Result<(), StoreError> {
+        let first = StoredToken {
+            generation: 0,
+            issued_at: new.created_at,
+            expires_at: new.token_expires_at,
+            superseded_at: None,
+        };
+        let family = Family {
+            id: new.id.clone(),
+            user_id: new.user_id,
+            created_at: new.created_at,
+            last_used_at: new.created_at,
+            expires_at: new.expires_at,
+            revoked: None,
+        };
+        let mut state = self.lock();
+        state.index.insert(new.token, (new.id.clone(), 0));
+        state.sessions.insert(new.id, Session { family, tokens: vec![(new.token, first)] });
+        Ok(())
+    }
+
+    async fn owner(&self, token: &TokenHash) -> Result<Option<UserId>, StoreError> {
+        let mut state = self.lock();
+        Ok(state.find(token).map(|(session, _)| session.family.user_id.clone()))
+    }
+
+    async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
+        let mut state = self.lock();
+        let now = request.clock.now();
+        let Some((Session { family, tokens }, generation)) = state.find(&request.presented) else {
+            return Ok(Rotation::Unknown);
+        };
+        let presented = &mut tokens[generation].1;
+        let id = family.id.clone();
+        Ok(match judge(now, family, presented) {
+            Verdict::Rotate => {
+                presented.superseded_at = Some(now);
+                let successor = StoredToken {
+                    generation: presented.generation + 1,
+                    issued_at: now,
+                    expires_at: token_expiry(now, request.time_to_live, family.expires_at),
+                    superseded_at: None,
+                };
+                family.last_used_at = now;
+                tokens.push((request.successor, successor));
+                state.index.insert(request.successor, (id.clone(), generation + 1));
+                Rotation::Rotated { family: id }
+            }
+            Verdict::Reuse => {
+                family.revoked = Some((now, RevokeReason::Reuse));
+                Rotation::Reused { family: id, user_id: family.user_id.clone() }
+            }
+            Verdict::Expired => Rotation::Expired,
+            Verdict::Revoked => Rotation::Revoked,
+        })
+    }
+
+    async fn revoke_family(
+        &self,
+        token: &TokenHash,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError> {
+        let mut state = self.lock();
+        let found = state.find(token);
+        Ok(found.is_some_and(|(session, _)| session.revoke(clock, RevokeReason::Logout)))
+    }
+
+    async fn revoke_user(&self, user: &UserId, clock: &SharedClock) -> Result<u64, StoreError> {
+        let mut state = self.lock();
+        let sessions =
+            state.sessions.values_mut().filter(|session| session.family.user_id == *user);
+        let revoked = sessions
+            .filter_map(|session| session.revoke(clock, RevokeReason::LogoutAll).then_some(1));
+        Ok(revoked.sum())
+    }
+
+    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
+        let mut state = self.lock();
+        let State { sessions, index } = &mut *state;
+        let ended = |session: &Session| {
+            session.tokens.last().is_none_or(|(_, live)| live.expires_at < before)
+        };
+        let mut deleted = 0;
+        sessions.retain(|_, session| {
+            let delete = deleted < u64::from(at_most) && ended(session);
+            if delete {
+                deleted += 1;
+                for (token, _) in &session.tokens {
+                    index.remove(token);
+                }
+            }
+            !delete
+        });
+        Ok(deleted)
+    }
+}
+
+impl State {
+    /// The session of a token, and which generation the token is.
+    fn find(&mut self, token: &TokenHash) -> Option<(&mut Session, usize)> {
+        let (id, generation) = self.index.get(token)?;
+        Some((self.sessions.get_mut(id)?, *generation))
+    }
+}
+
+impl Session {
+    /// Answers whether it had not been revoked before.
+    fn revoke(&mut self, clock: &SharedClock, reason: RevokeReason) -> bool {
+        let live = self.family.revoked.is_none();
+        if live {
+            self.family.revoked = Some((clock.now(), reason));
+        }
+        live
+    }
+}

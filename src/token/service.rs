@@ -1,0 +1,293 @@
+//! Issue, verify, refresh, revoke.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use jsonwebtoken::jwk::JwkSet;
+use zeroize::Zeroizing;
+
+use super::{
+    FamilyId, InvalidRefresh, KeySet, NewFamily, RefreshError, RefreshToken, RotateRequest,
+    Rotation, TokenError, TokenStore, claims::Rules, token_expiry, verified::VerifiedTokens,
+};
+use crate::{Identity, SharedClock, StoreError, SystemClock, TokenHash, UserId};
+
+/// Issues and verifies access tokens, and refreshes and revokes the sessions behind them. Not a
+/// `tower::Service`: nothing is called with requests here.
+///
+/// Cheap to clone; clones share what they remember. See the [module's docs](super).
+#[derive(Clone, Debug)]
+pub struct TokenService {
+    keys: Arc<KeySet>,
+    rules: Arc<Rules>,
+    refresh_ttl: Duration,
+    session_ttl: Option<Duration>,
+    store: Arc<dyn TokenStore>,
+    clock: SharedClock,
+    verified: Arc<VerifiedTokens>,
+}
+
+/// What a client gets: an access token for each request, a refresh token for the next pair. Both
+/// are wiped when dropped.
+pub struct TokenPair {
+    access_token: Zeroizing<String>,
+    expires_in: Duration,
+    refresh_token: RefreshToken,
+}
+
+const ACCESS_TTL: Duration = Duration::from_secs(15 * 60);
+const REFRESH_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const CACHE_CAPACITY: usize = 10_000;
+
+/// Times far beyond this can't be added to a date.
+const LONGEST_TTL: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+impl TokenService {
+    /// A service that signs and verifies with these keys, as this issuer (`iss`), for this audience
+    /// (`aud`), and keeps refresh tokens in this store.
+    ///
+    /// Access tokens live 15 minutes, refresh tokens 7 days, sessions as long as they are refreshed;
+    /// 10,000 verified tokens are remembered.
+    #[must_use]
+    pub fn new(
+        keys: KeySet,
+        issuer: impl Into<String>,
+        audience: impl Into<String>,
+        store: impl TokenStore,
+    ) -> Self {
+        let rules = Rules {
+            issuer: issuer.into().into(),
+            audience: audience.into().into(),
+            lifetime: ACCESS_TTL,
+            leeway: Duration::ZERO,
+        };
+        Self {
+            keys: Arc::new(keys),
+            rules: Arc::new(rules),
+            refresh_ttl: REFRESH_TTL,
+            session_ttl: None,
+            store: Arc::new(store),
+            clock: SystemClock::shared(),
+            verified: Arc::new(VerifiedTokens::new(CACHE_CAPACITY)),
+        }
+    }
+
+    /// How long an access token lives, rounded up to whole seconds; one that would live longer is
+    /// invalid. At most 100 years, as for the other times.
+    #[must_use]
+    pub fn with_access_ttl(mut self, time_to_live: Duration) -> Self {
+        let seconds = time_to_live.min(LONGEST_TTL).as_millis().div_ceil(1000).max(1);
+        Arc::make_mut(&mut self.rules).lifetime = Duration::from_secs(seconds as u64);
+        self
+    }
+
+    /// How long a refresh token lives: how long a session may be idle.
+    #[must_use]
+    pub fn with_refresh_ttl(mut self, time_to_live: Duration) -> Self {
+        self.refresh_ttl = time_to_live.min(LONGEST_TTL);
+        self
+    }
+
+    /// How long a session lives from its login on, however often it is refreshed; `None`: as long
+    /// as it is.
+    #[must_use]
+    pub fn with_session_ttl(mut self, time_to_live: Option<Duration>) -> Self {
+        self.session_ttl = time_to_live.map(|ttl| ttl.min(LONGEST_TTL));
+        self
+    }
+
+    /// For how long after its `exp` (and before its `nbf`) an access token is still good: none
+    /// unless set. For servers whose clocks differ.
+    #[must_use]
+    pub fn with_leeway(mut self, leeway: Duration) -> Self {
+        Arc::make_mut(&mut self.rules).leeway = leeway;
+        self
+    }
+
+    /// How many verified tokens are remembered, at most: a token of the usual kind takes about a
+    /// kilobyte. With 0, each is verified each time.
+    #[must_use]
+    pub fn with_cache_capacity(mut self, capacity: usize) -> Self {
+        self.verified = Arc::new(VerifiedTokens::new(capacity));
+        self
+    }
+
+    /// Where time comes from.
+    #[must_use]
+    pub fn with_clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens a session: a first pair for a caller who has just proved who it is. The token says the
+    /// caller's role, plan and further claims.
+    ///
+    /// # Errors
+    /// [`TokenError::Signing`], [`TokenError::Store`].
+    pub async fn issue(&self, identity: &Identity) -> Result<TokenPair, TokenError> {
+        let now = self.clock.now();
+        let pair = self.sign_pair(identity, now)?.ok_or(TokenError::Signing)?;
+        let expires_at = self.session_ttl.map(|ttl| now + ttl);
+        let family = NewFamily {
+            id: FamilyId::random(),
+            user_id: identity.user_id().clone(),
+            token: pair.refresh_token.hash(),
+            created_at: now,
+            token_expires_at: token_expiry(now, self.refresh_ttl, expires_at),
+            expires_at,
+        };
+        self.store.open_family(family).await?;
+        Ok(pair)
+    }
+
+    /// Who presents this access token. Asks no store: one that is out is good until it ends.
+    ///
+    /// # Errors
+    /// [`TokenError::Expired`] for a genuine token past its time, [`TokenError::Invalid`] for
+    /// anything else.
+    pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        let now = self.clock.now();
+        if let Some(identity) = self.verified.get(token) {
+            self.rules.refuse_expired(&identity, now)?;
+            return Ok(identity);
+        }
+        let identity = self.rules.verify(token, &self.keys, now)?;
+        self.verified.insert(token, identity.clone());
+        Ok(identity)
+    }
+
+    /// A new pair for a refresh token, which is worth nothing from then on. Presented again, it ends
+    /// its session.
+    ///
+    /// `current` answers who the user is now: role and plan are read afresh, never carried over
+    /// from the last token. `None`, for one who is gone or may no longer come in, ends the session.
+    ///
+    /// # Errors
+    /// [`RefreshError::Invalid`] for a token that is worth nothing; [`RefreshError::Store`] and
+    /// [`RefreshError::Signing`] where it may still be good.
+    pub async fn refresh<F>(
+        &self,
+        presented: &str,
+        current: impl FnOnce(UserId) -> F + Send,
+    ) -> Result<TokenPair, RefreshError>
+    where
+        F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
+    {
+        let invalid = |reason| Err(RefreshError::Invalid(reason));
+        let Some(presented) = hash_of(presented) else { return invalid(InvalidRefresh::Unknown) };
+        let Some(user_id) = self.store.owner(&presented).await? else {
+            return invalid(InvalidRefresh::Unknown);
+        };
+        let Some(identity) = current(user_id).await? else {
+            self.store.revoke_family(&presented, &self.clock).await?;
+            return invalid(InvalidRefresh::NoUser);
+        };
+        // Before the store is asked to rotate, so that a failure to sign burns nothing.
+        let pair = self.sign_pair(&identity, self.clock.now())?.ok_or(RefreshError::Signing)?;
+        let request = RotateRequest {
+            presented,
+            successor: pair.refresh_token.hash(),
+            time_to_live: self.refresh_ttl,
+            clock: self.clock.clone(),
+        };
+        match self.store.rotate(request).await? {
+            Rotation::Rotated { .. } => Ok(pair),
+            Rotation::Reused { family, user_id } => {
+                tracing::warn!(
+                    family = family.as_str(),
+                    user_id = user_id.as_str(),
+                    "a refresh token was presented twice; its session is revoked"
+                );
+                invalid(InvalidRefresh::Reused)
+            }
+            Rotation::Expired => invalid(InvalidRefresh::Expired),
+            Rotation::Revoked => invalid(InvalidRefresh::Revoked),
+            Rotation::Unknown => invalid(InvalidRefresh::Unknown),
+        }
+    }
+
+    /// Ends the session of a refresh token, whichever of its generations is presented. One that is
+    /// unknown has none, which is as good.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn logout(&self, presented: &str) -> Result<(), StoreError> {
+        if let Some(presented) = hash_of(presented) {
+            self.store.revoke_family(&presented, &self.clock).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends all sessions of a user, and answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn logout_all(&self, user: &UserId) -> Result<u64, StoreError> {
+        self.store.revoke_user(user, &self.clock).await
+    }
+
+    /// Forgets sessions that have ended, at most so many, and answers how many. To be called now and
+    /// then, again at once where it answers `at_most`.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn delete_expired(&self, at_most: u32) -> Result<u64, StoreError> {
+        self.store.delete_expired(self.clock.now(), at_most).await
+    }
+
+    /// The public keys, for others to verify access tokens with.
+    #[must_use]
+    pub fn jwks(&self) -> JwkSet {
+        self.keys.jwks()
+    }
+
+    fn sign_pair(
+        &self,
+        identity: &Identity,
+        now: SystemTime,
+    ) -> Result<Option<TokenPair>, StoreError> {
+        let refresh_token = RefreshToken::random()?;
+        let access_token = self.rules.sign(identity, self.keys.signing_key(), now);
+        Ok(access_token.map(|access_token| TokenPair {
+            access_token,
+            expires_in: self.rules.lifetime,
+            refresh_token,
+        }))
+    }
+}
+
+impl TokenPair {
+    /// The access token, for the `Authorization` header of each request.
+    #[must_use]
+    pub fn access_token(&self) -> &str {
+        &self.access_token
+    }
+
+    /// How long the access token lives, from now on.
+    #[must_use]
+    pub fn expires_in(&self) -> Duration {
+        self.expires_in
+    }
+
+    /// The refresh token, good for one [`refresh`](TokenService::refresh).
+    #[must_use]
+    pub fn refresh_token(&self) -> &RefreshToken {
+        &self.refresh_token
+    }
+}
+
+impl fmt::Debug for TokenPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenPair").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+fn hash_of(presented: &str) -> Option<TokenHash> {
+    RefreshToken::parse(presented).map(|token| token.hash())
+}
+
+#[cfg(test)]
+mod tests;

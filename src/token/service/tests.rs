@@ -1,0 +1,205 @@
+use super::*;
+use crate::{
+    ManualClock, Plan, Role,
+    store::memory::MemoryTokenStore,
+    token::{SigningKey, VerifyingKey},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn key() -> SigningKey {
+    let pem = include_bytes!("../../../tests/support/keys/ed25519-private.pem");
+    SigningKey::from_pem(pem).unwrap()
+}
+
+fn service(clock: &ManualClock) -> TokenService {
+    TokenService::new(KeySet::new(key()), "issuer", "api", MemoryTokenStore::new())
+        .with_clock(Arc::new(clock.clone()))
+}
+
+fn ada() -> Identity {
+    Identity::new(UserId::from("ada"), Role::EDITOR)
+}
+
+async fn still_ada(id: UserId) -> Result<Option<Identity>, StoreError> {
+    assert_eq!(id.as_str(), "ada");
+    Ok(Some(ada()))
+}
+
+async fn refresh(service: &TokenService, pair: &TokenPair) -> Result<TokenPair, RefreshError> {
+    service.refresh(pair.refresh_token().expose(), still_ada).await
+}
+
+fn reason(result: Result<TokenPair, RefreshError>) -> InvalidRefresh {
+    match result {
+        Err(RefreshError::Invalid(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_remembered_token_expires_on_time() {
+    for capacity in [CACHE_CAPACITY, 0] {
+        let clock = ManualClock::new();
+        let service = service(&clock).with_cache_capacity(capacity);
+        let pair = service.issue(&ada()).await.unwrap();
+        assert_eq!(pair.expires_in(), 15 * MINUTE);
+        for _ in 0..2 {
+            assert_eq!(service.verify(pair.access_token()).unwrap().role(), &Role::EDITOR);
+        }
+        clock.advance(15 * MINUTE - Duration::from_nanos(1));
+        assert!(service.verify(pair.access_token()).is_ok(), "{capacity}");
+        clock.advance(Duration::from_nanos(1));
+        for _ in 0..2 {
+            let verified = service.verify(pair.access_token());
+            assert!(matches!(verified, Err(TokenError::Expired)), "{capacity}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_resembles_a_remembered_token_is_not_taken_for_it() {
+    let service = service(&ManualClock::new());
+    let pair = service.issue(&ada()).await.unwrap();
+    let token = pair.access_token();
+    service.verify(token).unwrap();
+    for forged in [&token[..token.len() - 1], &token[1..], &format!("{token}=")] {
+        let verified = service.clone().verify(forged);
+        assert!(matches!(verified, Err(TokenError::Invalid(_))), "{verified:?}");
+        assert!(matches!(service.verify(forged), Err(TokenError::Invalid(_))), "nor remembered");
+    }
+}
+
+#[tokio::test]
+async fn an_access_token_lives_whole_seconds() {
+    let clock = ManualClock::new();
+    for (configured, granted) in [(0, 1), (500, 1), (1000, 1), (1001, 2)] {
+        let service = service(&clock).with_access_ttl(Duration::from_millis(configured));
+        let pair = service.issue(&ada()).await.unwrap();
+        assert_eq!(pair.expires_in(), Duration::from_secs(granted));
+        assert!(service.verify(pair.access_token()).is_ok());
+    }
+    let service = service(&clock).with_access_ttl(Duration::MAX).with_refresh_ttl(Duration::MAX);
+    let pair = service.with_session_ttl(Some(Duration::MAX)).issue(&ada()).await;
+    assert!(pair.is_ok(), "no time is too long to be added to a date");
+}
+
+#[tokio::test]
+async fn a_token_of_a_retired_key_is_verified_until_the_key_is_dropped() {
+    let clock = ManualClock::new();
+    let pair = service(&clock).issue(&ada()).await.unwrap();
+    let new = || KeySet::new(SigningKey::generate_ed25519().unwrap());
+    let old = include_bytes!("../../../tests/support/keys/ed25519-public.pem");
+    let with_old = new().with_verifying_key(VerifyingKey::from_pem(old).unwrap());
+    for (keys, good) in [(with_old, true), (new(), false)] {
+        let service = TokenService::new(keys, "issuer", "api", MemoryTokenStore::new())
+            .with_clock(Arc::new(clock.clone()));
+        assert_eq!(service.verify(pair.access_token()).is_ok(), good);
+    }
+}
+
+#[tokio::test]
+async fn role_and_plan_are_read_afresh_at_each_refresh() {
+    let service = service(&ManualClock::new());
+    let pair = service.issue(&ada()).await.unwrap();
+    let promoted = |id| async { Ok(Some(Identity::new(id, Role::ADMIN).with_plan(Plan::PAID))) };
+    let pair = service.refresh(pair.refresh_token().expose(), promoted).await.unwrap();
+    let identity = service.verify(pair.access_token()).unwrap();
+    assert_eq!((identity.role(), identity.plan()), (&Role::ADMIN, Some(&Plan::PAID)));
+    let pair = refresh(&service, &pair).await.unwrap();
+    assert_eq!(service.verify(pair.access_token()).unwrap().plan(), None);
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_reason() {
+    let clock = ManualClock::new();
+    let service = service(&clock).with_session_ttl(Some(20 * MINUTE)).with_refresh_ttl(15 * MINUTE);
+    let other = RefreshToken::random().unwrap();
+    for unknown in ["", "a", other.expose(), &other.expose().to_uppercase()] {
+        let refused = reason(service.refresh(unknown, still_ada).await);
+        assert_eq!(refused, InvalidRefresh::Unknown);
+    }
+
+    let idle = service.issue(&ada()).await.unwrap();
+    let first = service.issue(&ada()).await.unwrap();
+    clock.advance(14 * MINUTE);
+    let second = refresh(&service, &first).await.unwrap();
+    clock.advance(MINUTE);
+    assert_eq!(reason(refresh(&service, &idle).await), InvalidRefresh::Expired);
+    let third = refresh(&service, &second).await.unwrap();
+    clock.advance(5 * MINUTE);
+    assert_eq!(reason(refresh(&service, &third).await), InvalidRefresh::Expired, "the session is");
+
+    assert_eq!(reason(refresh(&service, &first).await), InvalidRefresh::Reused);
+    assert_eq!(reason(refresh(&service, &third).await), InvalidRefresh::Revoked);
+}
+
+#[tokio::test]
+async fn the_session_of_a_user_who_is_gone_ends() {
+    let service = service(&ManualClock::new());
+    let pair = service.issue(&ada()).await.unwrap();
+    let gone = service.refresh(pair.refresh_token().expose(), |_| async { Ok(None) }).await;
+    assert_eq!(reason(gone), InvalidRefresh::NoUser);
+    assert_eq!(reason(refresh(&service, &pair).await), InvalidRefresh::Revoked);
+}
+
+#[tokio::test]
+async fn a_failure_on_the_way_burns_nothing() {
+    let service = service(&ManualClock::new());
+    let pair = service.issue(&ada()).await.unwrap();
+    let failing = |_| async { Err(StoreError::unavailable("down")) };
+    let failed = service.refresh(pair.refresh_token().expose(), failing).await;
+    assert!(matches!(failed, Err(RefreshError::Store(error)) if error.is_unavailable()));
+
+    let too_much = ("x".to_owned(), "x".repeat(8 * 1024).into());
+    let overloaded = ada().with_claims([too_much].into_iter().collect());
+    assert!(matches!(service.issue(&overloaded).await, Err(TokenError::Signing)));
+    let overload = |_| async { Ok(Some(overloaded)) };
+    let failed = service.refresh(pair.refresh_token().expose(), overload).await;
+    assert!(matches!(failed, Err(RefreshError::Signing)));
+
+    refresh(&service, &pair).await.unwrap();
+}
+
+#[tokio::test]
+async fn logout_ends_one_session_and_logout_all_every_one() {
+    let service = service(&ManualClock::new());
+    let mut pairs = Vec::new();
+    for _ in 0..3 {
+        pairs.push(service.issue(&ada()).await.unwrap());
+    }
+    service.logout("unknown").await.unwrap();
+    service.logout(pairs[0].refresh_token().expose()).await.unwrap();
+    assert_eq!(reason(refresh(&service, &pairs[0]).await), InvalidRefresh::Revoked);
+    pairs[1] = refresh(&service, &pairs[1]).await.unwrap();
+
+    assert_eq!(service.logout_all(ada().user_id()).await.unwrap(), 2);
+    for pair in &pairs {
+        assert_eq!(reason(refresh(&service, pair).await), InvalidRefresh::Revoked);
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_have_ended_are_forgotten() {
+    let clock = ManualClock::new();
+    let service = service(&clock);
+    let pair = service.issue(&ada()).await.unwrap();
+    assert_eq!(service.delete_expired(10).await.unwrap(), 0);
+    clock.advance(REFRESH_TTL + MINUTE);
+    assert_eq!(service.delete_expired(10).await.unwrap(), 1);
+    assert_eq!(reason(refresh(&service, &pair).await), InvalidRefresh::Unknown);
+}
+
+#[tokio::test]
+async fn nothing_secret_is_printed_and_futures_may_move_between_threads() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let service = service(&ManualClock::new());
+    let pair = is_send(service.issue(&ada())).await.unwrap();
+    let pair = is_send(service.refresh(pair.refresh_token().expose(), still_ada)).await.unwrap();
+    service.verify(pair.access_token()).unwrap();
+    let printed = format!("{pair:?} {service:?}");
+    assert!(!printed.contains(&pair.access_token()[..20]), "{printed}");
+    assert!(!printed.contains(&pair.refresh_token().expose()[..20]), "{printed}");
+}

@@ -1,0 +1,305 @@
+//! Where passwords are hashed: on blocking threads, a few at once, behind a bounded queue.
+
+use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
+
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+
+use super::{HashError, Password, PasswordHash, PasswordHasher};
+
+/// Runs a [`PasswordHasher`] beside the requests, so that a flood of logins can't slow down
+/// anything else. Clones share their bounds.
+///
+/// - As many passwords are hashed at once as there are cores.
+/// - Up to 64 more wait, each for 15 s at most. Whoever would have to wait longer is told
+///   [`HashingError::Busy`] (503 with `Retry-After`).
+/// - A caller that goes away leaves the queue, but what it started is finished, and counts against
+///   the bound until it is: hanging up can't buy more hashing.
+///
+/// ```
+/// use portcullis::user::{BcryptHasher, HashingPool, Password};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = HashingPool::new(BcryptHasher::new(4)?)?;
+/// let hash = pool.hash(Password::from("Correct-Horse-1")).await?;
+/// assert!(pool.verify(Password::from("Correct-Horse-1"), Some(hash.clone())).await?);
+/// assert!(!pool.verify(Password::from("Wrong-Horse-1"), Some(hash)).await?);
+/// assert!(!pool.verify(Password::from("Correct-Horse-1"), None).await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct HashingPool {
+    hasher: Arc<dyn PasswordHasher>,
+    /// What is verified against where there is no account.
+    decoy: PasswordHash,
+    threads: Bound,
+    queue: Bound,
+    patience: Duration,
+}
+
+/// Why a password was neither hashed nor verified.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HashingError {
+    /// Too many are waiting, or waiting took too long.
+    #[error("too many passwords wait to be hashed")]
+    Busy,
+    /// The hasher failed.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+}
+
+impl HashingPool {
+    /// A pool around a hasher.
+    ///
+    /// # Errors
+    /// Where the hasher has no [decoy](PasswordHasher::decoy).
+    pub fn new(hasher: impl PasswordHasher) -> Result<Self, HashError> {
+        let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Ok(Self {
+            // Nobody's password: whoever matches it is turned away all the same.
+            decoy: hasher.decoy()?,
+            hasher: Arc::new(hasher),
+            threads: Bound::new(cores.get()),
+            queue: Bound::new(64),
+            patience: Duration::from_secs(15),
+        })
+    }
+
+    /// The same pool, hashing so many passwords at once.
+    #[must_use]
+    pub fn with_threads(self, threads: NonZeroUsize) -> Self {
+        Self { threads: Bound::new(threads.get()), ..self }
+    }
+
+    /// The same pool, in which so many more may wait, each for so long.
+    #[must_use]
+    pub fn with_queue(self, length: usize, patience: Duration) -> Self {
+        Self { queue: Bound::new(length), patience, ..self }
+    }
+
+    /// Hashes a password.
+    ///
+    /// # Errors
+    /// [`HashingError::Busy`] where it would have to wait too long, and where the hasher fails.
+    pub async fn hash(&self, password: Password) -> Result<PasswordHash, HashingError> {
+        self.run(move |hasher| hasher.hash(&password)).await
+    }
+
+    /// Whether a password is the one that was hashed. For `None`, where there is no account, it
+    /// isn't, at the same cost.
+    ///
+    /// # Errors
+    /// [`HashingError::Busy`] where it would have to wait too long, and where the hasher fails.
+    pub async fn verify(
+        &self,
+        password: Password,
+        hash: Option<PasswordHash>,
+    ) -> Result<bool, HashingError> {
+        let known = hash.is_some();
+        let hash = hash.unwrap_or_else(|| self.decoy.clone());
+        let equal = self.run(move |hasher| hasher.verify(&password, &hash)).await?;
+        Ok(equal && known)
+    }
+
+    /// Whether a hash is weaker than one made now.
+    #[must_use]
+    pub fn needs_rehash(&self, hash: &PasswordHash) -> bool {
+        self.hasher.needs_rehash(hash)
+    }
+
+    /// How many passwords are being hashed now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.threads.taken()
+    }
+
+    /// How many wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.taken()
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn PasswordHasher) -> Result<T, HashError> + Send + 'static,
+    ) -> Result<T, HashingError> {
+        let thread = match Arc::clone(&self.threads.places).try_acquire_owned() {
+            Ok(thread) => thread,
+            Err(_) => {
+                let _waiting = self.queue.places.try_acquire().map_err(|_| HashingError::Busy)?;
+                let thread = Arc::clone(&self.threads.places).acquire_owned();
+                match timeout(self.patience, thread).await {
+                    Ok(Ok(thread)) => thread,
+                    _ => return Err(HashingError::Busy),
+                }
+            }
+        };
+        let hasher = Arc::clone(&self.hasher);
+        let done = spawn_blocking(move || {
+            // The place belongs to the work. If the caller held it, hanging up would free it while
+            // the work goes on, and any number could run at once.
+            let _thread = thread;
+            work(&*hasher)
+        });
+        Ok(done.await.map_err(HashError::new)??)
+    }
+}
+
+/// So many places, and how many of them are taken.
+#[derive(Clone, Debug)]
+struct Bound {
+    places: Arc<Semaphore>,
+    size: usize,
+}
+
+impl Bound {
+    fn new(size: usize) -> Self {
+        let size = size.min(Semaphore::MAX_PERMITS);
+        Self { places: Arc::new(Semaphore::new(size)), size }
+    }
+
+    fn taken(&self) -> usize {
+        self.size - self.places.available_permits()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use tokio::{sync::mpsc as async_mpsc, task::yield_now};
+
+    use super::*;
+    use crate::user::BcryptHasher;
+
+    /// Says when it begins to hash, and goes on when it is told to.
+    #[derive(Debug)]
+    struct GatedHasher {
+        begun: async_mpsc::UnboundedSender<()>,
+        go_on: Mutex<mpsc::Receiver<()>>,
+    }
+
+    struct Gate {
+        begun: async_mpsc::UnboundedReceiver<()>,
+        go_on: mpsc::Sender<()>,
+    }
+
+    impl PasswordHasher for GatedHasher {
+        fn hash(&self, _: &Password) -> Result<PasswordHash, HashError> {
+            self.begun.send(()).map_err(HashError::new)?;
+            self.go_on.lock().unwrap().recv().map_err(HashError::new)?;
+            Ok(PasswordHash::from(String::new()))
+        }
+
+        fn verify(&self, _: &Password, _: &PasswordHash) -> Result<bool, HashError> {
+            panic!("a hasher with a bug")
+        }
+
+        fn needs_rehash(&self, _: &PasswordHash) -> bool {
+            false
+        }
+    }
+
+    /// One at once, and one more may wait.
+    async fn narrow_pool() -> (HashingPool, Gate) {
+        let (begun, has_begun) = async_mpsc::unbounded_channel();
+        let (go_on, told) = mpsc::channel();
+        let hasher = GatedHasher { begun, go_on: Mutex::new(told) };
+        let mut gate = Gate { begun: has_begun, go_on };
+        gate.go_on.send(()).unwrap();
+        let pool = HashingPool::new(hasher).unwrap();
+        gate.begun.recv().await.unwrap();
+        (pool.with_threads(NonZeroUsize::MIN).with_queue(1, Duration::from_secs(15)), gate)
+    }
+
+    fn spawn_hash(
+        pool: &HashingPool,
+    ) -> tokio::task::JoinHandle<Result<PasswordHash, HashingError>> {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.hash(Password::from("a")).await })
+    }
+
+    fn is_busy<T>(result: &Result<T, HashingError>) -> bool {
+        matches!(result, Err(HashingError::Busy))
+    }
+
+    #[tokio::test]
+    async fn caller_that_goes_away_does_not_free_the_place_of_its_work() {
+        let (pool, mut gate) = narrow_pool().await;
+        let first = spawn_hash(&pool);
+        gate.begun.recv().await.unwrap();
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        assert_eq!((pool.running(), pool.waiting()), (1, 0));
+
+        let second = spawn_hash(&pool);
+        yield_now().await;
+        assert_eq!((pool.running(), pool.waiting()), (1, 1));
+        assert!(gate.begun.try_recv().is_err(), "two run at once");
+
+        gate.go_on.send(()).unwrap();
+        gate.begun.recv().await.unwrap();
+        assert_eq!((pool.running(), pool.waiting()), (1, 0));
+        gate.go_on.send(()).unwrap();
+        assert!(second.await.unwrap().is_ok());
+        assert_eq!((pool.running(), pool.waiting()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn full_queue_is_busy_until_a_waiter_goes_away() {
+        let (pool, mut gate) = narrow_pool().await;
+        let running = spawn_hash(&pool);
+        gate.begun.recv().await.unwrap();
+        let waiting = spawn_hash(&pool);
+        yield_now().await;
+        assert!(is_busy(&pool.hash(Password::from("a")).await));
+
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        assert_eq!(pool.waiting(), 0);
+        let next = spawn_hash(&pool);
+        yield_now().await;
+        assert_eq!(pool.waiting(), 1);
+
+        for _ in 0..2 {
+            gate.go_on.send(()).unwrap();
+        }
+        assert!(running.await.unwrap().is_ok());
+        assert!(next.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_too_long_is_busy() {
+        let (pool, mut gate) = narrow_pool().await;
+        let running = spawn_hash(&pool);
+        gate.begun.recv().await.unwrap();
+        let waiting = spawn_hash(&pool);
+        yield_now().await;
+
+        tokio::time::advance(Duration::from_millis(14_999)).await;
+        yield_now().await;
+        assert!(!waiting.is_finished());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(is_busy(&waiting.await.unwrap()));
+        assert_eq!(pool.waiting(), 0);
+        gate.go_on.send(()).unwrap();
+        assert!(running.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn decoy_is_nobodys_password() {
+        let pool = HashingPool::new(BcryptHasher::new(4).unwrap()).unwrap();
+        assert!(!pool.verify(Password::from("decoy"), None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn hasher_that_panics_is_an_error_and_frees_its_place() {
+        let (pool, _gate) = narrow_pool().await;
+        for _ in 0..2 {
+            let verified = pool.verify(Password::from("a"), None).await;
+            assert!(matches!(verified, Err(HashingError::Hash(_))));
+        }
+        assert_eq!(pool.running(), 0);
+    }
+}

@@ -1,0 +1,346 @@
+//! Passwords: which ones are good enough, and how they are hashed. The only file that knows the
+//! algorithm.
+
+use std::{error::Error, fmt};
+
+use zeroize::Zeroizing;
+
+use super::PasswordHash;
+
+/// The most that bcrypt reads of a password, in bytes.
+const BCRYPT_READS: usize = 72;
+
+/// A password as it was typed: redacted in `Debug`, wiped when dropped.
+///
+/// ```
+/// use portcullis::user::Password;
+/// let password = Password::from("Correct-Horse-1");
+/// assert_eq!(format!("{password:?}"), "Password(…)");
+/// assert_eq!(password.expose(), "Correct-Horse-1");
+/// ```
+#[derive(Clone)]
+pub struct Password(Zeroizing<String>);
+
+impl Password {
+    /// The text of it, to be checked and hashed, and to go nowhere else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl From<&str> for Password {
+    fn from(text: &str) -> Self {
+        Self::from(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// Decides which passwords may be chosen. One of your own must refuse at least what the
+/// [`PasswordHasher`] can't hash.
+pub trait PasswordPolicy: fmt::Debug + Send + Sync + 'static {
+    /// All that is wrong with a password; nothing if it will do.
+    fn violations(&self, password: &Password) -> Vec<Violation>;
+}
+
+/// What is wrong with a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Violation {
+    /// Fewer than 10 code points.
+    TooShort,
+    /// More than 72 bytes in UTF-8.
+    TooLong,
+    /// No upper-case letter.
+    NoUppercase,
+    /// No lower-case letter.
+    NoLowercase,
+    /// No digit from 0 to 9.
+    NoDigit,
+    /// A NUL character.
+    ContainsNul,
+    /// What a policy of your own found.
+    Other {
+        /// See [`Violation::code`].
+        code: &'static str,
+        /// The sentence for people.
+        detail: &'static str,
+    },
+}
+
+impl Violation {
+    /// The word for programs. It never changes.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooShort => "too_short",
+            Self::TooLong => "too_long",
+            Self::NoUppercase => "no_uppercase",
+            Self::NoLowercase => "no_lowercase",
+            Self::NoDigit => "no_digit",
+            Self::ContainsNul => "contains_nul",
+            Self::Other { code, .. } => code,
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooShort => "must have at least 10 characters",
+            Self::TooLong => "must have at most 72 bytes",
+            Self::NoUppercase => "must have an upper-case letter",
+            Self::NoLowercase => "must have a lower-case letter",
+            Self::NoDigit => "must have a digit",
+            Self::ContainsNul => "must not have a NUL character",
+            Self::Other { detail, .. } => detail,
+        })
+    }
+}
+
+/// The usual rule: at least 10 code points, among them an upper-case letter, a lower-case letter
+/// and a digit; at most 72 bytes, and no NUL.
+///
+/// ```
+/// use portcullis::user::{Password, PasswordPolicy, StandardPolicy, Violation};
+/// assert!(StandardPolicy.violations(&Password::from("Correct-Horse-1")).is_empty());
+/// assert_eq!(
+///     StandardPolicy.violations(&Password::from("CORRECT")),
+///     [Violation::TooShort, Violation::NoLowercase, Violation::NoDigit],
+/// );
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StandardPolicy;
+
+impl PasswordPolicy for StandardPolicy {
+    fn violations(&self, password: &Password) -> Vec<Violation> {
+        let text = password.expose();
+        let rules = [
+            (text.chars().count() < 10, Violation::TooShort),
+            (text.len() > BCRYPT_READS, Violation::TooLong),
+            (!text.contains(char::is_uppercase), Violation::NoUppercase),
+            (!text.contains(char::is_lowercase), Violation::NoLowercase),
+            (!text.contains(|c: char| c.is_ascii_digit()), Violation::NoDigit),
+            (text.contains('\0'), Violation::ContainsNul),
+        ];
+        rules.into_iter().filter_map(|(broken, violation)| broken.then_some(violation)).collect()
+    }
+}
+
+/// Turns passwords into what is stored of them. Slow on purpose, so it is called through a
+/// [`HashingPool`](super::HashingPool), off the threads that serve requests.
+pub trait PasswordHasher: fmt::Debug + Send + Sync + 'static {
+    /// A new hash, with a salt of its own.
+    ///
+    /// # Errors
+    /// Where the algorithm can't take the whole password, or there is no randomness to be had.
+    fn hash(&self, password: &Password) -> Result<PasswordHash, HashError>;
+
+    /// Whether a password is the one that was hashed. Takes the same time whether or not it is,
+    /// also for a password that can't have been hashed.
+    ///
+    /// # Errors
+    /// Where what is stored is no hash of this algorithm.
+    fn verify(&self, password: &Password, hash: &PasswordHash) -> Result<bool, HashError>;
+
+    /// Whether a hash is weaker than one made now.
+    fn needs_rehash(&self, hash: &PasswordHash) -> bool;
+
+    /// A hash of nobody's password, to verify against where there is no account: as costly as any
+    /// other. Made once, when a pool is built.
+    ///
+    /// # Errors
+    /// Where there is none to be had.
+    fn decoy(&self) -> Result<PasswordHash, HashError> {
+        self.hash(&Password::from("decoy"))
+    }
+}
+
+/// A password could not be hashed, or what is stored is no hash. Never "wrong password".
+#[derive(Debug, thiserror::Error)]
+#[error("the password hasher failed")]
+pub struct HashError(#[source] Box<dyn Error + Send + Sync>);
+
+impl HashError {
+    /// Keeps the cause, for logs.
+    pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}
+
+/// bcrypt, version `2b`.
+///
+/// bcrypt reads 72 bytes and repeats a shorter key together with its terminating NUL, so that `a`
+/// and `a\0a` hash alike. A longer password, or one with a NUL, is never hashed, and never right.
+#[derive(Clone, Copy, Debug)]
+pub struct BcryptHasher {
+    cost: u32,
+}
+
+/// A cost that bcrypt doesn't know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cost of bcrypt is 4 to 31")]
+pub struct InvalidCost;
+
+impl BcryptHasher {
+    /// Hashes in `2^cost` rounds: 12 takes about 0.2 s of a core, 13 twice as long.
+    ///
+    /// # Errors
+    /// [`InvalidCost`] outside of 4 to 31.
+    pub fn new(cost: u32) -> Result<Self, InvalidCost> {
+        (4..=31).contains(&cost).then_some(Self { cost }).ok_or(InvalidCost)
+    }
+}
+
+impl Default for BcryptHasher {
+    /// Cost 12.
+    fn default() -> Self {
+        Self { cost: bcrypt::DEFAULT_COST }
+    }
+}
+
+impl PasswordHasher for BcryptHasher {
+    fn hash(&self, password: &Password) -> Result<PasswordHash, HashError> {
+        if !bcrypt_reads_all(password) {
+            return Err(HashError::new("bcrypt can't read the whole password"));
+        }
+        bcrypt::hash(password.expose(), self.cost).map(PasswordHash::from).map_err(HashError::new)
+    }
+
+    fn verify(&self, password: &Password, hash: &PasswordHash) -> Result<bool, HashError> {
+        let readable = bcrypt_reads_all(password);
+        let text = if readable { password.expose() } else { "" };
+        let equal = bcrypt::verify(text, hash.expose()).map_err(HashError::new)?;
+        Ok(equal && readable)
+    }
+
+    fn needs_rehash(&self, hash: &PasswordHash) -> bool {
+        hash.expose().parse::<bcrypt::HashParts>().is_ok_and(|parts| parts.get_cost() < self.cost)
+    }
+
+    /// Salt and digest are zeros: it costs nothing to make, and as much as any other to verify.
+    fn decoy(&self) -> Result<PasswordHash, HashError> {
+        Ok(PasswordHash::from(format!("$2b${:02}${}", self.cost, ".".repeat(53))))
+    }
+}
+
+fn bcrypt_reads_all(password: &Password) -> bool {
+    let text = password.expose();
+    text.len() <= BCRYPT_READS && !text.contains('\0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policy_names_every_violation_at_once() {
+        use Violation::*;
+        let longest = format!("Aa1{}", "x".repeat(69));
+        let too_long = format!("{longest}x");
+        let umlauts = format!("A1{}", "ä".repeat(36));
+        for (password, violations) in [
+            ("Abcdefgh12", vec![]),
+            ("Äöüäöüäö12", vec![]),
+            (&longest, vec![]),
+            ("Abcdefgh1", vec![TooShort]),
+            ("Äöüäöüä12", vec![TooShort]),
+            (&too_long, vec![TooLong]),
+            (&umlauts, vec![TooLong]),
+            ("abcdefgh12", vec![NoUppercase]),
+            ("ABCDEFGH12", vec![NoLowercase]),
+            ("Abcdefghij", vec![NoDigit]),
+            ("Abcdefghi٣", vec![NoDigit]),
+            ("Abcdefgh12\0", vec![ContainsNul]),
+            ("", vec![TooShort, NoUppercase, NoLowercase, NoDigit]),
+            ("\0", vec![TooShort, NoUppercase, NoLowercase, NoDigit, ContainsNul]),
+        ] {
+            assert_eq!(StandardPolicy.violations(&password.into()), violations, "{password:?}");
+        }
+    }
+
+    #[test]
+    fn violations_have_stable_codes() {
+        use Violation::*;
+        let all = [TooShort, TooLong, NoUppercase, NoLowercase, NoDigit, ContainsNul];
+        assert_eq!(
+            all.map(|violation| violation.code()),
+            ["too_short", "too_long", "no_uppercase", "no_lowercase", "no_digit", "contains_nul"],
+        );
+    }
+
+    #[test]
+    fn decoy_is_verified_like_any_other_and_matches_nothing() {
+        let bcrypt = BcryptHasher::new(5).unwrap();
+        let decoy = bcrypt.decoy().unwrap();
+        assert_eq!(decoy.expose().len(), bcrypt.hash(&"a".into()).unwrap().expose().len());
+        assert_eq!(decoy.expose().parse::<bcrypt::HashParts>().unwrap().get_cost(), 5);
+        for password in ["", "decoy", "Correct-Horse-1"] {
+            assert!(!bcrypt.verify(&password.into(), &decoy).unwrap());
+        }
+    }
+
+    #[test]
+    fn cost_is_4_to_31() {
+        for (cost, valid) in [(0, false), (3, false), (4, true), (31, true), (32, false)] {
+            assert_eq!(BcryptHasher::new(cost).is_ok(), valid, "{cost}");
+        }
+        assert_eq!(BcryptHasher::default().cost, 12);
+    }
+
+    #[test]
+    fn only_the_same_password_is_right() {
+        let bcrypt = BcryptHasher::new(4).unwrap();
+        let longest = "x".repeat(72);
+        for password in ["a", "Grüße aus Köln 1", &longest] {
+            let hash = bcrypt.hash(&password.into()).unwrap();
+            assert!(bcrypt.verify(&password.into(), &hash).unwrap());
+            for other in ["", "b", &format!("{password}\0{password}"), &format!("{password}x")] {
+                assert!(!bcrypt.verify(&other.into(), &hash).unwrap(), "{password:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_bcrypt_would_cut_or_confuse_is_not_hashed() {
+        let bcrypt = BcryptHasher::new(4).unwrap();
+        for password in ["a\0a", "\0", &"x".repeat(73), &"ä".repeat(37)] {
+            assert!(bcrypt.hash(&password.into()).is_err(), "{password:?}");
+        }
+        let empty = bcrypt.hash(&"".into()).unwrap();
+        assert!(!bcrypt.verify(&"\0".into(), &empty).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_hash_is_an_error_and_not_a_wrong_password() {
+        let bcrypt = BcryptHasher::new(4).unwrap();
+        let hash = bcrypt.hash(&"a".into()).unwrap().expose().to_owned();
+        for stored in ["", "a", &hash[1..], &hash.replace("$04$", "$99$"), &hash.replace('$', "!")]
+        {
+            let stored = PasswordHash::from(stored.to_owned());
+            assert!(bcrypt.verify(&"a".into(), &stored).is_err(), "{}", stored.expose());
+            assert!(!bcrypt.needs_rehash(&stored));
+        }
+    }
+
+    #[test]
+    fn cheaper_hashes_need_a_new_one() {
+        let [four, five] = [4, 5].map(|cost| BcryptHasher::new(cost).unwrap());
+        let hash = four.hash(&"a".into()).unwrap();
+        assert!(five.needs_rehash(&hash));
+        assert!(!four.needs_rehash(&hash));
+        assert!(!four.needs_rehash(&five.hash(&"a".into()).unwrap()));
+        assert!(five.verify(&"a".into(), &hash).unwrap());
+    }
+}

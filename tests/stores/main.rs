@@ -1,0 +1,14 @@
+//! The contract of each store, written once and run over every wing; and what only a database can
+//! get wrong.
+
+#![allow(clippy::unwrap_used, reason = "the lint knows only functions that are tests themselves")]
+
+mod token;
+mod user;
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;

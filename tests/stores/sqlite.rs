@@ -1,0 +1,155 @@
+//! What only SQLite can get wrong.
+
+use std::{path::Path, sync::Arc};
+
+use portcullis::{
+    Clock, ManualClock, Role, UserId,
+    store::sqlite::{SqliteTokenStore, SqliteUserStore, connect, migrate},
+    token::{Rotation, TokenStore},
+    user::UserStore,
+};
+use sqlx::{
+    Connection, SqliteConnection, SqlitePool,
+    migrate::{Migration, MigrationType, Migrator},
+    query, query_scalar,
+};
+use tempfile::tempdir;
+use tokio::task::JoinSet;
+
+use crate::sql;
+
+fn url(directory: &Path) -> String {
+    format!("sqlite:{}", directory.join("some/where/test.db").display())
+}
+
+async fn open(directory: &Path) -> SqlitePool {
+    let pool = connect(&url(directory)).await.unwrap();
+    migrate(&pool).await.unwrap();
+    pool
+}
+
+/// A database in a file, which goes when the runtime of the test does.
+pub(crate) async fn database() -> SqlitePool {
+    let directory = tempdir().unwrap();
+    let pool = open(directory.path()).await;
+    tokio::spawn(async move {
+        let _kept = directory;
+        std::future::pending::<()>().await;
+    });
+    pool
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_leaves_stops_nothing_and_leaves_nothing_open() {
+    let directory = tempdir().unwrap();
+    let pool = open(directory.path()).await;
+    sql::a_caller_who_leaves_stops_nothing(&SqliteTokenStore::new(pool)).await;
+
+    // Whoever had a transaction open would keep this one from beginning.
+    let mut other = SqliteConnection::connect(&url(directory.path())).await.unwrap();
+    other.begin_with("BEGIN IMMEDIATE").await.unwrap().rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_when_opened_again() {
+    let directory = tempdir().unwrap();
+    let pool = open(directory.path()).await;
+    let id = sql::add_user(&SqliteUserStore::new(pool.clone()), "a@b.co", Role::ADMIN).await;
+    pool.close().await;
+
+    let pool = open(directory.path()).await;
+    let user = SqliteUserStore::new(pool.clone()).find(&id).await.unwrap().unwrap();
+    assert_eq!(user.email.as_str(), "a@b.co");
+    let mode: String = query_scalar("PRAGMA journal_mode").fetch_one(&pool).await.unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[tokio::test]
+async fn memory_is_one_database_for_all_who_share_the_pool() {
+    let pool = connect("sqlite::memory:").await.unwrap();
+    migrate(&pool).await.unwrap();
+    let users = Arc::new(SqliteUserStore::new(pool.clone()));
+    let mut registrations = JoinSet::new();
+    for n in 0..20 {
+        let users = Arc::clone(&users);
+        registrations
+            .spawn(async move { sql::add_user(&*users, &format!("{n}@b.co"), Role::VIEWER).await });
+    }
+    registrations.join_all().await;
+    assert_eq!(users.count().await.unwrap(), 20);
+    assert_eq!(pool.size(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_start_at_once_all_start() {
+    let directory = tempdir().unwrap();
+    let mut starts = JoinSet::new();
+    for _ in 0..8 {
+        let directory = directory.path().to_owned();
+        starts.spawn(async move { open(&directory).await });
+    }
+    starts.join_all().await;
+}
+
+#[tokio::test]
+async fn hosts_own_migrations_are_left_alone() {
+    let pool = database().await;
+    let host = Migrator::with_migrations(vec![Migration::new(
+        1,
+        "the host's".into(),
+        MigrationType::Simple,
+        sqlx::SqlSafeStr::into_sql_str("CREATE TABLE users (id INTEGER)"),
+        false,
+    )]);
+    host.run(&pool).await.unwrap();
+    migrate(&pool).await.unwrap();
+    host.run(&pool).await.unwrap();
+    let count = "SELECT count(*) FROM _sqlx_migrations";
+    assert_eq!(query_scalar::<_, i64>(count).fetch_one(&pool).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn older_release_starts_on_a_newer_schema() {
+    let pool = database().await;
+    query(
+        "INSERT INTO portcullis_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'from the future', TRUE, x'00', 0)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    migrate(&pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn clean_up_takes_the_tokens_along() {
+    let pool = database().await;
+    let store = SqliteTokenStore::new(pool.clone());
+    let clock = ManualClock::new();
+    let token = sql::login(&store, &UserId::random(), &clock).await;
+    let rotated = store.rotate(sql::rotation(token, sql::random_hash(), &clock)).await.unwrap();
+    assert!(matches!(rotated, Rotation::Rotated { .. }));
+
+    assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
+    clock.advance(std::time::Duration::from_micros(1));
+    assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 1);
+    let tokens = "SELECT count(*) FROM portcullis_refresh_tokens";
+    assert_eq!(query_scalar::<_, i64>(tokens).fetch_one(&pool).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn failures_that_pass_are_told_from_those_that_stay() {
+    let pool = database().await;
+    let users = SqliteUserStore::new(pool.clone());
+    query("ALTER TABLE portcullis_users RENAME TO elsewhere").execute(&pool).await.unwrap();
+    assert!(!users.count().await.unwrap_err().is_unavailable());
+    pool.close().await;
+    assert!(users.count().await.unwrap_err().is_unavailable());
+}
+
+#[tokio::test]
+async fn url_that_names_no_file_is_refused() {
+    for url in ["sqlite:", "sqlite://", "postgres://localhost/app", "test.db"] {
+        assert!(!connect(url).await.unwrap_err().is_unavailable(), "{url}");
+    }
+}

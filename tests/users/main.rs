@@ -1,0 +1,8 @@
+//! The register, over the store in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod login;
+mod registration;
+mod support;
+mod verification;

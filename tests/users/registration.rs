@@ -1,0 +1,196 @@
+//! How users come to be.
+
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+use portcullis::{
+    Clock, Plan, Role,
+    user::{
+        HashingPool, Password, PasswordPolicy, RegisterError, UserChange, UserService,
+        VerificationMail, Violation, mail::Outbox,
+    },
+};
+use tokio::sync::Semaphore;
+
+use crate::support::{Log, PASSWORD, Register, StuckMailSender, TestStore, email, until};
+
+#[tokio::test]
+async fn new_user_is_an_unverified_viewer_without_a_plan() {
+    let register = Register::new();
+    let user = register.register(" Ada@Example.COM ").await;
+    assert_eq!(user.email.as_str(), "ada@example.com");
+    assert_eq!((user.role.clone(), user.plan.clone()), (Role::VIEWER, None));
+    assert_eq!((user.email_verified, user.created_at), (false, register.clock.now()));
+    assert_eq!(register.users.find(&user.id).await.unwrap(), Some(user.clone()));
+    assert_eq!(register.users.count().await.unwrap(), 1);
+
+    let mail = register.drawer.next().await;
+    assert_eq!(*mail.to(), user.email);
+    assert_eq!(mail.subject(), "Confirm your e-mail address");
+}
+
+#[tokio::test]
+async fn weak_password_is_told_all_that_is_wrong_with_it() {
+    let register = Register::new();
+    let refused = register.users.register(&email("ada@example.com"), "correct".into()).await;
+    let Err(RegisterError::WeakPassword(violations)) = refused else { panic!("{refused:?}") };
+    let expected = [Violation::TooShort, Violation::NoUppercase, Violation::NoDigit];
+    assert_eq!(violations, expected);
+    assert_eq!(register.hasher.hashes.load(SeqCst), 0);
+    assert_eq!(register.users.count().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn policy_can_be_replaced() {
+    #[derive(Debug)]
+    struct NotPassword;
+    impl PasswordPolicy for NotPassword {
+        fn violations(&self, password: &Password) -> Vec<Violation> {
+            let common = Violation::Other { code: "common", detail: "must not be so common" };
+            if password.expose() == "password" { vec![common] } else { vec![] }
+        }
+    }
+    let users = Register::new().users.with_policy(NotPassword);
+    let refused = users.register(&email("ada@example.com"), "password".into()).await;
+    let Err(RegisterError::WeakPassword(violations)) = refused else { panic!("{refused:?}") };
+    assert_eq!(violations[0].code(), "common");
+    assert_eq!(violations[0].to_string(), "must not be so common");
+    users.register(&email("ada@example.com"), "sesame".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn taken_address_is_refused_before_anything_is_hashed() {
+    let register = Register::new();
+    register.register("ada@example.com").await;
+    let again = register.users.register(&email("ADA@example.com"), PASSWORD.into()).await;
+    assert!(matches!(again, Err(RegisterError::EmailTaken)), "{again:?}");
+    assert_eq!(register.hasher.hashes.load(SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_registrations_at_once_one_wins_and_gets_the_only_mail() {
+    let register = Register::new();
+    register.store.overlooked.store(20, SeqCst); // none of them sees another beforehand
+    let attempts: Vec<_> = (0..20)
+        .map(|_| {
+            let users = register.users.clone();
+            tokio::spawn(
+                async move { users.register(&email("ada@example.com"), PASSWORD.into()).await },
+            )
+        })
+        .collect();
+    let mut won = 0;
+    for attempt in attempts {
+        match attempt.await.unwrap() {
+            Ok(_) => won += 1,
+            Err(error) => assert!(matches!(error, RegisterError::EmailTaken), "{error:?}"),
+        }
+    }
+    register.outbox.close(Duration::from_secs(10)).await;
+    assert_eq!((won, register.drawer.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn stuck_mail_server_does_not_delay_the_answer() {
+    let register = Register::new();
+    let hashing = HashingPool::new(register.hasher.clone()).unwrap();
+    let mail = VerificationMail::new("https://example.com/auth/verify").unwrap();
+    let outbox = Outbox::new(StuckMailSender);
+    let users = UserService::new(register.store.clone(), hashing, mail, outbox.clone());
+    users.register(&email("ada@example.com"), PASSWORD.into()).await.unwrap();
+    assert_eq!(outbox.waiting(), 1);
+}
+
+#[tokio::test]
+async fn who_hangs_up_while_the_account_is_made_gets_the_mail_all_the_same() {
+    let go_on = Arc::new(Semaphore::new(0));
+    let register = Register::over(TestStore { go_on: go_on.clone(), ..TestStore::default() }, 4);
+    let users = register.users.clone();
+    let attempt =
+        tokio::spawn(
+            async move { users.register(&email("ada@example.com"), PASSWORD.into()).await },
+        );
+    until(|| register.store.creating.load(SeqCst) == 1).await;
+    attempt.abort();
+    assert!(attempt.await.unwrap_err().is_cancelled());
+
+    go_on.add_permits(1);
+    register.users.verify_email(&register.mailed_token().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn database_that_is_gone_is_told_apart() {
+    let register = Register::new();
+    register.store.gone.store(true, SeqCst);
+    let refused = register.users.register(&email("ada@example.com"), PASSWORD.into()).await;
+    assert!(matches!(&refused, Err(RegisterError::Store(e)) if e.is_unavailable()), "{refused:?}");
+}
+
+#[tokio::test]
+async fn admin_is_created_verified_and_without_mail() {
+    let register = Register::new();
+    let admin = register.users.ensure_admin(&email("root@example.com"), PASSWORD.into()).await;
+    let admin = admin.unwrap();
+    assert_eq!((admin.role, admin.email_verified), (Role::ADMIN, true));
+    register.users.authenticate("root@example.com", PASSWORD.into()).await.unwrap();
+    assert_eq!(register.outbox.waiting() + register.drawer.len(), 0);
+}
+
+#[tokio::test]
+async fn user_who_is_there_is_promoted_and_keeps_password_and_plan() {
+    let register = Register::new();
+    let user = register.register("ada@example.com").await;
+    let change = UserChange { plan: Some(Some(Plan::PAID)), ..UserChange::default() };
+    register.users.update(&user.id, change).await.unwrap();
+    for _ in 0..2 {
+        let other = Password::from("Another-Horse-2");
+        let admin = register.users.ensure_admin(&user.email, other).await.unwrap();
+        assert_eq!((&admin.id, admin.role), (&user.id, Role::ADMIN));
+        assert_eq!((admin.email_verified, admin.plan), (true, Some(Plan::PAID)));
+    }
+    register.users.authenticate("ada@example.com", PASSWORD.into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn weak_admin_password_is_an_error_also_for_who_is_there() {
+    let register = Register::new();
+    let ada = email("ada@example.com");
+    for there in [false, true] {
+        let refused = register.users.ensure_admin(&ada, "weak".into()).await;
+        assert!(matches!(refused, Err(RegisterError::WeakPassword(_))), "{there}: {refused:?}");
+        assert_eq!(register.users.count().await.unwrap(), u64::from(there));
+        if !there {
+            register.register("ada@example.com").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn admin_whom_another_server_creates_meanwhile_is_no_error() {
+    let register = Register::new();
+    let root = email("root@example.com");
+    let first = register.users.ensure_admin(&root, PASSWORD.into()).await.unwrap();
+    register.store.overlooked.store(1, SeqCst);
+    let second = register.users.ensure_admin(&root, PASSWORD.into()).await.unwrap();
+    assert_eq!(first, second);
+}
+
+#[tokio::test]
+async fn logs_name_users_by_identifier_and_nothing_else() {
+    let register = Register::new();
+    let user = register.register("ada@example.com").await;
+    let token = register.mailed_token().await;
+    let _ = register.users.authenticate("ada@example.com", PASSWORD.into()).await;
+    let _ = register.users.authenticate("eve@example.com", "Wrong-Horse-1".into()).await;
+    register.users.verify_email(&token).await.unwrap();
+    let _ = register.users.authenticate("ada@example.com", "Wrong-Horse-1".into()).await;
+    register.users.authenticate("ada@example.com", PASSWORD.into()).await.unwrap();
+
+    let log = Log::text(); // that of the other tests too
+    assert_eq!(log.matches(user.id.as_str()).count(), 5, "{log}");
+    for secret in ["ada@", "eve@", PASSWORD, "Wrong-Horse-1", &token, "$2b$"] {
+        assert!(!log.contains(secret), "{secret}: {log}");
+    }
+}
