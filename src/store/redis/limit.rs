@@ -174,13 +174,7 @@ impl RateLimitStore for RedisRateLimitStore {
             let all = verdict.iter().all(|(decision, _)| decision.allowed);
             let taken = takes.iter().zip(verdict).map(|(take, (decision, mark))| Taken {
                 decision,
-                hold: (all && take.hold).then(|| Hold {
-                    limiter: take.limiter,
-                    key: take.key.clone(),
-                    quota: take.quota,
-                    cost: take.cost,
-                    mark,
-                }),
+                hold: (all && take.hold && take.cost > 0).then(|| take.hold(mark)),
             });
             Ok(taken.collect())
         })
