@@ -15,7 +15,9 @@
 //!    (draft-ietf-httpapi-ratelimit-headers-11). A 429 has `Retry-After` and a problem (RFC 9457). Headers
 //!    are never made up: an exempt request, and one that the store could not decide, has none.
 //! 5. While the store fails requests pass ([`OnFailure::Allow`]) or are refused
-//!    ([`OnFailure::Deny`]), as you choose.
+//!    ([`OnFailure::Deny`]), as you choose. Around a store that may be slow or gone put a
+//!    [`FallbackStore`]: then no request waits long for it, and limits may be counted in this
+//!    process meanwhile.
 //! 6. **Behind a proxy**, say so ([`Rule::behind`]), or all its clients share one limit. A request
 //!    without a peer address is answered 500 and logged with what to add; never is there one
 //!    bucket for all.
@@ -51,6 +53,7 @@
 
 mod charge;
 mod decision;
+mod fallback;
 mod future;
 mod headers;
 mod layer;
@@ -62,6 +65,7 @@ mod window;
 
 pub use charge::Charge;
 pub use decision::Decision;
+pub use fallback::FallbackStore;
 pub use future::ResponseFuture;
 pub use layer::{OnFailure, RateLimitLayer, Refusal};
 pub use quota::{InvalidQuota, Quota};

@@ -1,1 +1,43 @@
-//! Stores: redis.
+//! Limits in Redis, Redis Cluster or Valkey: counted once for all servers of an application.
+//!
+//! 1. A decision is one script and one round trip, whatever the number of limits: all of them count
+//!    the request, or none. The script is the twin of [`Log`](crate::limit::Log), so that Redis and
+//!    memory decide alike.
+//! 2. Time is the Redis server's.
+//! 3. Decisions that wait at the same moment travel in one call. An idle store adds no delay.
+//! 4. A call is never repeated after a timeout or a broken connection: it may have run, and to
+//!    charge twice is worse than once too few. A call that certainly did not run (`NOSCRIPT`,
+//!    `MOVED`) is.
+//! 5. State is at `rl:{limiter}:{key}`, a string of some 50 bytes (20 and 5 or 6 for each entry;
+//!    [`RESOLUTION`](crate::limit::RESOLUTION) entries at most, about), which Redis drops a window after the last
+//!    request that was counted. What a client chooses is escaped or hashed: see
+//!    [`RedisRateLimitStore`].
+//! 6. What fails answers [`StoreError`](crate::StoreError), soon. How soon, and what then becomes of the request,
+//!    is [`FallbackStore`](crate::limit::FallbackStore)'s part; use them together.
+//!
+//! **Cluster.** Keys of different slots can't be in one call. There a request that must pass two
+//! limits takes one after the other, and gives the first back where the second refuses: for that
+//! moment the first counts a request that was not admitted. Nor do its decisions travel together.
+//!
+//! **Deployment.** Redis 6 or later, or Valkey. The user needs `GET`, `SET`, `DEL`, `TIME`, `EVAL`
+//! and `EVALSHA` on `rl:*`. Give Redis memory: with an eviction policy such as `allkeys-lru` it
+//! forgets limits where memory is short; with `noeviction` it refuses to decide.
+//!
+//! ```no_run
+//! use portcullis::{limit::FallbackStore, store::redis::RedisRateLimitStore};
+//! # async fn example() -> Result<(), portcullis::store::redis::RedisConfigError> {
+//! let redis = RedisRateLimitStore::connect("redis://:secret@127.0.0.1:6379/0").await?;
+//! let store = FallbackStore::new(redis);
+//! # Ok(()) }
+//! ```
+
+mod cluster;
+mod connection;
+mod error;
+mod key;
+mod limit;
+mod queue;
+mod script;
+
+pub use error::RedisConfigError;
+pub use limit::RedisRateLimitStore;

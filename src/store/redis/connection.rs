@@ -1,0 +1,110 @@
+//! Where the server is, and a connection to it.
+
+use std::{fmt, io, time::Duration};
+
+use deadpool_redis::{
+    Connection, Manager, Pool, PoolError,
+    cluster::{ClusterClient, ClusterClientBuilder, ClusterConnection},
+    redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, Value},
+};
+
+use super::error::RedisConfigError;
+
+/// The address of a server, or those of some nodes of a cluster.
+pub(super) enum Server {
+    Single(Pool),
+    Cluster(ClusterClient),
+}
+
+/// A connection, taken once and kept. The pool would ask the server how it is at each checkout:
+/// a round trip of its own.
+pub(super) enum Link {
+    Single(Connection),
+    Cluster(ClusterConnection),
+}
+
+impl Server {
+    /// Reads one URL, or the comma-separated URLs of a cluster's nodes. Connects to nothing.
+    pub(super) fn parse(urls: &str, connections: usize) -> Result<Self, RedisConfigError> {
+        let urls: Vec<_> = urls.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+        let server = match urls[..] {
+            [url] => Self::single(url, connections),
+            _ => Self::cluster(&urls),
+        };
+        server.map_err(RedisConfigError::Address)
+    }
+
+    fn single(url: &str, connections: usize) -> RedisResult<Self> {
+        // Who calls sets the time; one clock is enough.
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let manager = Manager::new_with_config(url, config)?;
+        let pool = Pool::builder(manager).max_size(connections).build();
+        pool.map(Self::Single).map_err(|_| not_connected("no pool"))
+    }
+
+    fn cluster(urls: &[&str]) -> RedisResult<Self> {
+        // The client of redis and not deadpool's: that one can't be told to leave alone what may
+        // have run, and repeats it 16 times.
+        ClusterClientBuilder::new(urls.iter().copied()).retries(0).build().map(Self::Cluster)
+    }
+
+    /// Connects, within this time.
+    pub(super) async fn connect(&self, within: Duration) -> RedisResult<Link> {
+        in_time(within, async {
+            match self {
+                Self::Single(pool) => {
+                    pool.get().await.map(Link::Single).map_err(|error| match error {
+                        PoolError::Backend(error) => error,
+                        _ => not_connected("no connection"),
+                    })
+                }
+                Self::Cluster(client) => client.get_async_connection().await.map(Link::Cluster),
+            }
+        })
+        .await
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Single(_) => "Server::Single",
+            Self::Cluster(_) => "Server::Cluster",
+        })
+    }
+}
+
+impl Link {
+    /// Sends a command and waits for its answer, for so long.
+    pub(super) async fn call(&mut self, command: &Cmd, within: Duration) -> RedisResult<Value> {
+        in_time(within, async {
+            match self {
+                Self::Single(connection) => command.query_async(connection).await,
+                Self::Cluster(connection) => command.query_async(connection).await,
+            }
+        })
+        .await
+    }
+
+    /// Closes the connection, so that the pool makes another.
+    pub(super) fn discard(self) {
+        if let Self::Single(connection) = self {
+            drop(Connection::take(connection));
+        }
+    }
+}
+
+async fn in_time<T>(
+    within: Duration,
+    work: impl Future<Output = RedisResult<T>>,
+) -> RedisResult<T> {
+    match tokio::time::timeout(within, work).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}
+
+fn not_connected(why: &'static str) -> RedisError {
+    (ErrorKind::Io, why).into()
+}

@@ -1,0 +1,186 @@
+//! Decisions that wait together travel together.
+//!
+//! A few couriers share one queue. Each takes all that waits there, up to a cap, and puts it to
+//! the server in one call: the busier the store, the more decisions share a round trip, and an
+//! idle store adds no delay. Each courier keeps a connection of its own, and makes another after
+//! a failure, so that no more than [`COURIERS`] connections are ever attempted at a time.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use deadpool_redis::redis::{ErrorKind, RedisError, RedisResult};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::JoinSet,
+};
+
+use super::{
+    cluster,
+    connection::{Link, Server},
+    error::breaks_connection,
+    script::{Request, Verdict, Window},
+};
+use crate::SharedClock;
+
+/// One call is on its way while the next is gathered.
+pub(super) const COURIERS: usize = 2;
+
+/// How many decisions share a call at most, so that none blocks the server for long.
+const BATCH: usize = 64;
+
+/// How many may wait; who comes then is not decided.
+const WAITING: usize = 4096;
+
+/// A question on its way, and where its answer goes.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) request: Request,
+    pub(super) reply: oneshot::Sender<RedisResult<Verdict>>,
+}
+
+impl Job {
+    /// Whether nobody waits for it any more: then it need not count. A hold is settled even so.
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed() && !self.request.settles
+    }
+}
+
+/// The queue's end to put questions in.
+#[derive(Debug)]
+pub(super) struct Queue(mpsc::Sender<Job>);
+
+impl Queue {
+    /// Starts the couriers. They end when the queue is dropped.
+    pub(super) fn spawn(route: &Route) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let jobs = Arc::new(Mutex::new(receiver));
+        for _ in 0..COURIERS {
+            let courier = Courier { route: route.clone(), link: None, calls: JoinSet::new() };
+            tokio::spawn(courier.run(Arc::clone(&jobs)));
+        }
+        Self(sender)
+    }
+
+    pub(super) async fn ask(&self, request: Request) -> RedisResult<Verdict> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send(Job { request, reply }).map_err(|_| gone("too many decisions wait"))?;
+        answer.await.unwrap_or_else(|_| Err(gone("the courier is gone")))
+    }
+}
+
+fn gone(why: &'static str) -> RedisError {
+    (ErrorKind::Client, why).into()
+}
+
+/// What couriers know of the way.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) server: Arc<Server>,
+    pub(super) window: Arc<Window>,
+    /// The longest for connecting, and for each call.
+    pub(super) patience: Duration,
+    /// In place of the server's time, in tests.
+    pub(super) clock: Option<SharedClock>,
+    /// How many values at our keys were not ours.
+    pub(super) replaced: Arc<AtomicU64>,
+}
+
+impl Route {
+    pub(super) async fn connect(&self) -> RedisResult<Link> {
+        self.server.connect(self.patience).await
+    }
+
+    pub(super) async fn ask(
+        &self,
+        link: &mut Link,
+        requests: &[&Request],
+    ) -> RedisResult<Vec<Verdict>> {
+        let since_epoch = |clock: &SharedClock| {
+            clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
+        };
+        let now = self.clock.as_ref().map(since_epoch);
+        let answer = self.window.ask(link, requests, now, self.patience).await?;
+        if answer.replaced > 0 {
+            self.replaced.fetch_add(answer.replaced, Ordering::Relaxed);
+            tracing::warn!(values = answer.replaced, "replaced what was not a limit's state");
+        }
+        Ok(answer.verdicts)
+    }
+}
+
+struct Courier {
+    route: Route,
+    link: Option<Link>,
+    /// On a cluster, what is on its way: each decision is a call of its own.
+    calls: JoinSet<Result<(), RedisError>>,
+}
+
+impl Courier {
+    async fn run(mut self, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
+        loop {
+            let mut batch = Vec::new();
+            if jobs.lock().await.recv_many(&mut batch, BATCH).await == 0 {
+                return;
+            }
+            self.carry(batch).await;
+        }
+    }
+
+    async fn carry(&mut self, mut batch: Vec<Job>) {
+        while self.calls.len() > WAITING {
+            self.calls.join_next().await;
+        }
+        while let Some(call) = self.calls.try_join_next() {
+            if matches!(call, Ok(Err(error)) if breaks_connection(&error)) {
+                self.link = None;
+            }
+        }
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => match self.route.connect().await {
+                Ok(link) => link,
+                Err(error) => return answer_all(batch, Err(error)),
+            },
+        };
+        batch.retain(|job| !job.is_abandoned());
+        if let Link::Cluster(connection) = &link {
+            for job in batch {
+                let link = Link::Cluster(connection.clone());
+                self.calls.spawn(cluster::carry(self.route.clone(), link, job));
+            }
+            self.link = Some(link);
+            return;
+        }
+        let requests: Vec<_> = batch.iter().map(|job| &job.request).collect();
+        let answer = match requests.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.route.ask(&mut link, &requests).await,
+        };
+        match &answer {
+            Err(error) if breaks_connection(error) => link.discard(),
+            _ => self.link = Some(link),
+        }
+        answer_all(batch, answer);
+    }
+}
+
+/// Hands out the answers. Who has gone meanwhile is not missed.
+fn answer_all(batch: Vec<Job>, answer: RedisResult<Vec<Verdict>>) {
+    match answer {
+        Ok(verdicts) => {
+            for (job, verdict) in batch.into_iter().zip(verdicts) {
+                _ = job.reply.send(Ok(verdict));
+            }
+        }
+        Err(error) => {
+            for job in batch {
+                _ = job.reply.send(Err(error.clone()));
+            }
+        }
+    }
+}
