@@ -88,6 +88,9 @@ pub(super) struct Route {
     pub(super) clock: Option<SharedClock>,
     /// How many values at our keys were not ours.
     pub(super) replaced: Arc<AtomicU64>,
+    /// How many connections have broken. One that is older than the last break is not trusted: it
+    /// leads to the same server, and may be as dead without knowing.
+    pub(super) breaks: Arc<AtomicU64>,
 }
 
 impl Route {
@@ -115,7 +118,8 @@ impl Route {
 
 struct Courier {
     route: Route,
-    link: Option<Link>,
+    /// With the number of breaks when it was made.
+    link: Option<(u64, Link)>,
     /// On a cluster, what is on its way: each decision is a call of its own.
     calls: JoinSet<Result<(), RedisError>>,
 }
@@ -132,20 +136,10 @@ impl Courier {
     }
 
     async fn carry(&mut self, mut batch: Vec<Job>) {
-        while self.calls.len() > WAITING {
-            self.calls.join_next().await;
-        }
-        while let Some(call) = self.calls.try_join_next() {
-            if matches!(call, Ok(Err(error)) if breaks_connection(&error)) {
-                self.link = None;
-            }
-        }
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => match self.route.connect().await {
-                Ok(link) => link,
-                Err(error) => return answer_all(batch, Err(error)),
-            },
+        self.hear_of_calls().await;
+        let (made, mut link) = match self.link().await {
+            Ok(link) => link,
+            Err(error) => return answer_all(batch, Err(error)),
         };
         batch.retain(|job| !job.is_abandoned());
         if let Link::Cluster(connection) = &link {
@@ -153,7 +147,7 @@ impl Courier {
                 let link = Link::Cluster(connection.clone());
                 self.calls.spawn(cluster::carry(self.route.clone(), link, job));
             }
-            self.link = Some(link);
+            self.link = Some((made, link));
             return;
         }
         let requests: Vec<_> = batch.iter().map(|job| &job.request).collect();
@@ -162,10 +156,35 @@ impl Courier {
             false => self.route.ask(&mut link, &requests).await,
         };
         match &answer {
-            Err(error) if breaks_connection(error) => link.discard(),
-            _ => self.link = Some(link),
+            Err(error) if breaks_connection(error) => {
+                self.route.breaks.fetch_add(1, Ordering::Relaxed);
+                link.discard();
+            }
+            _ => self.link = Some((made, link)),
         }
         answer_all(batch, answer);
+    }
+
+    /// What has become of the calls to a cluster.
+    async fn hear_of_calls(&mut self) {
+        while self.calls.len() > WAITING {
+            self.calls.join_next().await;
+        }
+        while let Some(call) = self.calls.try_join_next() {
+            if matches!(call, Ok(Err(error)) if breaks_connection(&error)) {
+                self.link = None;
+            }
+        }
+    }
+
+    async fn link(&mut self) -> RedisResult<(u64, Link)> {
+        let breaks = self.route.breaks.load(Ordering::Relaxed);
+        match self.link.take() {
+            Some((made, link)) if made == breaks => return Ok((made, link)),
+            Some((_, stale)) => stale.discard(),
+            None => {}
+        }
+        Ok((breaks, self.route.connect().await?))
     }
 }
 
