@@ -2,6 +2,7 @@
 //! what is left in Redis.
 
 use std::{
+    slice,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -117,7 +118,8 @@ fn script_and_log_are_twins() {
                 Step::Limit(limit) => request.quota = Quota::new(limit, window).unwrap(),
                 Step::Take { cost, hold } => {
                     let request = Take { cost, hold, ..request.clone() };
-                    let mut answer = runtime.block_on(store.take(&[request.clone()]).into_future());
+                    let mut answer =
+                        runtime.block_on(store.take(slice::from_ref(&request)).into_future());
                     let taken = &mut answer.as_mut().unwrap()[0];
                     let quota = &request.quota;
                     log.advance(now, quota);

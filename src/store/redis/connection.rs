@@ -20,8 +20,8 @@ pub(super) enum Server {
     Cluster(Box<ClusterClient>),
 }
 
-/// A connection, taken once and kept. The pool would ask the server how it is at each checkout:
-/// a round trip of its own.
+/// A connection, kept while it is busy: the pool asks it how it is at each checkout, and that is a
+/// round trip of its own.
 pub(super) enum Link {
     Single(Connection),
     Cluster(ClusterConnection),
@@ -91,6 +91,11 @@ impl Link {
             }
         })
         .await
+    }
+
+    /// Whether dropping it gives it back to a pool.
+    pub(super) fn is_pooled(&self) -> bool {
+        matches!(self, Self::Single(_))
     }
 
     /// Closes the connection, so that the pool makes another.

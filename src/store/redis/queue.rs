@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool_redis::redis::{ErrorKind, RedisError, RedisResult};
@@ -35,6 +35,9 @@ const BATCH: usize = 64;
 
 /// How many may wait; who comes then is not decided.
 const WAITING: usize = 4096;
+
+/// A connection that has not been used for so long may have been closed at the other end.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A question on its way, and where its answer goes.
 #[derive(Debug)]
@@ -116,10 +119,17 @@ impl Route {
     }
 }
 
+/// A connection that is kept from one call to the next.
+struct Kept {
+    link: Link,
+    /// How many had broken when it was made.
+    breaks: u64,
+    used: Instant,
+}
+
 struct Courier {
     route: Route,
-    /// With the number of breaks when it was made.
-    link: Option<(u64, Link)>,
+    link: Option<Kept>,
     /// On a cluster, what is on its way: each decision is a call of its own.
     calls: JoinSet<Result<(), RedisError>>,
 }
@@ -137,30 +147,30 @@ impl Courier {
 
     async fn carry(&mut self, mut batch: Vec<Job>) {
         self.hear_of_calls().await;
-        let (made, mut link) = match self.link().await {
-            Ok(link) => link,
+        let mut kept = match self.kept().await {
+            Ok(kept) => kept,
             Err(error) => return answer_all(batch, Err(error)),
         };
         batch.retain(|job| !job.is_abandoned());
-        if let Link::Cluster(connection) = &link {
+        if let Link::Cluster(connection) = &kept.link {
             for job in batch {
                 let link = Link::Cluster(connection.clone());
                 self.calls.spawn(cluster::carry(self.route.clone(), link, job));
             }
-            self.link = Some((made, link));
+            self.link = Some(kept);
             return;
         }
         let requests: Vec<_> = batch.iter().map(|job| &job.request).collect();
         let answer = match requests.is_empty() {
             true => Ok(Vec::new()),
-            false => self.route.ask(&mut link, &requests).await,
+            false => self.route.ask(&mut kept.link, &requests).await,
         };
         match &answer {
             Err(error) if breaks_connection(error) => {
                 self.route.breaks.fetch_add(1, Ordering::Relaxed);
-                link.discard();
+                kept.link.discard();
             }
-            _ => self.link = Some((made, link)),
+            _ => self.link = Some(Kept { used: Instant::now(), ..kept }),
         }
         answer_all(batch, answer);
     }
@@ -177,14 +187,17 @@ impl Courier {
         }
     }
 
-    async fn link(&mut self) -> RedisResult<(u64, Link)> {
+    async fn kept(&mut self) -> RedisResult<Kept> {
         let breaks = self.route.breaks.load(Ordering::Relaxed);
         match self.link.take() {
-            Some((made, link)) if made == breaks => return Ok((made, link)),
-            Some((_, stale)) => stale.discard(),
+            Some(kept) if kept.breaks != breaks => kept.link.discard(),
+            // Servers and firewalls close what is idle. Given back to the pool it is looked at
+            // before it comes again.
+            Some(kept) if kept.link.is_pooled() && kept.used.elapsed() > IDLE => drop(kept),
+            Some(kept) => return Ok(kept),
             None => {}
         }
-        Ok((breaks, self.route.connect().await?))
+        Ok(Kept { link: self.route.connect().await?, breaks, used: Instant::now() })
     }
 }
 
