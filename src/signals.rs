@@ -5,8 +5,8 @@
 //! | --- | --- | --- |
 //! | `portcullis_limit_decisions_total` | counter | `limiter`, `outcome`: `allowed`, `refused` |
 //! | `portcullis_limit_undecided_total` | counter | `policy`: `allow`, `deny`, `local` |
-//! | `portcullis_limit_store_seconds` | histogram | `store` |
-//! | `portcullis_limit_store_errors_total` | counter | `store`, `kind` |
+//! | `portcullis_limit_store_seconds` | histogram | |
+//! | `portcullis_limit_store_errors_total` | counter | `kind`: `refused`, `late` |
 //! | `portcullis_limit_breaker_open` | gauge | |
 //! | `portcullis_token_verifications_total` | counter | `outcome`: `remembered`, `verified`, `expired`, `invalid` |
 //! | `portcullis_token_refreshes_total` | counter | `outcome`: `rotated`, `reused`, `expired`, `revoked`, `unknown`, `no_user`, `failed` |
@@ -29,13 +29,12 @@ mod enabled {
         counter!("portcullis_limit_undecided_total", "policy" => policy).increment(1);
     }
 
-    pub(crate) fn limit_store_answered(store: &'static str, after: Duration) {
-        histogram!("portcullis_limit_store_seconds", "store" => store).record(after);
+    pub(crate) fn limit_store_answered(after: Duration) {
+        histogram!("portcullis_limit_store_seconds").record(after);
     }
 
-    pub(crate) fn limit_store_failed(store: &'static str, kind: &'static str) {
-        counter!("portcullis_limit_store_errors_total", "store" => store, "kind" => kind)
-            .increment(1);
+    pub(crate) fn limit_store_failed(kind: &'static str) {
+        counter!("portcullis_limit_store_errors_total", "kind" => kind).increment(1);
     }
 
     pub(crate) fn limit_breaker(open: bool) {
@@ -68,8 +67,8 @@ mod disabled {
 
     pub(crate) fn limit_decided(limiter: &'static str, allowed: bool) {}
     pub(crate) fn limit_undecided(policy: &'static str) {}
-    pub(crate) fn limit_store_answered(store: &'static str, after: Duration) {}
-    pub(crate) fn limit_store_failed(store: &'static str, kind: &'static str) {}
+    pub(crate) fn limit_store_answered(after: Duration) {}
+    pub(crate) fn limit_store_failed(kind: &'static str) {}
     pub(crate) fn limit_breaker(open: bool) {}
     pub(crate) fn token_verified(outcome: &'static str) {}
     pub(crate) fn token_refreshed(outcome: &'static str) {}

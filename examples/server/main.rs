@@ -19,8 +19,8 @@ use app::{App, Limits, Pool, ProjectStore, app};
 use clap::Parser;
 use portcullis::{
     SharedClock, SystemClock, TokenService, UserService,
-    limit::{OnFailure, RateLimitStore},
-    store::{memory::MemoryRateLimitStore, postgres, sqlite},
+    limit::{FallbackStore, OnFailure, RateLimitStore},
+    store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
     token::{KeySet, SigningKey, TokenStore},
     user::{
         HashingPool, RegisterError, UserStore, VerificationMail,
@@ -189,10 +189,15 @@ fn outbox(settings: &Settings) -> Result<Outbox, SettingError> {
 }
 
 async fn limit_store(settings: &Settings) -> Result<Arc<dyn RateLimitStore>, SettingError> {
-    match &settings.redis_url {
-        None => Ok(Arc::new(MemoryRateLimitStore::new())),
-        Some(_) => Err(SettingError::new("REDIS_URL", "is not supported yet")),
-    }
+    let Some(url) = &settings.redis_url else {
+        return Ok(Arc::new(MemoryRateLimitStore::new()));
+    };
+    let redis = RedisRateLimitStore::connect(url).await.map_err(unusable("REDIS_URL"))?;
+    let store = FallbackStore::new(redis).with_budget(settings.rate_limit_budget);
+    Ok(Arc::new(match settings.rate_limit_on_error {
+        OnError::Local => store.with_local(MemoryRateLimitStore::new()),
+        OnError::Allow | OnError::Deny => store,
+    }))
 }
 
 fn limits(settings: &Settings, store: Arc<dyn RateLimitStore>, clock: &SharedClock) -> Limits {

@@ -91,7 +91,9 @@ impl Shared {
             Ok(taken) => taken,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, policy = ?self.on_failure, "limits can't be decided");
+                // Not louder: an outage would write a line for every request. The counter tells, and
+                // `FallbackStore` says once that it begins and once that it ends.
+                tracing::debug!(error, policy = ?self.on_failure, "limits can't be decided");
                 signals::limit_undecided(self.on_failure.as_str());
                 return match self.on_failure {
                     OnFailure::Allow => Verdict::Admitted(None),

@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "the lint knows only functions that are tests themselves")]
 
+mod limit;
 mod token;
 mod user;
 
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]

@@ -10,49 +10,66 @@ use super::{
 };
 
 /// Puts one question to the nodes that it concerns, and answers it.
-pub(super) async fn carry(route: Route, mut link: Link, job: Job) -> RedisResult<()> {
+pub(super) async fn carry(route: Route, link: Link, job: Job) -> RedisResult<()> {
     let Job { request, reply } = job;
-    let mut taken = Vec::new();
-    let answer = if request.settles || request.rows.len() == 1 {
-        only(route.ask(&mut link, &[&request]).await)
-    } else {
-        take_each(&route, &mut link, &request, &mut taken).await
-    };
+    let mut calls = Calls { route, link };
+    if request.settles || request.rows.len() == 1 {
+        let answer = calls.ask(&request).await;
+        let failure = answer.as_ref().err().cloned();
+        _ = reply.send(answer);
+        return failure.map_or(Ok(()), Err);
+    }
+    let mut trials = Vec::new();
+    let mut answer = calls.take_each(&request, &mut trials).await;
+    if !answer.as_ref().is_ok_and(|verdict| verdict.iter().all(|(limit, _)| limit.allowed)) {
+        for (i, trial) in trials.drain(..) {
+            let given_back = calls.settle(trial, false).await;
+            if let (Ok(verdict), Ok(after)) = (&mut answer, given_back) {
+                verdict[i] = after[0]; // as many as rows: `read` has seen to it
+            }
+        }
+    }
     let failure = answer.as_ref().err().cloned();
-    let all = answer.as_ref().is_ok_and(|verdict| verdict.iter().all(|(limit, _)| limit.allowed));
-    let unheard = reply.send(answer).is_err();
-    // Whoever gave up waiting has been told nothing: that request may count, like one that hung up.
-    let keep = all || unheard && failure.is_none();
-    for row in taken {
-        if !(all && row.flag) {
-            let settle = Request { settles: true, rows: smallvec![Row { flag: keep, ..row }] };
-            route.ask(&mut link, &[&settle]).await?;
+    // The answer needn't wait for what follows.
+    _ = reply.send(answer);
+    for (i, trial) in trials {
+        if !request.rows[i].flag {
+            calls.settle(trial, true).await?;
         }
     }
     failure.map_or(Ok(()), Err)
 }
 
-/// Takes each on trial; `taken` are those that had room, with their marks.
-async fn take_each(
-    route: &Route,
-    link: &mut Link,
-    request: &Request,
-    taken: &mut Vec<Row>,
-) -> RedisResult<Verdict> {
-    let mut verdict = Verdict::new();
-    for row in &request.rows {
-        let trial = Request { settles: false, rows: smallvec![Row { flag: true, ..row.clone() }] };
-        let answers = only(route.ask(link, &[&trial]).await)?;
-        for (decision, mark) in answers {
-            if decision.allowed && row.cost > 0 {
-                taken.push(Row { mark, ..row.clone() });
-            }
-            verdict.push((decision, mark));
-        }
-    }
-    Ok(verdict)
+struct Calls {
+    route: Route,
+    link: Link,
 }
 
-fn only(answer: RedisResult<Vec<Verdict>>) -> RedisResult<Verdict> {
-    Ok(answer?.into_iter().next().unwrap_or_default())
+impl Calls {
+    async fn ask(&mut self, request: &Request) -> RedisResult<Verdict> {
+        Ok(self.route.ask(&mut self.link, &[request]).await?.pop().unwrap_or_default())
+    }
+
+    /// Takes each on trial. `trials` are those that were counted, by their place.
+    async fn take_each(
+        &mut self,
+        request: &Request,
+        trials: &mut Vec<(usize, Row)>,
+    ) -> RedisResult<Verdict> {
+        let mut verdict = Verdict::new();
+        for (i, row) in request.rows.iter().enumerate() {
+            let rows = smallvec![Row { flag: true, ..row.clone() }];
+            for (decision, mark) in self.ask(&Request { settles: false, rows }).await? {
+                if decision.allowed && row.cost > 0 {
+                    trials.push((i, Row { mark, ..row.clone() }));
+                }
+                verdict.push((decision, mark));
+            }
+        }
+        Ok(verdict)
+    }
+
+    async fn settle(&mut self, trial: Row, keep: bool) -> RedisResult<Verdict> {
+        self.ask(&Request { settles: true, rows: smallvec![Row { flag: keep, ..trial }] }).await
+    }
 }

@@ -10,14 +10,18 @@ use deadpool_redis::{
 
 use super::error::RedisConfigError;
 
+/// The longest that it takes to connect to one node of a cluster: a node that hangs must not keep us
+/// from the others.
+const NODE: Duration = Duration::from_millis(150);
+
 /// The address of a server, or those of some nodes of a cluster.
 pub(super) enum Server {
     Single(Pool),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
-/// A connection, taken once and kept. The pool would ask the server how it is at each checkout:
-/// a round trip of its own.
+/// A connection, kept while it is busy: the pool asks it how it is at each checkout, and that is a
+/// round trip of its own.
 pub(super) enum Link {
     Single(Connection),
     Cluster(ClusterConnection),
@@ -46,7 +50,9 @@ impl Server {
     fn cluster(urls: &[&str]) -> RedisResult<Self> {
         // The client of redis and not deadpool's: that one can't be told to leave alone what may
         // have run, and repeats it 16 times.
-        ClusterClientBuilder::new(urls.iter().copied()).retries(0).build().map(Self::Cluster)
+        let client = ClusterClientBuilder::new(urls.iter().copied());
+        let client = client.retries(0).connection_timeout(NODE).build()?;
+        Ok(Self::Cluster(Box::new(client)))
     }
 
     /// Connects, within this time.
@@ -85,6 +91,11 @@ impl Link {
             }
         })
         .await
+    }
+
+    /// Whether dropping it gives it back to a pool.
+    pub(super) fn is_pooled(&self) -> bool {
+        matches!(self, Self::Single(_))
     }
 
     /// Closes the connection, so that the pool makes another.

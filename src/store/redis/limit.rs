@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -58,7 +55,8 @@ impl RedisRateLimitStore {
             window: Arc::new(Window::new(RESOLUTION)),
             patience: Duration::from_millis(400),
             clock: None,
-            replaced: Arc::new(AtomicU64::new(0)),
+            replaced: Arc::default(),
+            breaks: Arc::default(),
         };
         Ok(Self { prefix: "rl".into(), route, queue: Arc::default() })
     }
@@ -74,7 +72,7 @@ impl RedisRateLimitStore {
     }
 
     /// Asks the server whether it would have us: counts one request under a key of its own, which
-    /// lives for a millisecond.
+    /// lives for a second.
     ///
     /// A server that does not answer, or is not ready yet, is no error: decisions are
     /// [unavailable](StoreError::is_unavailable) until it is.
@@ -83,7 +81,7 @@ impl RedisRateLimitStore {
     /// [`RedisConfigError`] where waiting won't help: a wrong password, a missing permission, an
     /// unknown command.
     pub async fn probe(&self) -> Result<(), RedisConfigError> {
-        let quota = Quota::new(1, Duration::from_millis(1)).unwrap_or(Quota::per_second(1));
+        let quota = Quota::per_second(u32::MAX);
         let request =
             self.request(false, [("probe", &Key::from("probe"), quota, 1, false, Mark(0))]);
         let answer = match self.route.connect().await {

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool_redis::redis::{ErrorKind, RedisError, RedisResult};
@@ -35,6 +35,9 @@ const BATCH: usize = 64;
 
 /// How many may wait; who comes then is not decided.
 const WAITING: usize = 4096;
+
+/// A connection that has not been used for so long may have been closed at the other end.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A question on its way, and where its answer goes.
 #[derive(Debug)]
@@ -88,6 +91,9 @@ pub(super) struct Route {
     pub(super) clock: Option<SharedClock>,
     /// How many values at our keys were not ours.
     pub(super) replaced: Arc<AtomicU64>,
+    /// How many connections have broken. One that is older than the last break is not trusted: it
+    /// leads to the same server, and may be as dead without knowing.
+    pub(super) breaks: Arc<AtomicU64>,
 }
 
 impl Route {
@@ -113,9 +119,17 @@ impl Route {
     }
 }
 
+/// A connection that is kept from one call to the next.
+struct Kept {
+    link: Link,
+    /// How many had broken when it was made.
+    breaks: u64,
+    used: Instant,
+}
+
 struct Courier {
     route: Route,
-    link: Option<Link>,
+    link: Option<Kept>,
     /// On a cluster, what is on its way: each decision is a call of its own.
     calls: JoinSet<Result<(), RedisError>>,
 }
@@ -132,6 +146,37 @@ impl Courier {
     }
 
     async fn carry(&mut self, mut batch: Vec<Job>) {
+        self.hear_of_calls().await;
+        let mut kept = match self.kept().await {
+            Ok(kept) => kept,
+            Err(error) => return answer_all(batch, Err(error)),
+        };
+        batch.retain(|job| !job.is_abandoned());
+        if let Link::Cluster(connection) = &kept.link {
+            for job in batch {
+                let link = Link::Cluster(connection.clone());
+                self.calls.spawn(cluster::carry(self.route.clone(), link, job));
+            }
+            self.link = Some(kept);
+            return;
+        }
+        let requests: Vec<_> = batch.iter().map(|job| &job.request).collect();
+        let answer = match requests.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.route.ask(&mut kept.link, &requests).await,
+        };
+        match &answer {
+            Err(error) if breaks_connection(error) => {
+                self.route.breaks.fetch_add(1, Ordering::Relaxed);
+                kept.link.discard();
+            }
+            _ => self.link = Some(Kept { used: Instant::now(), ..kept }),
+        }
+        answer_all(batch, answer);
+    }
+
+    /// What has become of the calls to a cluster.
+    async fn hear_of_calls(&mut self) {
         while self.calls.len() > WAITING {
             self.calls.join_next().await;
         }
@@ -140,32 +185,19 @@ impl Courier {
                 self.link = None;
             }
         }
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => match self.route.connect().await {
-                Ok(link) => link,
-                Err(error) => return answer_all(batch, Err(error)),
-            },
-        };
-        batch.retain(|job| !job.is_abandoned());
-        if let Link::Cluster(connection) = &link {
-            for job in batch {
-                let link = Link::Cluster(connection.clone());
-                self.calls.spawn(cluster::carry(self.route.clone(), link, job));
-            }
-            self.link = Some(link);
-            return;
+    }
+
+    async fn kept(&mut self) -> RedisResult<Kept> {
+        let breaks = self.route.breaks.load(Ordering::Relaxed);
+        match self.link.take() {
+            Some(kept) if kept.breaks != breaks => kept.link.discard(),
+            // Servers and firewalls close what is idle. Given back to the pool it is looked at
+            // before it comes again.
+            Some(kept) if kept.link.is_pooled() && kept.used.elapsed() > IDLE => drop(kept),
+            Some(kept) => return Ok(kept),
+            None => {}
         }
-        let requests: Vec<_> = batch.iter().map(|job| &job.request).collect();
-        let answer = match requests.is_empty() {
-            true => Ok(Vec::new()),
-            false => self.route.ask(&mut link, &requests).await,
-        };
-        match &answer {
-            Err(error) if breaks_connection(error) => link.discard(),
-            _ => self.link = Some(link),
-        }
-        answer_all(batch, answer);
+        Ok(Kept { link: self.route.connect().await?, breaks, used: Instant::now() })
     }
 }
 

@@ -1,0 +1,291 @@
+//! Limits in Redis: the contract, one server and a cluster; that the script and `Log` are twins; and
+//! what is left in Redis.
+
+use std::{
+    slice,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
+use portcullis::{
+    Clock, ManualClock, Quota,
+    limit::{Decision, Hold, Log, RESOLUTION, RateLimitStore, Take},
+    store::redis::{RedisConfigError, RedisRateLimitStore},
+};
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+
+use super::limit::{Wing, limit_contract, *};
+use support::prefix;
+
+#[path = "../support/redis.rs"]
+mod support;
+
+fn wing(urls: &str) -> Wing {
+    let clock = ManualClock::new();
+    let store = RedisRateLimitStore::new(urls).unwrap().with_prefix(&prefix());
+    let store = Arc::new(store.with_clock_for_tests(Arc::new(clock.clone())));
+    Wing { store, clock }
+}
+
+limit_contract!(
+    server,
+    { #[tokio::test] #[ignore = "needs Redis: run tests/run"] },
+    wing(&support::url())
+);
+limit_contract!(
+    cluster,
+    { #[tokio::test] #[ignore = "needs a Redis Cluster: run tests/run"] },
+    wing(&support::cluster_urls())
+);
+
+/// A store on the server's own time, its prefix, and a connection beside it.
+async fn store() -> (RedisRateLimitStore, String, MultiplexedConnection) {
+    let (url, prefix) = (support::url(), prefix());
+    let store = RedisRateLimitStore::connect(&url).await.unwrap().with_prefix(&prefix);
+    (store, prefix, support::connection(&url).await)
+}
+
+fn take(limit: u32, window: Duration) -> Take {
+    let quota = Quota::new(limit, window).unwrap();
+    Take { limiter: "ip", key: "a".into(), quota, cost: 1, hold: false }
+}
+
+async fn decide(store: &RedisRateLimitStore, take: Take) -> Decision {
+    store.take(&[take]).await.unwrap()[0].decision
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Wait(u64),
+    StepBack(u64),
+    Take { cost: u32, hold: bool },
+    Settle { which: usize, keep: bool },
+    Limit(u32),
+}
+
+fn step(window: u64) -> impl Strategy<Value = Step> {
+    let wait = prop_oneof![Just(0), 0..=window / 100, 0..=window / 3, Just(window), 0..=3 * window];
+    let limit = prop_oneof![1..9u32, 1..300u32, 1..100_000u32];
+    prop_oneof![
+        8 => wait.prop_map(Step::Wait),
+        1 => (0..=window).prop_map(Step::StepBack),
+        20 => (prop_oneof![1 => Just(0u32), 8 => Just(1), 2 => 2..400u32], prop::bool::weighted(0.3))
+            .prop_map(|(cost, hold)| Step::Take { cost, hold }),
+        6 => (any::<usize>(), any::<bool>()).prop_map(|(which, keep)| Step::Settle { which, keep }),
+        1 => limit.prop_map(Step::Limit),
+    ]
+}
+
+/// A window (a minute at least: Redis drops keys by a time of its own), a limit, a resolution, steps.
+fn history() -> impl Strategy<Value = (u64, u32, u32, Vec<Step>)> {
+    let window = prop_oneof![60_000_000..2_000_000_000u64, 60_000_000..31_622_400_000_000u64];
+    (window, 1..200u32, prop_oneof![Just(1u32), Just(8), Just(RESOLUTION)]).prop_flat_map(
+        |(window, limit, resolution)| {
+            (Just(window), Just(limit), Just(resolution), vec(step(window), 1..250))
+        },
+    )
+}
+
+#[test]
+#[ignore = "needs Redis: run tests/run"]
+fn script_and_log_are_twins() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let base = RedisRateLimitStore::new(&support::url()).unwrap();
+    let config = ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() };
+    let twins = |(window, limit, resolution, steps): (u64, u32, u32, Vec<Step>)| {
+        let clock = ManualClock::new();
+        let store = base.clone().with_prefix(&prefix()).with_resolution(resolution);
+        let store = store.with_clock_for_tests(Arc::new(clock.clone()));
+        let window = Duration::from_micros(window);
+        let mut request = take(limit, window);
+        let (mut log, mut holds) = (Log::default(), Vec::<Hold>::new());
+        for step in steps {
+            let now = clock.now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
+            match step {
+                Step::Wait(time) => clock.set(clock.now() + Duration::from_micros(time)),
+                Step::StepBack(time) => {
+                    // Counted first, so that both have forgotten what left the window: Redis isn't
+                    // written to by who only looks, and would know it again.
+                    let quota = Quota::new(u32::MAX, window).unwrap();
+                    let request = Take { quota, ..request.clone() };
+                    runtime.block_on(store.take(&[request]).into_future()).unwrap();
+                    log.take(now, &quota, 1, resolution);
+                    clock.set(clock.now() - Duration::from_micros(time));
+                }
+                Step::Limit(limit) => request.quota = Quota::new(limit, window).unwrap(),
+                Step::Take { cost, hold } => {
+                    let request = Take { cost, hold, ..request.clone() };
+                    let mut answer =
+                        runtime.block_on(store.take(slice::from_ref(&request)).into_future());
+                    let taken = &mut answer.as_mut().unwrap()[0];
+                    let quota = &request.quota;
+                    log.advance(now, quota);
+                    let mut expected = log.decide(now, quota, cost);
+                    if expected.allowed {
+                        let mark = log.admit(now, quota, cost, resolution, hold);
+                        expected = log.decide(now, quota, 0);
+                        prop_assert_eq!(taken.hold.is_some(), hold && cost > 0);
+                        prop_assert!(taken.hold.as_ref().is_none_or(|hold| hold.mark == mark));
+                        holds.extend(taken.hold.take());
+                    }
+                    prop_assert_eq!(taken.decision, expected);
+                }
+                Step::Settle { which, keep } if !holds.is_empty() => {
+                    let hold = holds.swap_remove(which % holds.len());
+                    let (quota, mark) = (hold.quota, hold.mark);
+                    log.settle(now, &quota, hold.cost, resolution, mark, keep);
+                    let answer = runtime.block_on(store.settle(hold, keep).into_future());
+                    prop_assert_eq!(answer.unwrap(), log.decide(now, &quota, 0));
+                }
+                Step::Settle { .. } => {}
+            }
+        }
+        Ok(())
+    };
+    TestRunner::new(config).run(&history(), twins).unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn key_lives_a_window_after_its_last_request() {
+    let (store, prefix, mut redis) = store().await;
+    let key = format!("{prefix}:ip:=a");
+    decide(&store, take(9, MINUTE)).await;
+    let mut lives = support::pttl(&mut redis, &key).await;
+    assert!((59_000..=60_000).contains(&lives), "{lives}");
+
+    cmd("PEXPIRE").arg(&key).arg(30_000).exec_async(&mut redis).await.unwrap();
+    decide(&store, Take { cost: 0, ..take(9, MINUTE) }).await;
+    decide(&store, Take { cost: 9, ..take(9, MINUTE) }).await;
+    lives = support::pttl(&mut redis, &key).await;
+    assert!(lives <= 30_000, "a request that was not counted prolonged it to {lives}");
+    decide(&store, take(9, MINUTE)).await;
+    lives = support::pttl(&mut redis, &key).await;
+    assert!((59_000..=60_000).contains(&lives), "{lives}");
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn settled_hold_prolongs_nothing_and_what_is_empty_is_gone() {
+    let (store, prefix, mut redis) = store().await;
+    let key = format!("{prefix}:ip:=a");
+    let hold = async || {
+        let request = Take { hold: true, ..take(9, MINUTE) };
+        store.take(&[request]).await.unwrap()[0].hold.take().unwrap()
+    };
+    let (kept, given_back) = (hold().await, hold().await);
+    store.settle(kept, true).await.unwrap();
+    assert!((1..=60_000).contains(&support::pttl(&mut redis, &key).await));
+    store.settle(given_back, false).await.unwrap();
+    assert!((1..=60_000).contains(&support::pttl(&mut redis, &key).await));
+
+    cmd("DEL").arg(&key).exec_async(&mut redis).await.unwrap();
+    let only = hold().await;
+    store.settle(only, false).await.unwrap();
+    assert!(support::keys(&mut redis, &prefix).await.is_empty());
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn refusal_writes_nothing() {
+    let (store, prefix, mut redis) = store().await;
+    decide(&store, take(1, MINUTE)).await;
+    let writes = async |redis: &mut MultiplexedConnection| -> String {
+        cmd("GET").arg(format!("{prefix}:ip:=a")).query_async::<Vec<u8>>(redis).await.unwrap();
+        let dump: Vec<u8> =
+            cmd("DUMP").arg(format!("{prefix}:ip:=a")).query_async(redis).await.unwrap();
+        format!("{dump:?}")
+    };
+    let before = writes(&mut redis).await;
+    let stranger = Take { key: "b".into(), ..take(9, MINUTE) };
+    for _ in 0..3 {
+        store.take(&[take(1, MINUTE), stranger.clone()]).await.unwrap();
+    }
+    assert_eq!(writes(&mut redis).await, before);
+    assert_eq!(support::keys(&mut redis, &prefix).await, [format!("{prefix}:ip:=a")]);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn what_is_not_ours_is_replaced_and_counted() {
+    let (store, prefix, mut redis) = store().await;
+    let foreign: [&[&str]; 6] = [
+        &["SET", "?", "hello"],
+        &["SET", "?", ""],
+        &["SET", "?", "a text that is longer than the header of a log"],
+        &["LPUSH", "?", "1"],
+        &["HSET", "?", "a", "1"],
+        &["SADD", "?", "1"],
+    ];
+    for (i, words) in foreign.iter().enumerate() {
+        let name = format!("k{i}");
+        let key = format!("{prefix}:ip:={name}");
+        let mut command = cmd(words[0]);
+        command.arg(&key).arg(&words[2..]).exec_async(&mut redis).await.unwrap();
+        let request = Take { key: name.as_str().into(), ..take(3, MINUTE) };
+        assert_eq!(decide(&store, Take { cost: 0, ..request.clone() }).await.remaining, 3);
+        assert_eq!(store.replaced(), i as u64, "looking replaces nothing");
+        assert_eq!(decide(&store, request.clone()).await.remaining, 2);
+        assert_eq!(store.replaced(), i as u64 + 1);
+        assert_eq!(decide(&store, request).await.remaining, 1);
+        assert!(support::pttl(&mut redis, &key).await > 0);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn state_is_small() {
+    let (store, prefix, mut redis) = store().await;
+    let name = "k".repeat(44 - prefix.len() - ":ip:=".len());
+    for (limit, requests, most) in [(100, 5, 152), (64, 64, 536), (300, 300, 536), (5, 5, 152)] {
+        let request = Take { key: name.as_str().into(), ..take(limit, MINUTE) };
+        for _ in 0..requests {
+            assert!(decide(&store, request.clone()).await.allowed);
+        }
+        let key = format!("{prefix}:ip:={name}");
+        let bytes: usize =
+            cmd("MEMORY").arg("USAGE").arg(&key).query_async(&mut redis).await.unwrap();
+        assert!(bytes <= most, "{bytes} bytes for {requests} of {limit}");
+        cmd("DEL").arg(&key).exec_async(&mut redis).await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn server_that_refuses_us_is_a_wrong_setting_and_one_that_is_gone_is_none() {
+    let url = support::url();
+    let (_, _, mut redis) = store().await;
+    let user = prefix();
+    let rules = [">secret", "on", "~*", "+@all", "-set"];
+    cmd("ACL").arg("SETUSER").arg(&user).arg(&rules).exec_async(&mut redis).await.unwrap();
+    let with = |credentials: &str| url.replace("redis://", &format!("redis://{credentials}@"));
+    let probe = async |url: &str| RedisRateLimitStore::connect(url).await.err();
+
+    assert!(matches!(
+        probe(&with(&format!("{user}:wrong"))).await,
+        Some(RedisConfigError::Refused(_))
+    ));
+    assert!(matches!(
+        probe(&with(&format!("{user}:secret"))).await,
+        Some(RedisConfigError::Forbidden(_))
+    ));
+    assert!(matches!(probe(&format!("{url}/99")).await, Some(RedisConfigError::Refused(_))));
+    for urls in ["", ",", "http://localhost", "redis://a:b:c", "redis://localhost/x"] {
+        assert!(matches!(probe(urls).await, Some(RedisConfigError::Address(_))), "{urls}");
+    }
+    assert!(probe("redis://127.0.0.1:1").await.is_none());
+    assert!(probe("unix:///nowhere/redis.sock").await.is_none());
+    assert!(probe(&format!("{url}/3")).await.is_none());
+    cmd("ACL").arg("DELUSER").arg(&user).exec_async(&mut redis).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn nothing_tells_a_password() {
+    let store = RedisRateLimitStore::new("redis://:hunter2@127.0.0.1:1").unwrap();
+    let error = store.take(&[take(1, MINUTE)]).await.unwrap_err();
+    assert!(!format!("{store:?} {error:?}").contains("hunter2"));
+}

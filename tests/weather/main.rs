@@ -1,0 +1,286 @@
+//! What becomes of requests while Redis is slow, gone, or talks nonsense: with [`FallbackStore`] an
+//! answer within the budget, never a panic, nothing counted twice, and limits within a second of
+//! its return.
+
+#![cfg(feature = "redis")]
+#![allow(clippy::unwrap_used, reason = "the lint knows only functions that are tests themselves")]
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use deadpool_redis::redis::cmd;
+use portcullis::{
+    Quota, StoreError,
+    limit::{Decision, FallbackStore, RateLimitStore, Take},
+    store::{memory::MemoryRateLimitStore, redis::RedisRateLimitStore},
+};
+use proxy::{Proxy, Weather};
+use redis::OwnServer;
+
+#[path = "../support/proxy.rs"]
+mod proxy;
+#[path = "../support/redis.rs"]
+mod redis;
+
+const BUDGET: Duration = Duration::from_millis(25);
+/// What a busy machine may add.
+const SLACK: Duration = Duration::from_millis(150);
+const LIMIT: u32 = 1_000;
+
+/// A store on Redis, behind weather.
+struct Scene {
+    proxy: Proxy,
+    inner: RedisRateLimitStore,
+    store: FallbackStore,
+}
+
+impl Scene {
+    async fn before(url: &str) -> Self {
+        let server: SocketAddr = url.trim_start_matches("redis://").parse().unwrap();
+        let proxy = Proxy::before(server).await;
+        let url = format!("redis://{}", proxy.address());
+        let inner = RedisRateLimitStore::connect(&url).await.unwrap();
+        let inner = inner.with_prefix(&redis::prefix());
+        let store = FallbackStore::new(inner.clone()).with_budget(BUDGET);
+        Self { proxy, inner, store }
+    }
+}
+
+fn take(limit: u32) -> Take {
+    let quota = Quota::per_hour(limit);
+    Take { limiter: "ip", key: "203.0.113.9".into(), quota, cost: 1, hold: false }
+}
+
+async fn decide(store: &impl RateLimitStore) -> Result<Decision, StoreError> {
+    Ok(store.take(&[take(LIMIT)]).await?[0].decision)
+}
+
+/// How many the server has counted.
+async fn counted(store: &impl RateLimitStore) -> u32 {
+    let look = Take { cost: 0, ..take(LIMIT) };
+    LIMIT - store.take(&[look]).await.unwrap()[0].decision.remaining
+}
+
+/// Waits until the store decides again, for a second; says how many requests that took.
+async fn back_within_a_second(store: &FallbackStore) {
+    let start = Instant::now();
+    while let Err(error) = decide(store).await {
+        let waited = start.elapsed();
+        assert!(waited < Duration::from_secs(1) + SLACK, "not back after {waited:?}: {error:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Asks often: each time there is a failure within the budget, and soon at once.
+async fn fails_in_time(store: &FallbackStore) -> u32 {
+    const REQUESTS: u32 = 20;
+    for i in 0..REQUESTS {
+        let start = Instant::now();
+        let error = decide(store).await.unwrap_err();
+        assert!(error.is_unavailable());
+        let most = if i < 3 { BUDGET } else { Duration::ZERO };
+        let waited = start.elapsed();
+        assert!(waited < most + SLACK, "request {i} waited for {waited:?}");
+    }
+    assert!(store.is_open());
+    REQUESTS
+}
+
+async fn weathers(weather: Weather, reaches_the_server: bool) {
+    let scene = Scene::before(&redis::url()).await;
+    decide(&scene.store).await.unwrap();
+    let before = counted(&scene.inner).await;
+    assert_eq!(before, 1);
+
+    scene.proxy.turn(weather).await;
+    let requests = fails_in_time(&scene.store).await;
+    scene.proxy.turn(Weather::Fair).await;
+    back_within_a_second(&scene.store).await;
+
+    let during = counted(&scene.inner).await - before - 1;
+    let most = if reaches_the_server { requests } else { 0 };
+    assert!(during <= most, "{during} counted of {requests} that failed");
+}
+
+/// Makes a test of each weather.
+macro_rules! weathers {
+    ($($name:ident: $weather:expr, reaches the server: $reaches:literal;)+) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "needs Redis: run tests/run"]
+        async fn $name() {
+            weathers($weather, $reaches).await;
+        }
+    )+};
+}
+
+weathers! {
+    connection_is_refused: Weather::Refuse, reaches the server: false;
+    server_accepts_and_never_answers: Weather::Silent, reaches the server: false;
+    answers_take_ten_seconds: Weather::Delay(Duration::from_secs(10)), reaches the server: true;
+    answers_take_a_little_too_long: Weather::Delay(Duration::from_millis(60)), reaches the server: true;
+    answers_drip: Weather::Drip, reaches the server: true;
+    connection_is_reset_within_an_answer: Weather::Reset, reaches the server: true;
+    loading: Weather::Answer("-LOADING Redis is loading the dataset in memory\r\n"), reaches the server: false;
+    readonly: Weather::Answer("-READONLY You can't write against a read only replica.\r\n"), reaches the server: false;
+    out_of_memory: Weather::Answer("-OOM command not allowed when used memory > 'maxmemory'.\r\n"), reaches the server: false;
+    master_down: Weather::Answer("-MASTERDOWN Link with MASTER is down\r\n"), reaches the server: false;
+    cluster_down: Weather::Answer("-CLUSTERDOWN The cluster is down\r\n"), reaches the server: false;
+    busy: Weather::Answer("-BUSY Redis is busy running a script.\r\n"), reaches the server: false;
+    try_again: Weather::Answer("-TRYAGAIN Multiple keys request during rehashing of slot\r\n"), reaches the server: false;
+    no_authentication: Weather::Answer("-NOAUTH Authentication required.\r\n"), reaches the server: false;
+    no_permission: Weather::Answer("-NOPERM No permissions to run the 'evalsha' command\r\n"), reaches the server: false;
+    unknown_command: Weather::Answer("-ERR unknown command 'EVALSHA'\r\n"), reaches the server: false;
+    moved_where_there_is_no_cluster: Weather::Answer("-MOVED 1 127.0.0.1:1\r\n"), reaches the server: false;
+    short_reply: Weather::Answer("*2\r\n:1\r\n:0\r\n"), reaches the server: false;
+    odd_reply: Weather::Answer("*6\r\n:1\r\n:0\r\n:7\r\n:-9\r\n:1\r\n:0\r\n"), reaches the server: false;
+    null_reply: Weather::Answer("$-1\r\n"), reaches the server: false;
+    not_even_redis: Weather::Answer("HTTP/1.1 400 Bad Request\r\n\r\n"), reaches the server: false;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn server_that_is_not_there_at_first_is_used_once_it_is() {
+    let mut server = OwnServer::start().await;
+    let url = server.url();
+    server.stop();
+    let inner = RedisRateLimitStore::connect(&url).await.unwrap();
+    let store = FallbackStore::new(inner).with_budget(BUDGET);
+    fails_in_time(&store).await;
+    server.restart().await;
+    back_within_a_second(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn server_is_stopped_and_goes_on() {
+    let server = OwnServer::start().await;
+    let store = RedisRateLimitStore::connect(&server.url()).await.unwrap();
+    let store = FallbackStore::new(store).with_budget(BUDGET);
+    decide(&store).await.unwrap();
+    server.signal("STOP");
+    let requests = fails_in_time(&store).await;
+    server.signal("CONT");
+    back_within_a_second(&store).await;
+    assert!((2..=2 + requests).contains(&counted(&store).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn server_is_restarted() {
+    let mut server = OwnServer::start().await;
+    let store = RedisRateLimitStore::connect(&server.url()).await.unwrap();
+    let store = FallbackStore::new(store).with_budget(BUDGET);
+    decide(&store).await.unwrap();
+    server.stop();
+    fails_in_time(&store).await;
+    server.restart().await;
+    back_within_a_second(&store).await;
+    assert_eq!(counted(&store).await, 1, "what it knew is lost, the script is not missed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn forgotten_script_is_not_noticed() {
+    let server = OwnServer::start().await;
+    let store = RedisRateLimitStore::connect(&server.url()).await.unwrap();
+    let mut redis = redis::connection(&server.url()).await;
+    for i in 1..=10 {
+        decide(&store).await.unwrap();
+        assert_eq!(counted(&store).await, i);
+        cmd("SCRIPT").arg("FLUSH").exec_async(&mut redis).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn killed_connection_is_replaced_and_nothing_is_repeated() {
+    let server = OwnServer::start().await;
+    let store = RedisRateLimitStore::connect(&server.url()).await.unwrap();
+    let mut redis = redis::connection(&server.url()).await;
+    let (mut decided, mut failed) = (0, 0);
+    for _ in 0..10 {
+        cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec_async(&mut redis).await.unwrap();
+        for _ in 0..3 {
+            match decide(&store).await {
+                Ok(_) => decided += 1,
+                Err(_) => failed += 1,
+            }
+        }
+    }
+    assert!(failed <= 10, "{failed} failures: one break is enough to distrust every connection");
+    assert!((decided..=decided + failed).contains(&counted(&store).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn flapping_server_admits_no_more_than_the_limit() {
+    let scene = Scene::before(&redis::url()).await;
+    let mut admitted = 0;
+    for i in 0..40 {
+        scene.proxy.turn(if i % 2 == 0 { Weather::Fair } else { Weather::Refuse }).await;
+        for _ in 0..20 {
+            let answer = scene.store.take(&[take(30)]).await;
+            admitted += u32::from(answer.is_ok_and(|taken| taken[0].decision.allowed));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    assert!(admitted <= 30, "{admitted}");
+    scene.proxy.turn(Weather::Fair).await;
+    back_within_a_second(&scene.store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn limit_holds_through_an_outage_where_it_is_counted_locally() {
+    let scene = Scene::before(&redis::url()).await;
+    let store = scene.store.clone().with_local(MemoryRateLimitStore::new());
+    let mut admitted = 0;
+    for i in 0..90 {
+        if i == 10 {
+            scene.proxy.turn(Weather::Silent).await;
+        }
+        let decision = store.take(&[take(30)]).await.unwrap()[0].decision;
+        admitted += u32::from(decision.allowed);
+    }
+    assert_eq!(admitted, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn many_requests_are_no_many_connections() {
+    let scene = Scene::before(&redis::url()).await;
+    let at_first = scene.proxy.accepted();
+    for weather in [Weather::Fair, Weather::Silent] {
+        scene.proxy.turn(weather).await;
+        let store = Arc::new(scene.inner.clone());
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..500 {
+            let store = Arc::clone(&store);
+            tasks.spawn(async move { tokio::time::timeout(BUDGET, decide(&*store)).await.is_ok() });
+        }
+        tasks.join_all().await;
+    }
+    let connections = scene.proxy.accepted() - at_first;
+    assert!(connections <= 4, "{connections}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn connection_that_was_closed_while_idle_fails_nobody() {
+    let server = OwnServer::start().await;
+    let store = RedisRateLimitStore::connect(&server.url()).await.unwrap();
+    let mut redis = redis::connection(&server.url()).await;
+    for _ in 0..4 {
+        decide(&store).await.unwrap();
+    }
+    cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec_async(&mut redis).await.unwrap();
+    // The store's own time can't be moved: it is that of sockets.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for _ in 0..4 {
+        decide(&store).await.unwrap();
+    }
+    assert_eq!(counted(&store).await, 8);
+}
