@@ -160,6 +160,6 @@ async fn a_store_that_fails_is_logged_with_the_cause_and_what_is_done() {
         let rules = [Rule::per_ip("ip", Quota::per_minute(1))];
         let limit = RateLimitLayer::new(Gone, rules).with_on_failure(policy);
         send(&limit.layer(inner()), request()).await;
-        assert_tells(the_event(), Level::WARN, &["because connection refused", word]);
+        assert_tells(the_event(), Level::DEBUG, &["because connection refused", word]);
     }
 }
