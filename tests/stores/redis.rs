@@ -60,7 +60,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Wait(u64),
-    StepBack(u64),
+    SetBack(u64),
     Take { cost: u32, hold: bool },
     Settle { which: usize, keep: bool },
     Limit(u32),
@@ -71,7 +71,7 @@ fn step(window: u64) -> impl Strategy<Value = Step> {
     let limit = prop_oneof![1..9u32, 1..300u32, 1..100_000u32];
     prop_oneof![
         8 => wait.prop_map(Step::Wait),
-        1 => (0..=window).prop_map(Step::StepBack),
+        1 => (0..=window).prop_map(Step::SetBack),
         20 => (prop_oneof![1 => Just(0u32), 8 => Just(1), 2 => 2..400u32], prop::bool::weighted(0.3))
             .prop_map(|(cost, hold)| Step::Take { cost, hold }),
         6 => (any::<usize>(), any::<bool>()).prop_map(|(which, keep)| Step::Settle { which, keep }),
@@ -106,7 +106,7 @@ fn script_and_log_are_twins() {
             let now = clock.now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
             match step {
                 Step::Wait(time) => clock.set(clock.now() + Duration::from_micros(time)),
-                Step::StepBack(time) => {
+                Step::SetBack(time) => {
                     // Counted first, so that both have forgotten what left the window: Redis isn't
                     // written to by who only looks, and would know it again.
                     let quota = Quota::new(u32::MAX, window).unwrap();
@@ -279,6 +279,8 @@ async fn server_that_refuses_us_is_a_wrong_setting_and_one_that_is_gone_is_none(
     assert!(probe("redis://127.0.0.1:1").await.is_none());
     assert!(probe("unix:///nowhere/redis.sock").await.is_none());
     assert!(probe(&format!("{url}/3")).await.is_none());
+    let no_tls_there = url.replace("redis://", "rediss://");
+    assert_eq!(probe(&no_tls_there).await.is_some(), cfg!(not(feature = "tls")));
     cmd("ACL").arg("DELUSER").arg(&user).exec_async(&mut redis).await.unwrap();
 }
 

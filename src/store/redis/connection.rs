@@ -31,6 +31,9 @@ impl Server {
     /// Reads one URL, or the comma-separated URLs of a cluster's nodes. Connects to nothing.
     pub(super) fn parse(urls: &str, connections: usize) -> Result<Self, RedisConfigError> {
         let urls: Vec<_> = urls.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+        if urls.iter().any(|url| url.starts_with("rediss:") || url.starts_with("valkeys:")) {
+            provide_cryptography();
+        }
         let server = match urls[..] {
             [url] => Self::single(url, connections),
             _ => Self::cluster(&urls),
@@ -105,6 +108,19 @@ impl Link {
         }
     }
 }
+
+/// The client of redis takes its cryptography from the process, and panics where there is none or
+/// where it can't choose between two. What the application has installed is left alone.
+#[cfg(feature = "tls")]
+fn provide_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Fails where another thread was faster: then there is one.
+        _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn provide_cryptography() {}
 
 async fn in_time<T>(
     within: Duration,
