@@ -8,7 +8,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// A source of time.
@@ -33,14 +33,17 @@ pub type SharedClock = Arc<dyn Clock>;
 /// ```
 #[derive(Clone, Debug)]
 pub struct SystemClock {
-    origin: Instant,
+    // Reads the time stamp counter where that is sound, at less than half the cost of `Instant`.
+    stopwatch: quanta::Clock,
+    origin: quanta::Instant,
 }
 
 impl SystemClock {
     /// A clock whose monotonic time starts at zero.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: Instant::now() }
+        let stopwatch = quanta::Clock::new();
+        Self { origin: stopwatch.now(), stopwatch }
     }
 
     /// The same, ready to be handed around.
@@ -62,7 +65,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.origin.elapsed()
+        self.stopwatch.now().duration_since(self.origin)
     }
 }
 

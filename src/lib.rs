@@ -100,6 +100,7 @@ pub mod json;
 pub mod limit;
 mod problem;
 mod secret;
+mod signals;
 pub mod store;
 pub mod token;
 pub mod user;

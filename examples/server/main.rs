@@ -6,14 +6,21 @@
 mod app;
 mod settings;
 
-use std::{error::Error, io::Write, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use app::{App, Limits, Pool, ProjectStore, app};
 use clap::Parser;
 use portcullis::{
     SharedClock, SystemClock, TokenService, UserService,
-    limit::{OnFailure, RateLimitStore},
-    store::{memory::MemoryRateLimitStore, postgres, sqlite},
+    limit::{FallbackStore, OnFailure, RateLimitStore},
+    store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
     token::{KeySet, SigningKey, TokenStore},
     user::{
         HashingPool, RegisterError, UserStore, VerificationMail,
@@ -41,7 +48,11 @@ async fn main() -> ExitCode {
 async fn run(flags: Flags) -> Result<(), SettingError> {
     let mut settings = flags.check()?;
     let filter = std::mem::take(&mut settings.log_filter);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 
     let listener = TcpListener::bind(&settings.bind_addr).await.map_err(unusable("BIND_ADDR"))?;
     let address = listener.local_addr().map_err(unusable("BIND_ADDR"))?;
@@ -178,10 +189,15 @@ fn outbox(settings: &Settings) -> Result<Outbox, SettingError> {
 }
 
 async fn limit_store(settings: &Settings) -> Result<Arc<dyn RateLimitStore>, SettingError> {
-    match &settings.redis_url {
-        None => Ok(Arc::new(MemoryRateLimitStore::new())),
-        Some(_) => Err(SettingError::new("REDIS_URL", "is not supported yet")),
-    }
+    let Some(url) = &settings.redis_url else {
+        return Ok(Arc::new(MemoryRateLimitStore::new()));
+    };
+    let redis = RedisRateLimitStore::connect(url).await.map_err(unusable("REDIS_URL"))?;
+    let store = FallbackStore::new(redis).with_budget(settings.rate_limit_budget);
+    Ok(Arc::new(match settings.rate_limit_on_error {
+        OnError::Local => store.with_local(MemoryRateLimitStore::new()),
+        OnError::Allow | OnError::Deny => store,
+    }))
 }
 
 fn limits(settings: &Settings, store: Arc<dyn RateLimitStore>, clock: &SharedClock) -> Limits {

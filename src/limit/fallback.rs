@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Decision, Decisions, Hold, Mark, Quota, RateLimitStore, Take};
-use crate::{Answer, StoreError};
+use crate::{Answer, StoreError, signals};
 
 /// After so many failures in a row nobody waits any more.
 const FAILURES: u32 = 3;
@@ -109,10 +109,15 @@ impl FallbackStore {
         answer: Answer<Result<T, StoreError>>,
         looks: impl FnOnce() -> SmallVec<[Take; 2]>,
     ) -> Result<T, StoreError> {
+        let asked = Instant::now();
         let result = match timeout(self.budget, answer).await {
-            Ok(result) => result,
-            Err(elapsed) => Err(StoreError::unavailable(elapsed)),
+            Ok(result) => result.inspect_err(|_| signals::limit_store_failed("refused")),
+            Err(elapsed) => {
+                signals::limit_store_failed("late");
+                Err(StoreError::unavailable(elapsed))
+            }
         };
+        signals::limit_store_answered(asked.elapsed());
         match result {
             Ok(value) => {
                 self.breaker.failures.store(0, Ordering::Relaxed);
@@ -205,6 +210,7 @@ struct Local {
 
 impl Local {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
+        signals::limit_undecided("local");
         let takes: SmallVec<[Take; 2]> = takes.iter().map(|take| self.share(take)).collect();
         match self.store.take(&takes) {
             Answer::Ready(answer) => Answer::Ready(answer.map(marked)),
@@ -279,6 +285,7 @@ impl Breaker {
         if opens {
             let error = error as &dyn std::error::Error;
             tracing::warn!(error, "the store of the limits fails; nobody waits for it now");
+            signals::limit_breaker(true);
         }
         opens
     }
@@ -292,6 +299,7 @@ impl Drop for OpenBreaker {
     fn drop(&mut self) {
         self.0.failures.store(0, Ordering::Relaxed);
         self.0.open.store(false, Ordering::Relaxed);
+        signals::limit_breaker(false);
     }
 }
 

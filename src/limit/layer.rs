@@ -39,6 +39,16 @@ pub enum OnFailure {
     Deny,
 }
 
+impl OnFailure {
+    /// One word, for logs and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// Why a request was refused.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -17,7 +17,7 @@ use super::{
     headers::{Report, Reports},
     layer::Shared,
 };
-use crate::{Answer, NoPeerAddr, Problem, RequestHead, ResponseBody, StoreError};
+use crate::{Answer, NoPeerAddr, Problem, RequestHead, ResponseBody, StoreError, signals};
 
 /// What [`RateLimitLayer`](super::RateLimitLayer) makes of a service.
 #[derive(Clone, Debug)]
@@ -91,13 +91,19 @@ impl Shared {
             Ok(taken) => taken,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, policy = ?self.on_failure, "limits can't be decided");
+                // Not louder: an outage would write a line for every request. The counter tells, and
+                // `FallbackStore` says once that it begins and once that it ends.
+                tracing::debug!(error, policy = ?self.on_failure, "limits can't be decided");
+                signals::limit_undecided(self.on_failure.as_str());
                 return match self.on_failure {
                     OnFailure::Allow => Verdict::Admitted(None),
                     OnFailure::Deny => Verdict::Refused(Problem::unavailable(1).into_response()),
                 };
             }
         };
+        for (take, taken) in takes.iter().zip(&taken) {
+            signals::limit_decided(take.limiter, taken.decision.allowed);
+        }
         let reports = takes
             .iter()
             .zip(&taken)

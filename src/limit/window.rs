@@ -45,15 +45,22 @@ pub const IN_FLIGHT: Duration = Duration::from_secs(60);
 /// assert_eq!(refused.retry_after, Some(Duration::from_millis(600)));
 /// assert!(log.take(1_000_000, &quota, 1, 64).allowed);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Log {
     /// When the newest entry was opened: what decides which requests join it.
     opened: u64,
+    /// The sum of the live counts.
+    used: u64,
+    /// The part of it that is on trial.
+    held: u32,
+    /// How many entries at the front have left the window. They are dropped many at a time: to close
+    /// the gap after each costs more than all else here.
+    dead: u32,
     /// In the order of their instants, which are all different.
     entries: SmallVec<[Entry; 2]>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     /// When the last request of this entry was admitted.
     at: u64,
@@ -67,9 +74,8 @@ impl Log {
     /// Decides a request of this cost, and counts it where it is admitted.
     pub fn take(&mut self, now: u64, quota: &Quota, cost: u32, resolution: u32) -> Decision {
         self.advance(now, quota);
-        let decision = self.decide(now, quota, cost);
-        if !decision.allowed {
-            return decision;
+        if !self.has_room(quota, cost) {
+            return self.decide(now, quota, cost);
         }
         self.admit(now, quota, cost, resolution, false);
         self.decide(now, quota, 0)
@@ -77,8 +83,21 @@ impl Log {
 
     /// Drops what has left the window, and pulls back to `now` what is later than that.
     pub fn advance(&mut self, now: u64, quota: &Quota) {
-        let dead = self.entries.iter().take_while(|entry| !is_live(entry, now, quota)).count();
-        self.entries.drain(..dead);
+        while let Some(&oldest) = self.live().first()
+            && !is_live(&oldest, now, quota)
+        {
+            self.used -= u64::from(oldest.count);
+            self.held -= oldest.held;
+            self.dead += 1;
+        }
+        let dead = self.dead as usize;
+        if dead == self.entries.len() {
+            self.entries.clear();
+            self.dead = 0;
+        } else if dead >= 32 || dead > self.entries.len() / 2 {
+            self.entries.drain(..dead);
+            self.dead = 0;
+        }
         if self.entries.last().is_some_and(|newest| newest.at > now) {
             self.pull_back(now);
         }
@@ -88,22 +107,24 @@ impl Log {
     /// [advanced](Self::advance) to now.
     #[must_use]
     pub fn decide(&self, now: u64, quota: &Quota, cost: u32) -> Decision {
-        let (limit, cost) = (u64::from(quota.limit()), u64::from(cost));
-        let used: u64 = self.entries.iter().map(|entry| u64::from(entry.count)).sum();
         let leaves = |entry: &Entry| Duration::from_micros(entry.at + quota.window_us() - now);
-        let allowed = cost == 0 || used + cost <= limit;
+        let (limit, cost_64) = (u64::from(quota.limit()), u64::from(cost));
+        let allowed = self.has_room(quota, cost);
+        let retry_after = if allowed || cost_64 > limit {
+            None
+        } else {
+            let needed = self.used + cost_64 - limit;
+            let room = self.leaver(needed).map_or(quota.window(), leaves);
+            let only_in_flight = self.in_flight(now) >= needed;
+            Some(if only_in_flight { room.min(Duration::from_secs(1)) } else { room })
+        };
         Decision {
             allowed,
             quota: *quota,
-            remaining: u32::try_from(limit.saturating_sub(used)).unwrap_or(u32::MAX),
-            reset_after: self.entries.first().map_or(Duration::ZERO, leaves),
-            retry_after: if allowed || cost > limit {
-                None
-            } else {
-                let room = self.leaver(used + cost - limit).map_or(quota.window(), leaves);
-                let only_in_flight = used - self.in_flight(now) + cost <= limit;
-                Some(if only_in_flight { room.min(Duration::from_secs(1)) } else { room })
-            },
+            // Not above the limit, which is 32 bits wide.
+            remaining: limit.saturating_sub(self.used) as u32,
+            reset_after: self.live().first().map_or(Duration::ZERO, leaves),
+            retry_after,
         }
     }
 
@@ -116,15 +137,17 @@ impl Log {
         resolution: u32,
         hold: bool,
     ) -> Mark {
-        let held = if hold { cost } else { 0 };
         if cost == 0 {
             return Mark(now);
         }
+        let held = if hold { cost } else { 0 };
+        self.used += u64::from(cost);
+        self.held += held;
         match self.entries.last_mut() {
             Some(newest) if now - self.opened < span(quota, resolution) => {
                 newest.at = now;
-                newest.count = newest.count.saturating_add(cost);
-                newest.held = newest.held.saturating_add(held);
+                newest.count += cost;
+                newest.held += held;
             }
             _ => {
                 self.opened = now;
@@ -147,19 +170,20 @@ impl Log {
         self.advance(now, quota);
         // Entries don't overlap, so the one that the request joined is the first that ends no
         // earlier; one that ends much later began after it, in a log that had forgotten it.
-        let entry = self.entries.iter().position(|entry| entry.at >= mark.0);
-        let Some((index, entry)) = entry.and_then(|i| Some((i, self.entries.get_mut(i)?))) else {
-            return;
-        };
+        let first = self.dead as usize;
+        let Some(index) = self.live().iter().position(|entry| entry.at >= mark.0) else { return };
+        let entry = &mut self.entries[first + index];
         if entry.at - mark.0 >= span(quota, resolution) || entry.held < cost {
             return;
         }
         entry.held -= cost;
+        self.held -= cost;
         if !keep {
             entry.count -= cost;
+            self.used -= u64::from(cost);
         }
         if entry.count == 0 {
-            self.entries.remove(index);
+            self.entries.remove(first + index);
             // Whatever entry is the newest now was opened earlier: nothing may join it.
             self.opened = 0;
         }
@@ -168,11 +192,19 @@ impl Log {
     /// Whether nothing is counted at this moment.
     #[must_use]
     pub fn is_idle(&self, now: u64, quota: &Quota) -> bool {
-        self.entries.last().is_none_or(|newest| !is_live(newest, now, quota))
+        self.live().last().is_none_or(|newest| !is_live(newest, now, quota))
+    }
+
+    fn live(&self) -> &[Entry] {
+        &self.entries[self.dead as usize..]
+    }
+
+    fn has_room(&self, quota: &Quota, cost: u32) -> bool {
+        cost == 0 || self.used + u64::from(cost) <= u64::from(quota.limit())
     }
 
     fn pull_back(&mut self, now: u64) {
-        let first = self.entries.partition_point(|entry| entry.at < now);
+        let first = self.entries.partition_point(|entry| entry.at < now).max(self.dead as usize);
         let mut merged = Entry { at: now, count: 0, held: 0 };
         for entry in self.entries.drain(first..) {
             merged.count = merged.count.saturating_add(entry.count);
@@ -183,14 +215,17 @@ impl Log {
     }
 
     fn in_flight(&self, now: u64) -> u64 {
+        if self.held == 0 {
+            return 0;
+        }
         let recent = |entry: &&Entry| now - entry.at < IN_FLIGHT.as_micros() as u64;
-        self.entries.iter().filter(recent).map(|entry| u64::from(entry.held)).sum()
+        self.live().iter().filter(recent).map(|entry| u64::from(entry.held)).sum()
     }
 
     /// The first entry with whose leaving so much has become free.
     fn leaver(&self, needed: u64) -> Option<&Entry> {
         let mut freed = 0;
-        self.entries.iter().find(|entry| {
+        self.live().iter().find(|entry| {
             freed += u64::from(entry.count);
             freed >= needed
         })

@@ -13,7 +13,7 @@ use super::{
     FamilyId, InvalidRefresh, KeySet, NewFamily, RefreshError, RefreshToken, RotateRequest,
     Rotation, TokenError, TokenStore, claims::Rules, token_expiry, verified::VerifiedTokens,
 };
-use crate::{Identity, SharedClock, StoreError, SystemClock, TokenHash, UserId};
+use crate::{Identity, SharedClock, StoreError, SystemClock, TokenHash, UserId, signals};
 
 /// Issues and verifies access tokens, and refreshes and revokes the sessions behind them. Not a
 /// `tower::Service`: nothing is called with requests here.
@@ -150,13 +150,22 @@ impl TokenService {
     /// anything else.
     pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
         let now = self.clock.now();
-        if let Some(identity) = self.verified.get(token) {
-            self.rules.refuse_expired(&identity, now)?;
-            return Ok(identity);
+        let remembered = self.verified.get(token);
+        let from_memory = remembered.is_some();
+        let outcome = match remembered {
+            Some(identity) => self.rules.refuse_expired(&identity, now).map(|()| identity),
+            None => self.rules.verify(token, &self.keys, now),
+        };
+        signals::token_verified(match &outcome {
+            Ok(_) if from_memory => "remembered",
+            Ok(_) => "verified",
+            Err(TokenError::Expired) => "expired",
+            Err(_) => "invalid",
+        });
+        if let (Ok(identity), false) = (&outcome, from_memory) {
+            self.verified.insert(token, identity.clone());
         }
-        let identity = self.rules.verify(token, &self.keys, now)?;
-        self.verified.insert(token, identity.clone());
-        Ok(identity)
+        outcome
     }
 
     /// A new pair for a refresh token, which is worth nothing from then on. Presented again, it ends
@@ -169,6 +178,23 @@ impl TokenService {
     /// [`RefreshError::Invalid`] for a token that is worth nothing; [`RefreshError::Store`] and
     /// [`RefreshError::Signing`] where it may still be good.
     pub async fn refresh<F>(
+        &self,
+        presented: &str,
+        current: impl FnOnce(UserId) -> F + Send,
+    ) -> Result<TokenPair, RefreshError>
+    where
+        F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
+    {
+        let outcome = self.rotate(presented, current).await;
+        signals::token_refreshed(match &outcome {
+            Ok(_) => "rotated",
+            Err(RefreshError::Invalid(reason)) => reason.as_str(),
+            Err(_) => "failed",
+        });
+        outcome
+    }
+
+    async fn rotate<F>(
         &self,
         presented: &str,
         current: impl FnOnce(UserId) -> F + Send,

@@ -5,6 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use super::{HashError, Password, PasswordHash, PasswordHasher};
+use crate::signals;
 
 /// Runs a [`PasswordHasher`] beside the requests, so that a flood of logins can't slow down
 /// anything else. Clones share their bounds.
@@ -135,6 +136,7 @@ impl HashingPool {
                 }
             }
         };
+        signals::hashing(self.running(), self.waiting());
         let hasher = Arc::clone(&self.hasher);
         let done = spawn_blocking(move || {
             // The place belongs to the work. If the caller held it, hanging up would free it while
@@ -142,7 +144,9 @@ impl HashingPool {
             let _thread = thread;
             work(&*hasher)
         });
-        Ok(done.await.map_err(HashError::new)??)
+        let done = done.await;
+        signals::hashing(self.running(), self.waiting());
+        Ok(done.map_err(HashError::new)??)
     }
 }
 

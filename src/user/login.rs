@@ -1,7 +1,7 @@
 //! How users are recognized.
 
 use super::{Email, HashingError, Password, PasswordHash, User, UserService};
-use crate::StoreError;
+use crate::{StoreError, signals};
 
 /// Why a login was turned away.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,18 @@ impl UserService {
     /// # Errors
     /// See [`LoginError`].
     pub async fn authenticate(&self, email: &str, password: Password) -> Result<User, LoginError> {
+        let outcome = self.check(email, password).await;
+        signals::login(match &outcome {
+            Ok(_) => "ok",
+            Err(LoginError::InvalidCredentials) => "invalid_credentials",
+            Err(LoginError::EmailNotVerified) => "not_verified",
+            Err(LoginError::Busy) => "busy",
+            Err(LoginError::Store(_)) => "failed",
+        });
+        outcome
+    }
+
+    async fn check(&self, email: &str, password: Password) -> Result<User, LoginError> {
         let account = match Email::parse(email) {
             Ok(email) => self.store.find_by_email(&email).await?,
             Err(_) => None,

@@ -2,12 +2,12 @@
 
 use std::{
     fmt,
-    hash::{BuildHasher, Hash, Hasher},
+    hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use foldhash::fast::RandomState;
-use indexmap::{Equivalent, IndexMap};
+use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::{
@@ -46,32 +46,35 @@ pub struct MemoryRateLimitStore {
 
 struct State {
     hasher: RandomState,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Padded]>,
     shard_capacity: usize,
 }
 
+/// A cache line of its own, so that locks taken by different threads don't fight over one.
+#[derive(Default)]
+#[repr(align(64))]
+struct Padded(Mutex<Shard>);
+
 #[derive(Default)]
 struct Shard {
-    slots: IndexMap<Client, Slot, RandomState>,
-    /// Where the search for idle slots goes on.
+    slots: HashTable<Slot>,
+    /// The bucket where the search for idle slots goes on.
     hand: usize,
 }
 
-#[derive(PartialEq, Eq)]
-struct Client {
+/// What is remembered of one client.
+struct Slot {
     limiter: &'static str,
     key: Key,
-}
-
-struct Slot {
-    log: Log,
     /// By which it was last counted: tells when it is idle.
     quota: Quota,
+    log: Log,
 }
 
-/// Looked at for each new client, so that idle ones leave as fast as new ones come.
-const SWEPT: usize = 2;
-/// Looked at for one that may make room.
+/// Looked at for each new client, so that idle ones leave as fast as new ones come: at least a
+/// quarter of a table's buckets is in use.
+const SWEPT: usize = 8;
+/// So many are looked at for one that makes room.
 const SAMPLED: usize = 32;
 
 impl MemoryRateLimitStore {
@@ -107,7 +110,7 @@ impl MemoryRateLimitStore {
     /// How many clients are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.state.shards.iter().map(|shard| lock(shard).slots.len()).sum()
+        self.state.shards.iter().map(|shard| shard.lock().slots.len()).sum()
     }
 
     /// Whether none is.
@@ -121,48 +124,71 @@ impl MemoryRateLimitStore {
     }
 
     fn take_one(&self, take: &Take) -> Result<Taken, StoreError> {
-        let client = Lookup { limiter: take.limiter, key: &take.key };
-        let mut shard = lock(&self.state.shards[self.state.shard_of(&client)]);
+        let hash = self.state.hash(take.limiter, &take.key);
+        let mut shard = self.state.shards[self.state.shard_of(hash)].lock();
         // Read under the lock, so that each log sees time go forward.
         let now = self.now();
-        let decision = shard.decide(now, &client, take);
+        let decision = match shard.find(hash, take.limiter, &take.key) {
+            Some(slot) => {
+                let decision = slot.decide(now, take);
+                if decision.allowed && take.cost > 0 {
+                    return Ok(slot.admit(now, take, self.resolution));
+                }
+                decision
+            }
+            None => Log::default().decide(now, &take.quota, take.cost),
+        };
         if !decision.allowed || take.cost == 0 {
             return Ok(Taken { decision, hold: None });
         }
-        shard.make_room(now, &client, self.state.shard_capacity)?;
-        Ok(shard.admit(now, take, self.resolution))
+        shard.make_room(now, self.state.shard_capacity)?;
+        Ok(shard.insert(hash, take, &self.state.hasher).admit(now, take, self.resolution))
     }
 
     fn take_all(&self, takes: &[Take]) -> Result<Decisions, StoreError> {
-        let lookups = takes.iter().map(|take| Lookup { limiter: take.limiter, key: &take.key });
-        let places: SmallVec<[usize; 4]> =
-            lookups.clone().map(|c| self.state.shard_of(&c)).collect();
-        // Always in the same order, so that two requests never wait for one another.
-        let mut order = places.clone();
+        let hashes: SmallVec<[u64; 4]> =
+            takes.iter().map(|take| self.state.hash(take.limiter, &take.key)).collect();
+        // Always locked in the same order, so that two requests never wait for one another.
+        let mut order: SmallVec<[usize; 4]> =
+            hashes.iter().map(|hash| self.state.shard_of(*hash)).collect();
         order.sort_unstable();
         order.dedup();
         let mut guards: SmallVec<[MutexGuard<'_, Shard>; 4]> =
-            order.iter().map(|place| lock(&self.state.shards[*place])).collect();
-        let at = |place: &usize| order.binary_search(place).unwrap_or_default();
+            order.iter().map(|place| self.state.shards[*place].lock()).collect();
+        let place = |hash| order.binary_search(&self.state.shard_of(hash)).unwrap_or_default();
         let now = self.now();
 
         let mut decisions = Decisions::new();
-        for ((take, client), place) in takes.iter().zip(lookups.clone()).zip(&places) {
-            let decision = guards[at(place)].decide(now, &client, take);
+        let mut strangers = 0;
+        for (take, &hash) in takes.iter().zip(&hashes) {
+            let decision = match guards[place(hash)].find(hash, take.limiter, &take.key) {
+                Some(slot) => slot.decide(now, take),
+                None => {
+                    strangers += 1;
+                    Log::default().decide(now, &take.quota, take.cost)
+                }
+            };
             decisions.push(Taken { decision, hold: None });
         }
         if decisions.iter().any(|taken| !taken.decision.allowed) {
             return Ok(decisions);
         }
-        let counted = |take: &Take| take.cost > 0;
-        for ((_, client), place) in
-            takes.iter().zip(lookups).zip(&places).filter(|((take, _), _)| counted(take))
-        {
-            guards[at(place)].make_room(now, &client, self.state.shard_capacity)?;
+        // Room for all before any is counted: a shard that has none must not leave half of them.
+        if strangers > 0 {
+            for shard in &mut guards {
+                shard.make_room(now, self.state.shard_capacity)?;
+            }
         }
-        for ((take, place), taken) in takes.iter().zip(&places).zip(&mut decisions) {
-            if counted(take) {
-                *taken = guards[at(place)].admit(now, take, self.resolution);
+        for ((take, &hash), taken) in takes.iter().zip(&hashes).zip(&mut decisions) {
+            if take.cost == 0 {
+                continue;
+            }
+            let shard = &mut guards[place(hash)];
+            if shard.find(hash, take.limiter, &take.key).is_none() {
+                shard.insert(hash, take, &self.state.hasher);
+            }
+            if let Some(slot) = shard.find(hash, take.limiter, &take.key) {
+                *taken = slot.admit(now, take, self.resolution);
             }
         }
         Ok(decisions)
@@ -184,10 +210,10 @@ impl RateLimitStore for MemoryRateLimitStore {
     }
 
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
-        let client = Lookup { limiter: hold.limiter, key: &hold.key };
-        let mut shard = lock(&self.state.shards[self.state.shard_of(&client)]);
+        let hash = self.state.hash(hold.limiter, &hold.key);
+        let mut shard = self.state.shards[self.state.shard_of(hash)].lock();
         let now = self.now();
-        Answer::Ready(Ok(match shard.slots.get_mut(&client) {
+        Answer::Ready(Ok(match shard.find(hash, hold.limiter, &hold.key) {
             Some(slot) => {
                 slot.log.settle(now, &hold.quota, hold.cost, self.resolution, hold.mark, keep);
                 slot.log.decide(now, &hold.quota, 0)
@@ -208,113 +234,100 @@ impl State {
         let shards = (capacity / 1024).clamp(1, 64).next_power_of_two();
         Self {
             hasher: RandomState::default(),
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            shards: (0..shards).map(|_| Padded::default()).collect(),
             shard_capacity: capacity.div_ceil(shards).max(1),
         }
     }
 
-    fn shard_of(&self, client: &Lookup<'_>) -> usize {
-        (self.hasher.hash_one(client) >> 32) as usize & (self.shards.len() - 1)
+    fn hash(&self, limiter: &'static str, key: &Key) -> u64 {
+        self.hasher.hash_one((limiter, key))
+    }
+
+    /// By bits of the hash that the table in the shard doesn't use.
+    fn shard_of(&self, hash: u64) -> usize {
+        (hash >> 40) as usize & (self.shards.len() - 1)
+    }
+}
+
+impl Padded {
+    fn lock(&self) -> MutexGuard<'_, Shard> {
+        // No code that runs under the lock leaves a log half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shard {
-    fn decide(&mut self, now: u64, client: &Lookup<'_>, take: &Take) -> Decision {
-        match self.slots.get_mut(client) {
-            Some(slot) => {
-                slot.log.advance(now, &take.quota);
-                slot.log.decide(now, &take.quota, take.cost)
-            }
-            None => Log::default().decide(now, &take.quota, take.cost),
-        }
+    fn find(&mut self, hash: u64, limiter: &str, key: &Key) -> Option<&mut Slot> {
+        self.slots.find_mut(hash, |slot| slot.key == *key && slot.limiter == limiter)
     }
 
-    /// Counts a request that [`decide`](Self::decide) allowed, and says how the limit stands then.
-    fn admit(&mut self, now: u64, take: &Take, resolution: u32) -> Taken {
-        let client = Lookup { limiter: take.limiter, key: &take.key };
-        let slot = match self.slots.get_index_of(&client) {
-            Some(index) => &mut self.slots[index],
-            None => self
-                .slots
-                .entry(Client { limiter: take.limiter, key: take.key.clone() })
-                .or_insert(Slot { log: Log::default(), quota: take.quota }),
+    fn insert(&mut self, hash: u64, take: &Take, hasher: &RandomState) -> &mut Slot {
+        let slot = Slot {
+            limiter: take.limiter,
+            key: take.key.clone(),
+            quota: take.quota,
+            log: Log::default(),
         };
-        slot.quota = take.quota;
-        let mark = slot.log.admit(now, &take.quota, take.cost, resolution, take.hold);
-        Taken {
-            decision: slot.log.decide(now, &take.quota, 0),
-            hold: take.hold.then(|| take.hold(mark)),
-        }
+        let rehash = |slot: &Slot| hasher.hash_one((slot.limiter, &slot.key));
+        self.slots.insert_unique(hash, slot, rehash).into_mut()
     }
 
-    /// Lets idle clients go, and, where the shard is full and this one is new, one more.
-    fn make_room(
-        &mut self,
-        now: u64,
-        client: &Lookup<'_>,
-        capacity: usize,
-    ) -> Result<(), StoreError> {
-        if self.slots.contains_key(client) {
-            return Ok(());
-        }
-        for _ in 0..SWEPT {
-            let at = self.next_place();
-            if self.slots.get_index(at).is_some_and(|(_, slot)| slot.log.is_idle(now, &slot.quota))
-            {
-                self.slots.swap_remove_index(at);
+    /// Lets idle clients go, and, where the shard is full, one more.
+    fn make_room(&mut self, now: u64, capacity: usize) -> Result<(), StoreError> {
+        for _ in 0..SWEPT.min(self.slots.num_buckets()) {
+            let at = self.next_bucket();
+            if self.slots.get_bucket(at).is_some_and(|slot| slot.log.is_idle(now, &slot.quota)) {
+                self.remove(at);
             }
         }
         if self.slots.len() < capacity {
             return Ok(());
         }
-        let sampled = (0..SAMPLED).filter_map(|_| {
-            let at = self.next_place();
-            self.slots.get_index_mut(at).map(|(_, slot)| (slot.room(now), at))
+        let sampled = (0..self.slots.num_buckets()).filter_map(|_| {
+            let at = self.next_bucket();
+            self.slots.get_bucket_mut(at).map(|slot| (slot.room(now), at))
         });
-        match sampled.max() {
-            Some((room, at)) if room > 0 => self.slots.swap_remove_index(at),
+        match sampled.take(SAMPLED).max() {
+            Some((room, at)) if room > 0 => self.remove(at),
             _ => return Err(StoreError::unavailable("every client remembered is at its limit")),
-        };
+        }
         Ok(())
     }
 
-    fn next_place(&mut self) -> usize {
-        self.hand = if self.hand + 1 < self.slots.len() { self.hand + 1 } else { 0 };
+    fn next_bucket(&mut self) -> usize {
+        self.hand = if self.hand + 1 < self.slots.num_buckets() { self.hand + 1 } else { 0 };
         self.hand
+    }
+
+    fn remove(&mut self, bucket: usize) {
+        if let Ok(slot) = self.slots.get_bucket_entry(bucket) {
+            slot.remove();
+        }
     }
 }
 
 impl Slot {
+    fn decide(&mut self, now: u64, take: &Take) -> Decision {
+        self.log.advance(now, &take.quota);
+        self.log.decide(now, &take.quota, take.cost)
+    }
+
+    /// Counts a request that [`decide`](Self::decide) allowed, and says how the limit stands then.
+    fn admit(&mut self, now: u64, take: &Take, resolution: u32) -> Taken {
+        self.quota = take.quota;
+        let mark = self.log.admit(now, &take.quota, take.cost, resolution, take.hold);
+        Taken {
+            decision: self.log.decide(now, &take.quota, 0),
+            hold: take.hold.then(|| take.hold(mark)),
+        }
+    }
+
     /// Which part of its limit is free, in 65,536ths; 0 where it is reached.
     fn room(&mut self, now: u64) -> u64 {
         self.log.advance(now, &self.quota);
         let remaining = u64::from(self.log.decide(now, &self.quota, 0).remaining);
         (remaining << 16).div_ceil(u64::from(self.quota.limit()))
     }
-}
-
-/// A [`Client`] that needs no clone of the key.
-#[derive(Clone, Copy, Hash)]
-struct Lookup<'a> {
-    limiter: &'static str,
-    key: &'a Key,
-}
-
-impl Hash for Client {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Lookup { limiter: self.limiter, key: &self.key }.hash(state);
-    }
-}
-
-impl Equivalent<Client> for Lookup<'_> {
-    fn equivalent(&self, client: &Client) -> bool {
-        self.limiter == client.limiter && *self.key == client.key
-    }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    // No code that runs under the lock leaves a log half changed.
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
