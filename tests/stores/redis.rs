@@ -98,6 +98,7 @@ fn script_and_log_are_twins() {
     let twins = |(window, limit, resolution, steps): (u64, u32, u32, Vec<Step>)| {
         let clock = ManualClock::new();
         let store = base.clone().with_prefix(&prefix()).with_resolution(resolution);
+        let store = store.with_remembered_refusals(0);
         let store = store.with_clock_for_tests(Arc::new(clock.clone()));
         let window = Duration::from_micros(window);
         let mut request = take(limit, window);
@@ -204,8 +205,22 @@ async fn refusal_writes_nothing() {
     for _ in 0..3 {
         store.take(&[take(1, MINUTE), stranger.clone()]).await.unwrap();
     }
+    decide(&store, take(1, MINUTE)).await;
     assert_eq!(writes(&mut redis).await, before);
     assert_eq!(support::keys(&mut redis, &prefix).await, [format!("{prefix}:ip:=a")]);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn who_is_refused_again_costs_no_call() {
+    let (store, prefix, mut redis) = store().await;
+    decide(&store, take(1, MINUTE)).await;
+    let refused = decide(&store, take(1, MINUTE)).await;
+    cmd("DEL").arg(format!("{prefix}:ip:=a")).exec_async(&mut redis).await.unwrap();
+    let again = decide(&store, take(1, MINUTE)).await;
+    assert!(!again.allowed && again.retry_after <= refused.retry_after);
+    assert!(decide(&store, take(2, MINUTE)).await.allowed, "another quota is another question");
+    assert!(decide(&store, Take { key: "b".into(), ..take(1, MINUTE) }).await.allowed);
 }
 
 #[tokio::test]

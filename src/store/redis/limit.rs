@@ -6,15 +6,18 @@ use std::{
     time::Duration,
 };
 
+use smallvec::{SmallVec, smallvec};
+
 use super::{
     connection::Server,
     error::{RedisConfigError, unavailable},
     key,
     queue::{COURIERS, Queue, Route},
+    refusals::Refusals,
     script::{Request, Row, Verdict, Window},
 };
 use crate::{
-    Answer, Quota, SharedClock, StoreError,
+    Answer, Quota, SharedClock, StoreError, SystemClock,
     limit::{Decision, Decisions, Hold, Key, Mark, RESOLUTION, RateLimitStore, Take, Taken},
 };
 
@@ -36,6 +39,9 @@ use crate::{
 pub struct RedisRateLimitStore {
     prefix: Arc<str>,
     route: Route,
+    refusals: Arc<Refusals>,
+    /// Of this process, for what is remembered in it.
+    clock: SharedClock,
     /// Started by the first decision, in the runtime that it runs in.
     queue: Arc<OnceLock<Queue>>,
 }
@@ -58,7 +64,13 @@ impl RedisRateLimitStore {
             replaced: Arc::default(),
             breaks: Arc::default(),
         };
-        Ok(Self { prefix: "rl".into(), route, queue: Arc::default() })
+        Ok(Self {
+            prefix: "rl".into(),
+            route,
+            refusals: Arc::new(Refusals::new(10_000)),
+            clock: SystemClock::shared(),
+            queue: Arc::default(),
+        })
     }
 
     /// [`new`](Self::new) and [`probe`](Self::probe).
@@ -118,12 +130,21 @@ impl RedisRateLimitStore {
         store
     }
 
-    /// Takes the time of day from this clock instead of the server.
+    /// Remembers at most so many refusals, instead of 10,000: who is refused again before the
+    /// instant that the refusal named is so without a call. For ten seconds at most, and for one where
+    /// requests are taken on trial.
+    #[must_use]
+    pub fn with_remembered_refusals(self, refusals: usize) -> Self {
+        Self { refusals: Arc::new(Refusals::new(refusals)), ..self }
+    }
+
+    /// Takes time from this clock instead of the server and the machine.
     #[doc(hidden)]
     #[must_use]
     pub fn with_clock_for_tests(self, clock: SharedClock) -> Self {
         let mut store = self.anew();
-        store.route.clock = Some(clock);
+        store.route.clock = Some(Arc::clone(&clock));
+        store.clock = clock;
         store
     }
 
@@ -154,20 +175,41 @@ impl RedisRateLimitStore {
         Request { settles, rows: rows.into_iter().map(row).collect() }
     }
 
-    async fn ask(self, request: Request) -> Result<Verdict, StoreError> {
+    /// Of several limits none is remembered: how the others stand must be asked anyway.
+    fn recall(&self, request: &Request) -> Option<Decision> {
+        match &request.rows[..] {
+            [row] => self.refusals.recall(row, self.clock.monotonic()),
+            _ => None,
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Verdict, StoreError> {
         let queue = self.queue.get_or_init(|| Queue::spawn(&self.route));
-        queue.ask(request).await.map_err(unavailable)
+        let row = request.rows.first().filter(|_| request.rows.len() == 1).cloned();
+        let (settles, asked) = (request.settles, self.clock.monotonic());
+        let verdict = queue.ask(request).await.map_err(unavailable)?;
+        match (row, verdict.first()) {
+            (Some(row), _) if settles => self.refusals.forget(&row.key),
+            (Some(row), Some((decision, _))) => {
+                self.refusals.note(&row, *decision, asked, self.clock.monotonic());
+            }
+            _ => {}
+        }
+        Ok(verdict)
     }
 }
 
 impl RateLimitStore for RedisRateLimitStore {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
-        let (store, takes) = (self.clone(), Arc::<[Take]>::from(takes));
+        let rows = takes
+            .iter()
+            .map(|take| (take.limiter, &take.key, take.quota, take.cost, take.hold, Mark(0)));
+        let request = self.request(false, rows);
+        if let Some(decision) = self.recall(&request) {
+            return Answer::Ready(Ok(smallvec![Taken { decision, hold: None }]));
+        }
+        let (store, takes) = (self.clone(), SmallVec::<[Take; 2]>::from(takes));
         Answer::pending(async move {
-            let rows = takes
-                .iter()
-                .map(|take| (take.limiter, &take.key, take.quota, take.cost, take.hold, Mark(0)));
-            let request = store.request(false, rows);
             let verdict = store.ask(request).await?;
             let all = verdict.iter().all(|(decision, _)| decision.allowed);
             let taken = takes.iter().zip(verdict).map(|(take, (decision, mark))| Taken {

@@ -25,7 +25,7 @@ use super::{
     error::breaks_connection,
     script::{Request, Verdict, Window},
 };
-use crate::SharedClock;
+use crate::{SharedClock, signals};
 
 /// One call is on its way while the next is gathered.
 pub(super) const COURIERS: usize = 2;
@@ -113,6 +113,7 @@ impl Route {
         let answer = self.window.ask(link, requests, now, self.patience).await?;
         if answer.replaced > 0 {
             self.replaced.fetch_add(answer.replaced, Ordering::Relaxed);
+            signals::limit_values_replaced(answer.replaced);
             tracing::warn!(values = answer.replaced, "replaced what was not a limit's state");
         }
         Ok(answer.verdicts)
