@@ -1,11 +1,11 @@
-//! Where the server is, and a connection to it.
+//! Where the server is, and connections to it.
 
 use std::{fmt, io, time::Duration};
 
 use deadpool_redis::{
     Connection, Manager, Pool, PoolError,
     cluster::{ClusterClient, ClusterClientBuilder, ClusterConnection},
-    redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, Value},
+    redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult},
 };
 
 use super::error::RedisConfigError;
@@ -15,16 +15,10 @@ use super::error::RedisConfigError;
 const NODE: Duration = Duration::from_millis(150);
 
 /// The address of a server, or those of some nodes of a cluster.
+#[derive(Clone)]
 pub(super) enum Server {
     Single(Pool),
     Cluster(Box<ClusterClient>),
-}
-
-/// A connection, kept while it is busy: the pool asks it how it is at each checkout, and that is a
-/// round trip of its own.
-pub(super) enum Link {
-    Single(Connection),
-    Cluster(ClusterConnection),
 }
 
 impl Server {
@@ -57,22 +51,6 @@ impl Server {
         let client = client.retries(0).connection_timeout(NODE).build()?;
         Ok(Self::Cluster(Box::new(client)))
     }
-
-    /// Connects, within this time.
-    pub(super) async fn connect(&self, within: Duration) -> RedisResult<Link> {
-        in_time(within, async {
-            match self {
-                Self::Single(pool) => {
-                    pool.get().await.map(Link::Single).map_err(|error| match error {
-                        PoolError::Backend(error) => error,
-                        _ => not_connected("no connection"),
-                    })
-                }
-                Self::Cluster(client) => client.get_async_connection().await.map(Link::Cluster),
-            }
-        })
-        .await
-    }
 }
 
 impl fmt::Debug for Server {
@@ -84,29 +62,38 @@ impl fmt::Debug for Server {
     }
 }
 
-impl Link {
-    /// Sends a command and waits for its answer, for so long.
-    pub(super) async fn call(&mut self, command: &Cmd, within: Duration) -> RedisResult<Value> {
-        in_time(within, async {
-            match self {
-                Self::Single(connection) => command.query_async(connection).await,
-                Self::Cluster(connection) => command.query_async(connection).await,
-            }
+/// A connection that the pool has looked at, or made.
+pub(super) async fn connect(pool: &Pool, within: Duration) -> RedisResult<Connection> {
+    in_time(within, async {
+        pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            _ => not_connected("no connection"),
         })
-        .await
-    }
+    })
+    .await
+}
 
-    /// Whether dropping it gives it back to a pool.
-    pub(super) fn is_pooled(&self) -> bool {
-        matches!(self, Self::Single(_))
-    }
+/// Connections to the nodes of a cluster that answer.
+pub(super) async fn connect_cluster(
+    client: &ClusterClient,
+    within: Duration,
+) -> RedisResult<ClusterConnection> {
+    in_time(within, client.get_async_connection()).await
+}
 
-    /// Closes the connection, so that the pool makes another.
-    pub(super) fn discard(self) {
-        if let Self::Single(connection) = self {
-            drop(Connection::take(connection));
-        }
+/// Gives a call to Redis so much time.
+pub(super) async fn in_time<T>(
+    within: Duration,
+    work: impl Future<Output = RedisResult<T>>,
+) -> RedisResult<T> {
+    match tokio::time::timeout(within, work).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
+}
+
+fn not_connected(why: &'static str) -> RedisError {
+    (ErrorKind::Io, why).into()
 }
 
 /// The client of redis takes its cryptography from the process, and panics where there is none or
@@ -121,17 +108,3 @@ fn provide_cryptography() {
 
 #[cfg(not(feature = "tls"))]
 fn provide_cryptography() {}
-
-async fn in_time<T>(
-    within: Duration,
-    work: impl Future<Output = RedisResult<T>>,
-) -> RedisResult<T> {
-    match tokio::time::timeout(within, work).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-    }
-}
-
-fn not_connected(why: &'static str) -> RedisError {
-    (ErrorKind::Io, why).into()
-}

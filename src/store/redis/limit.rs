@@ -57,7 +57,7 @@ impl RedisRateLimitStore {
     /// [`RedisConfigError::Address`] where the URLs can't be read.
     pub fn new(urls: &str) -> Result<Self, RedisConfigError> {
         let route = Route {
-            server: Arc::new(Server::parse(urls, COURIERS)?),
+            server: Server::parse(urls, COURIERS)?,
             window: Arc::new(Window::new(RESOLUTION)),
             patience: Duration::from_millis(400),
             clock: None,
@@ -96,11 +96,7 @@ impl RedisRateLimitStore {
         let quota = Quota::per_second(u32::MAX);
         let request =
             self.request(false, [("probe", &Key::from("probe"), quota, 1, false, Mark(0))]);
-        let answer = match self.route.connect().await {
-            Ok(mut link) => self.route.ask(&mut link, &[&request]).await.map(drop),
-            Err(error) => Err(error),
-        };
-        let Err(error) = answer else { return Ok(()) };
+        let Err(error) = self.route.ask_once(&request).await else { return Ok(()) };
         tracing::warn!(%error, "Redis does not answer; it is used once it does");
         RedisConfigError::of(error)
     }
