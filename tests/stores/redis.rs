@@ -1,5 +1,5 @@
-//! Limits in Redis: the contract, one server and a cluster; that the script and `Log` are twins; and
-//! what is left in Redis.
+//! Limits in Redis: the contract, one server and a cluster; that the script and `Log` are twins;
+//! and what is left in Redis.
 
 use std::{
     slice,
@@ -79,7 +79,8 @@ fn step(window: u64) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A window (a minute at least: Redis drops keys by a time of its own), a limit, a resolution, steps.
+/// A window (a minute at least: Redis drops keys by a time of its own), a limit, a resolution,
+/// steps.
 fn history() -> impl Strategy<Value = (u64, u32, u32, Vec<Step>)> {
     let window = prop_oneof![60_000_000..2_000_000_000u64, 60_000_000..31_622_400_000_000u64];
     (window, 1..200u32, prop_oneof![Just(1u32), Just(8), Just(RESOLUTION)]).prop_flat_map(

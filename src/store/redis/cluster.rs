@@ -1,6 +1,8 @@
 //! Decisions on a cluster: each key is a call of its own, and what one limit refuses is given back
 //! under the others.
 
+use std::sync::Arc;
+
 use deadpool_redis::{
     cluster::{ClusterClient, ClusterConnection},
     redis::RedisResult,
@@ -18,7 +20,7 @@ use super::{
 /// Takes questions from the queue until it is dropped, and lets each find its nodes.
 pub(super) async fn dispatch(
     route: Route,
-    client: Box<ClusterClient>,
+    client: Arc<ClusterClient>,
     mut jobs: mpsc::Receiver<Job>,
 ) {
     let mut connection = None;
@@ -31,7 +33,7 @@ pub(super) async fn dispatch(
             Some(call) = calls.join_next() => {
                 let broken = matches!(call, Ok(Err(error)) if breaks_connection(&error));
                 if broken && renewal.is_empty() {
-                    let (client, patience) = (client.clone(), route.patience);
+                    let (client, patience) = (Arc::clone(&client), route.patience);
                     renewal.spawn(async move { connect_cluster(&client, patience).await });
                 }
             }

@@ -1,6 +1,6 @@
 //! Where the server is, and connections to it.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use deadpool_redis::{
     Connection, Manager, Pool, PoolError,
@@ -10,15 +10,15 @@ use deadpool_redis::{
 
 use super::error::RedisConfigError;
 
-/// The longest that it takes to connect to one node of a cluster: a node that hangs must not keep us
-/// from the others.
+/// The longest that it takes to connect to one node of a cluster: a node that hangs must not keep
+/// us from the others.
 const NODE: Duration = Duration::from_millis(150);
 
 /// The address of a server, or those of some nodes of a cluster.
 #[derive(Clone)]
 pub(super) enum Server {
     Single(Pool),
-    Cluster(Box<ClusterClient>),
+    Cluster(Arc<ClusterClient>),
 }
 
 impl Server {
@@ -49,7 +49,7 @@ impl Server {
         // have run, and repeats it 16 times.
         let client = ClusterClientBuilder::new(urls.iter().copied());
         let client = client.retries(0).connection_timeout(NODE).build()?;
-        Ok(Self::Cluster(Box::new(client)))
+        Ok(Self::Cluster(Arc::new(client)))
     }
 }
 

@@ -28,9 +28,9 @@ use crate::{
 /// `{prefix}:{limiter}:{key}`, where the prefix is `rl`:
 ///
 /// - a [`Key::ClientIp`] as it is shown: `rl:ip:203.0.113.9`, `rl:login:2001:db8:1:2::/64`;
-/// - a [`Key::User`] as it is where it consists of letters, digits and `_.@-`: `rl:user:UUID`. Other
-///   bytes are percent-escaped. What is longer than 64 bytes, or reads like an address, stands as
-///   `#` and its SHA-256;
+/// - a [`Key::User`] as it is where it consists of letters, digits and `_.@-`: `rl:user:UUID`.
+///   Other bytes are percent-escaped. What is longer than 64 bytes, or reads like an address,
+///   stands as `#` and its SHA-256;
 /// - a [`Key::Text`] likewise, after a `=`.
 ///
 /// So no text that a client chooses reaches another key, or a cluster's slot of its choosing, and
@@ -47,9 +47,9 @@ pub struct RedisRateLimitStore {
 }
 
 impl RedisRateLimitStore {
-    /// A store on this server: `redis://[user][:password@]host[:port][/database]`, `rediss://…` for
-    /// TLS (feature `tls`), `unix:///path`. Several URLs, separated by commas, are nodes of a cluster,
-    /// of which the others are learnt.
+    /// A store on this server: `redis://[user][:password@]host[:port][/database]`, `unix:///path`,
+    /// or `rediss://…` for TLS (feature `tls`). Several URLs, separated by commas, are nodes of a
+    /// cluster, of which the others are learnt.
     ///
     /// Connects at the first decision.
     ///
@@ -107,8 +107,8 @@ impl RedisRateLimitStore {
         Self { prefix: prefix.into(), ..self.anew() }
     }
 
-    /// Remembers about so many instants per key, instead of [`RESOLUTION`]: more is more exact, and takes
-    /// more memory.
+    /// Remembers about so many instants per key, instead of [`RESOLUTION`]: more is more exact, and
+    /// takes more memory.
     #[must_use]
     pub fn with_resolution(self, resolution: u32) -> Self {
         let mut store = self.anew();
@@ -127,8 +127,8 @@ impl RedisRateLimitStore {
     }
 
     /// Remembers at most so many refusals, instead of 10,000: who is refused again before the
-    /// instant that the refusal named is so without a call. For ten seconds at most, and for one where
-    /// requests are taken on trial.
+    /// instant that the refusal named is so without a call. For ten seconds at most, and for one
+    /// where requests are taken on trial.
     #[must_use]
     pub fn with_remembered_refusals(self, refusals: usize) -> Self {
         Self { refusals: Arc::new(Refusals::new(refusals)), ..self }

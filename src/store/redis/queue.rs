@@ -71,7 +71,7 @@ impl Queue {
                 }
             }
             Server::Cluster(client) => {
-                let (route, client) = (route.clone(), client.clone());
+                let (route, client) = (route.clone(), Arc::clone(client));
                 tokio::spawn(cluster::dispatch(route, client, receiver));
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! A refusal names the instant at which there is room. Until then every request like it is refused
 //! as well, and need not be asked about: the log is exact. Unless something is given back: so a
-//! settle ends it, and where requests are taken on trial (elsewhere, too) it lasts a second at most.
+//! settle ends it, and where requests are taken on trial (elsewhere, too) it lasts a second at
+//! most.
 
 use std::time::Duration;
 
@@ -48,8 +49,9 @@ impl Refusals {
         })
     }
 
-    /// Remembers a decision if it is a refusal. The server made it at some moment of the call: times
-    /// are told from the end of it, and it is believed from the beginning, so that neither is wrong.
+    /// Remembers a decision if it is a refusal. The server made it at some moment of the call:
+    /// times are told from the end of it, and it is believed from the beginning, so that neither is
+    /// wrong.
     pub(super) fn note(&self, row: &Row, decision: Decision, asked: Duration, answered: Duration) {
         if let Some(wait) = decision.retry_after {
             let longest = if row.flag { LONGEST_ON_TRIAL } else { LONGEST };
