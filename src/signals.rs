@@ -8,6 +8,7 @@
 //! | `portcullis_limit_store_seconds` | histogram | |
 //! | `portcullis_limit_store_errors_total` | counter | `kind`: `refused`, `late` |
 //! | `portcullis_limit_breaker_open` | gauge | |
+//! | `portcullis_limit_values_replaced_total` | counter | |
 //! | `portcullis_token_verifications_total` | counter | `outcome`: `remembered`, `verified`, `expired`, `invalid` |
 //! | `portcullis_token_refreshes_total` | counter | `outcome`: `rotated`, `reused`, `expired`, `revoked`, `unknown`, `no_user`, `failed` |
 //! | `portcullis_logins_total` | counter | `outcome`: `ok`, `invalid_credentials`, `not_verified`, `busy`, `failed` |
@@ -41,6 +42,11 @@ mod enabled {
         gauge!("portcullis_limit_breaker_open").set(if open { 1.0 } else { 0.0 });
     }
 
+    #[cfg(feature = "redis")]
+    pub(crate) fn limit_values_replaced(values: u64) {
+        counter!("portcullis_limit_values_replaced_total").increment(values);
+    }
+
     pub(crate) fn token_verified(outcome: &'static str) {
         counter!("portcullis_token_verifications_total", "outcome" => outcome).increment(1);
     }
@@ -70,6 +76,8 @@ mod disabled {
     pub(crate) fn limit_store_answered(after: Duration) {}
     pub(crate) fn limit_store_failed(kind: &'static str) {}
     pub(crate) fn limit_breaker(open: bool) {}
+    #[cfg(feature = "redis")]
+    pub(crate) fn limit_values_replaced(values: u64) {}
     pub(crate) fn token_verified(outcome: &'static str) {}
     pub(crate) fn token_refreshed(outcome: &'static str) {}
     pub(crate) fn login(outcome: &'static str) {}

@@ -30,16 +30,16 @@ const LOCAL: u64 = 1 << 63;
 /// 1. A decision has a budget, connecting included: 25 ms unless [set](Self::with_budget). One
 ///    that takes longer has failed, and so has any answer that is not a decision.
 /// 2. After three failures in a row nobody waits at all. Twice a second, in the background, the
-///    store is asked whether it is back: whether it answers within the budget. It is used again within a
-///    second of its return.
+///    store is asked whether it is back: whether it answers within the budget. It is used again
+///    within a second of its return.
 /// 3. What is decided meanwhile is a choice:
 ///    - *allow*, *deny*: without a local store failures come back as
-///      [`StoreError::unavailable`], and [`OnFailure`](super::OnFailure) of the layer lets requests pass or
-///      refuses them;
+///      [`StoreError::unavailable`], and [`OnFailure`](super::OnFailure) of the layer lets requests
+///      pass or refuses them;
 ///    - *local*: a [local store](Self::with_local) decides, as a rule one in this process. It is
-///      kept warm: what the shared store admits is counted there too, so that an outage is no new start.
-///      With [several replicas](Self::with_replicas) of the server each grants its share of the
-///      limit, and a decision tells of this share.
+///      kept warm: what the shared store admits is counted there too, so that an outage is no new
+///      start. With [several replicas](Self::with_replicas) of the server each grants its share of
+///      the limit, and a decision tells of this share.
 ///
 /// "Limit exceeded" is a decision and no failure. A request whose answer came too late may have
 /// been counted; it isn't asked again.
@@ -87,8 +87,8 @@ impl FallbackStore {
         Self { local: Some(Local { store: Arc::new(local), replicas }), ..self }
     }
 
-    /// How many servers share each limit: while the store fails each grants one part of so many, and
-    /// at least 1. Changes nothing without a [local store](Self::with_local).
+    /// How many servers share each limit: while the store fails each grants one part of so many,
+    /// and at least 1. Changes nothing without a [local store](Self::with_local).
     #[must_use]
     pub fn with_replicas(mut self, replicas: NonZeroU32) -> Self {
         if let Some(local) = &mut self.local {

@@ -1,5 +1,5 @@
-//! Limits in Redis: the contract, one server and a cluster; that the script and `Log` are twins; and
-//! what is left in Redis.
+//! Limits in Redis: the contract, one server and a cluster; that the script and `Log` are twins;
+//! and what is left in Redis.
 
 use std::{
     slice,
@@ -60,7 +60,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Wait(u64),
-    StepBack(u64),
+    SetBack(u64),
     Take { cost: u32, hold: bool },
     Settle { which: usize, keep: bool },
     Limit(u32),
@@ -71,7 +71,7 @@ fn step(window: u64) -> impl Strategy<Value = Step> {
     let limit = prop_oneof![1..9u32, 1..300u32, 1..100_000u32];
     prop_oneof![
         8 => wait.prop_map(Step::Wait),
-        1 => (0..=window).prop_map(Step::StepBack),
+        1 => (0..=window).prop_map(Step::SetBack),
         20 => (prop_oneof![1 => Just(0u32), 8 => Just(1), 2 => 2..400u32], prop::bool::weighted(0.3))
             .prop_map(|(cost, hold)| Step::Take { cost, hold }),
         6 => (any::<usize>(), any::<bool>()).prop_map(|(which, keep)| Step::Settle { which, keep }),
@@ -79,7 +79,8 @@ fn step(window: u64) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A window (a minute at least: Redis drops keys by a time of its own), a limit, a resolution, steps.
+/// A window (a minute at least: Redis drops keys by a time of its own), a limit, a resolution,
+/// steps.
 fn history() -> impl Strategy<Value = (u64, u32, u32, Vec<Step>)> {
     let window = prop_oneof![60_000_000..2_000_000_000u64, 60_000_000..31_622_400_000_000u64];
     (window, 1..200u32, prop_oneof![Just(1u32), Just(8), Just(RESOLUTION)]).prop_flat_map(
@@ -98,6 +99,7 @@ fn script_and_log_are_twins() {
     let twins = |(window, limit, resolution, steps): (u64, u32, u32, Vec<Step>)| {
         let clock = ManualClock::new();
         let store = base.clone().with_prefix(&prefix()).with_resolution(resolution);
+        let store = store.with_remembered_refusals(0);
         let store = store.with_clock_for_tests(Arc::new(clock.clone()));
         let window = Duration::from_micros(window);
         let mut request = take(limit, window);
@@ -106,7 +108,7 @@ fn script_and_log_are_twins() {
             let now = clock.now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
             match step {
                 Step::Wait(time) => clock.set(clock.now() + Duration::from_micros(time)),
-                Step::StepBack(time) => {
+                Step::SetBack(time) => {
                     // Counted first, so that both have forgotten what left the window: Redis isn't
                     // written to by who only looks, and would know it again.
                     let quota = Quota::new(u32::MAX, window).unwrap();
@@ -204,8 +206,22 @@ async fn refusal_writes_nothing() {
     for _ in 0..3 {
         store.take(&[take(1, MINUTE), stranger.clone()]).await.unwrap();
     }
+    decide(&store, take(1, MINUTE)).await;
     assert_eq!(writes(&mut redis).await, before);
     assert_eq!(support::keys(&mut redis, &prefix).await, [format!("{prefix}:ip:=a")]);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn who_is_refused_again_costs_no_call() {
+    let (store, prefix, mut redis) = store().await;
+    decide(&store, take(1, MINUTE)).await;
+    let refused = decide(&store, take(1, MINUTE)).await;
+    cmd("DEL").arg(format!("{prefix}:ip:=a")).exec_async(&mut redis).await.unwrap();
+    let again = decide(&store, take(1, MINUTE)).await;
+    assert!(!again.allowed && again.retry_after <= refused.retry_after);
+    assert!(decide(&store, take(2, MINUTE)).await.allowed, "another quota is another question");
+    assert!(decide(&store, Take { key: "b".into(), ..take(1, MINUTE) }).await.allowed);
 }
 
 #[tokio::test]
@@ -279,6 +295,8 @@ async fn server_that_refuses_us_is_a_wrong_setting_and_one_that_is_gone_is_none(
     assert!(probe("redis://127.0.0.1:1").await.is_none());
     assert!(probe("unix:///nowhere/redis.sock").await.is_none());
     assert!(probe(&format!("{url}/3")).await.is_none());
+    let no_tls_there = url.replace("redis://", "rediss://");
+    assert_eq!(probe(&no_tls_there).await.is_some(), cfg!(not(feature = "tls")));
     cmd("ACL").arg("DELUSER").arg(&user).exec_async(&mut redis).await.unwrap();
 }
 

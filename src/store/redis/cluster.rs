@@ -1,18 +1,71 @@
-//! Several limits on a cluster: one call for each, undone where one refuses.
+//! Decisions on a cluster: each key is a call of its own, and what one limit refuses is given back
+//! under the others.
 
-use deadpool_redis::redis::RedisResult;
+use std::sync::Arc;
+
+use deadpool_redis::{
+    cluster::{ClusterClient, ClusterConnection},
+    redis::RedisResult,
+};
 use smallvec::smallvec;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    connection::Link,
-    queue::{Job, Route},
+    connection::connect_cluster,
+    error::breaks_connection,
+    queue::{Job, Route, WAITING},
     script::{Request, Row, Verdict},
 };
 
+/// Takes questions from the queue until it is dropped, and lets each find its nodes.
+pub(super) async fn dispatch(
+    route: Route,
+    client: Arc<ClusterClient>,
+    mut jobs: mpsc::Receiver<Job>,
+) {
+    let mut connection = None;
+    let mut calls = JoinSet::new();
+    // A node that hangs makes connecting slow: the others are asked by the old connection until
+    // there is a new one.
+    let mut renewal = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(call) = calls.join_next() => {
+                let broken = matches!(call, Ok(Err(error)) if breaks_connection(&error));
+                if broken && renewal.is_empty() {
+                    let (client, patience) = (Arc::clone(&client), route.patience);
+                    renewal.spawn(async move { connect_cluster(&client, patience).await });
+                }
+            }
+            Some(renewed) = renewal.join_next() => {
+                if let Ok(Ok(renewed)) = renewed {
+                    connection = Some(renewed);
+                }
+            }
+            job = jobs.recv(), if calls.len() < WAITING => {
+                let Some(job) = job else { return };
+                let connected = match &connection {
+                    Some(connection) => Ok(connection.clone()),
+                    None => connect_cluster(&client, route.patience).await,
+                };
+                match connected {
+                    Ok(connected) => {
+                        connection = Some(connected.clone());
+                        if !job.is_abandoned() {
+                            calls.spawn(carry(route.clone(), connected, job));
+                        }
+                    }
+                    Err(error) => _ = job.reply.send(Err(error)),
+                }
+            }
+        }
+    }
+}
+
 /// Puts one question to the nodes that it concerns, and answers it.
-pub(super) async fn carry(route: Route, link: Link, job: Job) -> RedisResult<()> {
+async fn carry(route: Route, connection: ClusterConnection, job: Job) -> RedisResult<()> {
     let Job { request, reply } = job;
-    let mut calls = Calls { route, link };
+    let mut calls = Calls { route, connection };
     if request.settles || request.rows.len() == 1 {
         let answer = calls.ask(&request).await;
         let failure = answer.as_ref().err().cloned();
@@ -42,12 +95,12 @@ pub(super) async fn carry(route: Route, link: Link, job: Job) -> RedisResult<()>
 
 struct Calls {
     route: Route,
-    link: Link,
+    connection: ClusterConnection,
 }
 
 impl Calls {
     async fn ask(&mut self, request: &Request) -> RedisResult<Verdict> {
-        Ok(self.route.ask(&mut self.link, &[request]).await?.pop().unwrap_or_default())
+        Ok(self.route.ask(&mut self.connection, &[request]).await?.pop().unwrap_or_default())
     }
 
     /// Takes each on trial. `trials` are those that were counted, by their place.

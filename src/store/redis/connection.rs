@@ -1,36 +1,33 @@
-//! Where the server is, and a connection to it.
+//! Where the server is, and connections to it.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use deadpool_redis::{
     Connection, Manager, Pool, PoolError,
     cluster::{ClusterClient, ClusterClientBuilder, ClusterConnection},
-    redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, Value},
+    redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult},
 };
 
 use super::error::RedisConfigError;
 
-/// The longest that it takes to connect to one node of a cluster: a node that hangs must not keep us
-/// from the others.
+/// The longest that it takes to connect to one node of a cluster: a node that hangs must not keep
+/// us from the others.
 const NODE: Duration = Duration::from_millis(150);
 
 /// The address of a server, or those of some nodes of a cluster.
+#[derive(Clone)]
 pub(super) enum Server {
     Single(Pool),
-    Cluster(Box<ClusterClient>),
-}
-
-/// A connection, kept while it is busy: the pool asks it how it is at each checkout, and that is a
-/// round trip of its own.
-pub(super) enum Link {
-    Single(Connection),
-    Cluster(ClusterConnection),
+    Cluster(Arc<ClusterClient>),
 }
 
 impl Server {
     /// Reads one URL, or the comma-separated URLs of a cluster's nodes. Connects to nothing.
     pub(super) fn parse(urls: &str, connections: usize) -> Result<Self, RedisConfigError> {
         let urls: Vec<_> = urls.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+        if urls.iter().any(|url| url.starts_with("rediss:") || url.starts_with("valkeys:")) {
+            provide_cryptography();
+        }
         let server = match urls[..] {
             [url] => Self::single(url, connections),
             _ => Self::cluster(&urls),
@@ -52,23 +49,7 @@ impl Server {
         // have run, and repeats it 16 times.
         let client = ClusterClientBuilder::new(urls.iter().copied());
         let client = client.retries(0).connection_timeout(NODE).build()?;
-        Ok(Self::Cluster(Box::new(client)))
-    }
-
-    /// Connects, within this time.
-    pub(super) async fn connect(&self, within: Duration) -> RedisResult<Link> {
-        in_time(within, async {
-            match self {
-                Self::Single(pool) => {
-                    pool.get().await.map(Link::Single).map_err(|error| match error {
-                        PoolError::Backend(error) => error,
-                        _ => not_connected("no connection"),
-                    })
-                }
-                Self::Cluster(client) => client.get_async_connection().await.map(Link::Cluster),
-            }
-        })
-        .await
+        Ok(Self::Cluster(Arc::new(client)))
     }
 }
 
@@ -81,32 +62,27 @@ impl fmt::Debug for Server {
     }
 }
 
-impl Link {
-    /// Sends a command and waits for its answer, for so long.
-    pub(super) async fn call(&mut self, command: &Cmd, within: Duration) -> RedisResult<Value> {
-        in_time(within, async {
-            match self {
-                Self::Single(connection) => command.query_async(connection).await,
-                Self::Cluster(connection) => command.query_async(connection).await,
-            }
+/// A connection that the pool has looked at, or made.
+pub(super) async fn connect(pool: &Pool, within: Duration) -> RedisResult<Connection> {
+    in_time(within, async {
+        pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            _ => not_connected("no connection"),
         })
-        .await
-    }
-
-    /// Whether dropping it gives it back to a pool.
-    pub(super) fn is_pooled(&self) -> bool {
-        matches!(self, Self::Single(_))
-    }
-
-    /// Closes the connection, so that the pool makes another.
-    pub(super) fn discard(self) {
-        if let Self::Single(connection) = self {
-            drop(Connection::take(connection));
-        }
-    }
+    })
+    .await
 }
 
-async fn in_time<T>(
+/// Connections to the nodes of a cluster that answer.
+pub(super) async fn connect_cluster(
+    client: &ClusterClient,
+    within: Duration,
+) -> RedisResult<ClusterConnection> {
+    in_time(within, client.get_async_connection()).await
+}
+
+/// Gives a call to Redis so much time.
+pub(super) async fn in_time<T>(
     within: Duration,
     work: impl Future<Output = RedisResult<T>>,
 ) -> RedisResult<T> {
@@ -119,3 +95,16 @@ async fn in_time<T>(
 fn not_connected(why: &'static str) -> RedisError {
     (ErrorKind::Io, why).into()
 }
+
+/// The client of redis takes its cryptography from the process, and panics where there is none or
+/// where it can't choose between two. What the application has installed is left alone.
+#[cfg(feature = "tls")]
+fn provide_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Fails where another thread was faster: then there is one.
+        _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn provide_cryptography() {}

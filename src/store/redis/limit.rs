@@ -6,15 +6,18 @@ use std::{
     time::Duration,
 };
 
+use smallvec::{SmallVec, smallvec};
+
 use super::{
     connection::Server,
     error::{RedisConfigError, unavailable},
     key,
     queue::{COURIERS, Queue, Route},
+    refusals::Refusals,
     script::{Request, Row, Verdict, Window},
 };
 use crate::{
-    Answer, Quota, SharedClock, StoreError,
+    Answer, Quota, SharedClock, StoreError, SystemClock,
     limit::{Decision, Decisions, Hold, Key, Mark, RESOLUTION, RateLimitStore, Take, Taken},
 };
 
@@ -25,9 +28,9 @@ use crate::{
 /// `{prefix}:{limiter}:{key}`, where the prefix is `rl`:
 ///
 /// - a [`Key::ClientIp`] as it is shown: `rl:ip:203.0.113.9`, `rl:login:2001:db8:1:2::/64`;
-/// - a [`Key::User`] as it is where it consists of letters, digits and `_.@-`: `rl:user:UUID`. Other
-///   bytes are percent-escaped. What is longer than 64 bytes, or reads like an address, stands as
-///   `#` and its SHA-256;
+/// - a [`Key::User`] as it is where it consists of letters, digits and `_.@-`: `rl:user:UUID`.
+///   Other bytes are percent-escaped. What is longer than 64 bytes, or reads like an address,
+///   stands as `#` and its SHA-256;
 /// - a [`Key::Text`] likewise, after a `=`.
 ///
 /// So no text that a client chooses reaches another key, or a cluster's slot of its choosing, and
@@ -36,14 +39,17 @@ use crate::{
 pub struct RedisRateLimitStore {
     prefix: Arc<str>,
     route: Route,
+    refusals: Arc<Refusals>,
+    /// Of this process, for what is remembered in it.
+    clock: SharedClock,
     /// Started by the first decision, in the runtime that it runs in.
     queue: Arc<OnceLock<Queue>>,
 }
 
 impl RedisRateLimitStore {
-    /// A store on this server: `redis://[user][:password@]host[:port][/database]`, `rediss://…` for
-    /// TLS (feature `tls`), `unix:///path`. Several URLs, separated by commas, are nodes of a cluster,
-    /// of which the others are learnt.
+    /// A store on this server: `redis://[user][:password@]host[:port][/database]`, `unix:///path`,
+    /// or `rediss://…` for TLS (feature `tls`). Several URLs, separated by commas, are nodes of a
+    /// cluster, of which the others are learnt.
     ///
     /// Connects at the first decision.
     ///
@@ -51,14 +57,20 @@ impl RedisRateLimitStore {
     /// [`RedisConfigError::Address`] where the URLs can't be read.
     pub fn new(urls: &str) -> Result<Self, RedisConfigError> {
         let route = Route {
-            server: Arc::new(Server::parse(urls, COURIERS)?),
+            server: Server::parse(urls, COURIERS)?,
             window: Arc::new(Window::new(RESOLUTION)),
             patience: Duration::from_millis(400),
             clock: None,
             replaced: Arc::default(),
             breaks: Arc::default(),
         };
-        Ok(Self { prefix: "rl".into(), route, queue: Arc::default() })
+        Ok(Self {
+            prefix: "rl".into(),
+            route,
+            refusals: Arc::new(Refusals::new(10_000)),
+            clock: SystemClock::shared(),
+            queue: Arc::default(),
+        })
     }
 
     /// [`new`](Self::new) and [`probe`](Self::probe).
@@ -84,11 +96,7 @@ impl RedisRateLimitStore {
         let quota = Quota::per_second(u32::MAX);
         let request =
             self.request(false, [("probe", &Key::from("probe"), quota, 1, false, Mark(0))]);
-        let answer = match self.route.connect().await {
-            Ok(mut link) => self.route.ask(&mut link, &[&request]).await.map(drop),
-            Err(error) => Err(error),
-        };
-        let Err(error) = answer else { return Ok(()) };
+        let Err(error) = self.route.ask_once(&request).await else { return Ok(()) };
         tracing::warn!(%error, "Redis does not answer; it is used once it does");
         RedisConfigError::of(error)
     }
@@ -99,8 +107,8 @@ impl RedisRateLimitStore {
         Self { prefix: prefix.into(), ..self.anew() }
     }
 
-    /// Remembers about so many instants per key, instead of [`RESOLUTION`]: more is more exact, and takes
-    /// more memory.
+    /// Remembers about so many instants per key, instead of [`RESOLUTION`]: more is more exact, and
+    /// takes more memory.
     #[must_use]
     pub fn with_resolution(self, resolution: u32) -> Self {
         let mut store = self.anew();
@@ -118,12 +126,21 @@ impl RedisRateLimitStore {
         store
     }
 
-    /// Takes the time of day from this clock instead of the server.
+    /// Remembers at most so many refusals, instead of 10,000: who is refused again before the
+    /// instant that the refusal named is so without a call. For ten seconds at most, and for one
+    /// where requests are taken on trial.
+    #[must_use]
+    pub fn with_remembered_refusals(self, refusals: usize) -> Self {
+        Self { refusals: Arc::new(Refusals::new(refusals)), ..self }
+    }
+
+    /// Takes time from this clock instead of the server and the machine.
     #[doc(hidden)]
     #[must_use]
     pub fn with_clock_for_tests(self, clock: SharedClock) -> Self {
         let mut store = self.anew();
-        store.route.clock = Some(clock);
+        store.route.clock = Some(Arc::clone(&clock));
+        store.clock = clock;
         store
     }
 
@@ -154,20 +171,41 @@ impl RedisRateLimitStore {
         Request { settles, rows: rows.into_iter().map(row).collect() }
     }
 
-    async fn ask(self, request: Request) -> Result<Verdict, StoreError> {
+    /// Of several limits none is remembered: how the others stand must be asked anyway.
+    fn recall(&self, request: &Request) -> Option<Decision> {
+        match &request.rows[..] {
+            [row] => self.refusals.recall(row, self.clock.monotonic()),
+            _ => None,
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Verdict, StoreError> {
         let queue = self.queue.get_or_init(|| Queue::spawn(&self.route));
-        queue.ask(request).await.map_err(unavailable)
+        let row = request.rows.first().filter(|_| request.rows.len() == 1).cloned();
+        let (settles, asked) = (request.settles, self.clock.monotonic());
+        let verdict = queue.ask(request).await.map_err(unavailable)?;
+        match (row, verdict.first()) {
+            (Some(row), _) if settles => self.refusals.forget(&row.key),
+            (Some(row), Some((decision, _))) => {
+                self.refusals.note(&row, *decision, asked, self.clock.monotonic());
+            }
+            _ => {}
+        }
+        Ok(verdict)
     }
 }
 
 impl RateLimitStore for RedisRateLimitStore {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
-        let (store, takes) = (self.clone(), Arc::<[Take]>::from(takes));
+        let rows = takes
+            .iter()
+            .map(|take| (take.limiter, &take.key, take.quota, take.cost, take.hold, Mark(0)));
+        let request = self.request(false, rows);
+        if let Some(decision) = self.recall(&request) {
+            return Answer::Ready(Ok(smallvec![Taken { decision, hold: None }]));
+        }
+        let (store, takes) = (self.clone(), SmallVec::<[Take; 2]>::from(takes));
         Answer::pending(async move {
-            let rows = takes
-                .iter()
-                .map(|take| (take.limiter, &take.key, take.quota, take.cost, take.hold, Mark(0)));
-            let request = store.request(false, rows);
             let verdict = store.ask(request).await?;
             let all = verdict.iter().all(|(decision, _)| decision.allowed);
             let taken = takes.iter().zip(verdict).map(|(take, (decision, mark))| Taken {

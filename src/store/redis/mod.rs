@@ -5,15 +5,17 @@
 //!    memory decide alike.
 //! 2. Time is the Redis server's.
 //! 3. Decisions that wait at the same moment travel in one call. An idle store adds no delay.
-//! 4. A call is never repeated after a timeout or a broken connection: it may have run, and to
+//! 4. A refusal is remembered in this process until the instant that it named (ten seconds at
+//!    most): who hammers at a limit costs Redis next to nothing.
+//! 5. A call is never repeated after a timeout or a broken connection: it may have run, and to
 //!    charge twice is worse than once too few. A call that certainly did not run (`NOSCRIPT`,
 //!    `MOVED`) is.
-//! 5. State is at `rl:{limiter}:{key}`, a string of some 50 bytes (20 and 5 or 6 for each entry;
-//!    [`RESOLUTION`](crate::limit::RESOLUTION) entries at most, about), which Redis drops a window after the last
-//!    request that was counted. What a client chooses is escaped or hashed: see
+//! 6. State is at `rl:{limiter}:{key}`, a string of some 50 bytes (20 and 5 or 6 for each entry;
+//!    [`RESOLUTION`](crate::limit::RESOLUTION) entries at most, about), which Redis drops a window
+//!    after the last request that was counted. What a client chooses is escaped or hashed: see
 //!    [`RedisRateLimitStore`].
-//! 6. What fails answers [`StoreError`](crate::StoreError), soon. How soon, and what then becomes of the request,
-//!    is [`FallbackStore`](crate::limit::FallbackStore)'s part; use them together.
+//! 7. What fails answers [`StoreError`](crate::StoreError), soon. How soon, and what then becomes
+//!    of the request, is [`FallbackStore`](crate::limit::FallbackStore)'s part; use them together.
 //!
 //! **Cluster.** Keys of different slots can't be in one call. There a request that must pass two
 //! limits takes one after the other, and gives the first back where the second refuses: for that
@@ -37,6 +39,7 @@ mod error;
 mod key;
 mod limit;
 mod queue;
+mod refusals;
 mod script;
 
 pub use error::RedisConfigError;

@@ -1,4 +1,4 @@
-//! Decisions that wait together travel together.
+//! Decisions that wait together travel together: to one server. (To a cluster: [`cluster`].)
 //!
 //! A few couriers share one queue. Each takes all that waits there, up to a cap, and puts it to
 //! the server in one call: the busier the store, the more decisions share a round trip, and an
@@ -13,19 +13,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_redis::redis::{ErrorKind, RedisError, RedisResult};
-use tokio::{
-    sync::{Mutex, mpsc, oneshot},
-    task::JoinSet,
+use deadpool_redis::{
+    Connection, Pool,
+    redis::{ErrorKind, RedisError, RedisResult, aio::ConnectionLike},
 };
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{
     cluster,
-    connection::{Link, Server},
+    connection::{Server, connect, connect_cluster},
     error::breaks_connection,
     script::{Request, Verdict, Window},
 };
-use crate::SharedClock;
+use crate::{SharedClock, signals};
 
 /// One call is on its way while the next is gathered.
 pub(super) const COURIERS: usize = 2;
@@ -34,7 +34,7 @@ pub(super) const COURIERS: usize = 2;
 const BATCH: usize = 64;
 
 /// How many may wait; who comes then is not decided.
-const WAITING: usize = 4096;
+pub(super) const WAITING: usize = 4096;
 
 /// A connection that has not been used for so long may have been closed at the other end.
 const IDLE: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub(super) struct Job {
 
 impl Job {
     /// Whether nobody waits for it any more: then it need not count. A hold is settled even so.
-    fn is_abandoned(&self) -> bool {
+    pub(super) fn is_abandoned(&self) -> bool {
         self.reply.is_closed() && !self.request.settles
     }
 }
@@ -58,13 +58,22 @@ impl Job {
 pub(super) struct Queue(mpsc::Sender<Job>);
 
 impl Queue {
-    /// Starts the couriers. They end when the queue is dropped.
+    /// Starts who empties it. They end when the queue is dropped.
     pub(super) fn spawn(route: &Route) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let jobs = Arc::new(Mutex::new(receiver));
-        for _ in 0..COURIERS {
-            let courier = Courier { route: route.clone(), link: None, calls: JoinSet::new() };
-            tokio::spawn(courier.run(Arc::clone(&jobs)));
+        match &route.server {
+            Server::Single(pool) => {
+                let jobs = Arc::new(Mutex::new(receiver));
+                for _ in 0..COURIERS {
+                    let (route, pool) = (route.clone(), pool.clone());
+                    let courier = Courier { route, pool, kept: None };
+                    tokio::spawn(courier.run(Arc::clone(&jobs)));
+                }
+            }
+            Server::Cluster(client) => {
+                let (route, client) = (route.clone(), Arc::clone(client));
+                tokio::spawn(cluster::dispatch(route, client, receiver));
+            }
         }
         Self(sender)
     }
@@ -83,7 +92,7 @@ fn gone(why: &'static str) -> RedisError {
 /// What couriers know of the way.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
-    pub(super) server: Arc<Server>,
+    pub(super) server: Server,
     pub(super) window: Arc<Window>,
     /// The longest for connecting, and for each call.
     pub(super) patience: Duration,
@@ -97,41 +106,57 @@ pub(super) struct Route {
 }
 
 impl Route {
-    pub(super) async fn connect(&self) -> RedisResult<Link> {
-        self.server.connect(self.patience).await
+    /// Asks on a connection of its own.
+    pub(super) async fn ask_once(&self, request: &Request) -> RedisResult<Vec<Verdict>> {
+        match &self.server {
+            Server::Single(pool) => {
+                self.ask(&mut connect(pool, self.patience).await?, &[request]).await
+            }
+            Server::Cluster(client) => {
+                self.ask(&mut connect_cluster(client, self.patience).await?, &[request]).await
+            }
+        }
     }
 
     pub(super) async fn ask(
         &self,
-        link: &mut Link,
+        connection: &mut impl ConnectionLike,
         requests: &[&Request],
     ) -> RedisResult<Vec<Verdict>> {
         let since_epoch = |clock: &SharedClock| {
             clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
         };
         let now = self.clock.as_ref().map(since_epoch);
-        let answer = self.window.ask(link, requests, now, self.patience).await?;
+        let answer = self.window.ask(connection, requests, now, self.patience).await?;
         if answer.replaced > 0 {
             self.replaced.fetch_add(answer.replaced, Ordering::Relaxed);
+            signals::limit_values_replaced(answer.replaced);
             tracing::warn!(values = answer.replaced, "replaced what was not a limit's state");
         }
         Ok(answer.verdicts)
     }
 }
 
-/// A connection that is kept from one call to the next.
+/// A connection that is kept from one call to the next: the pool looks at it at each checkout, and
+/// that is a round trip of its own.
 struct Kept {
-    link: Link,
+    connection: Connection,
     /// How many had broken when it was made.
     breaks: u64,
     used: Instant,
 }
 
+impl Kept {
+    /// Closes it, so that the pool makes another.
+    fn discard(self) {
+        drop(Connection::take(self.connection));
+    }
+}
+
 struct Courier {
     route: Route,
-    link: Option<Kept>,
-    /// On a cluster, what is on its way: each decision is a call of its own.
-    calls: JoinSet<Result<(), RedisError>>,
+    pool: Pool,
+    kept: Option<Kept>,
 }
 
 impl Courier {
@@ -146,58 +171,38 @@ impl Courier {
     }
 
     async fn carry(&mut self, mut batch: Vec<Job>) {
-        self.hear_of_calls().await;
-        let mut kept = match self.kept().await {
+        let mut kept = match self.connection().await {
             Ok(kept) => kept,
             Err(error) => return answer_all(batch, Err(error)),
         };
         batch.retain(|job| !job.is_abandoned());
-        if let Link::Cluster(connection) = &kept.link {
-            for job in batch {
-                let link = Link::Cluster(connection.clone());
-                self.calls.spawn(cluster::carry(self.route.clone(), link, job));
-            }
-            self.link = Some(kept);
-            return;
-        }
         let requests: Vec<_> = batch.iter().map(|job| &job.request).collect();
         let answer = match requests.is_empty() {
             true => Ok(Vec::new()),
-            false => self.route.ask(&mut kept.link, &requests).await,
+            false => self.route.ask(&mut kept.connection, &requests).await,
         };
         match &answer {
             Err(error) if breaks_connection(error) => {
                 self.route.breaks.fetch_add(1, Ordering::Relaxed);
-                kept.link.discard();
+                kept.discard();
             }
-            _ => self.link = Some(Kept { used: Instant::now(), ..kept }),
+            _ => self.kept = Some(Kept { used: Instant::now(), ..kept }),
         }
         answer_all(batch, answer);
     }
 
-    /// What has become of the calls to a cluster.
-    async fn hear_of_calls(&mut self) {
-        while self.calls.len() > WAITING {
-            self.calls.join_next().await;
-        }
-        while let Some(call) = self.calls.try_join_next() {
-            if matches!(call, Ok(Err(error)) if breaks_connection(&error)) {
-                self.link = None;
-            }
-        }
-    }
-
-    async fn kept(&mut self) -> RedisResult<Kept> {
+    async fn connection(&mut self) -> RedisResult<Kept> {
         let breaks = self.route.breaks.load(Ordering::Relaxed);
-        match self.link.take() {
-            Some(kept) if kept.breaks != breaks => kept.link.discard(),
+        match self.kept.take() {
+            Some(kept) if kept.breaks != breaks => kept.discard(),
             // Servers and firewalls close what is idle. Given back to the pool it is looked at
             // before it comes again.
-            Some(kept) if kept.link.is_pooled() && kept.used.elapsed() > IDLE => drop(kept),
+            Some(kept) if kept.used.elapsed() > IDLE => drop(kept),
             Some(kept) => return Ok(kept),
             None => {}
         }
-        Ok(Kept { link: self.route.connect().await?, breaks, used: Instant::now() })
+        let connection = connect(&self.pool, self.route.patience).await?;
+        Ok(Kept { connection, breaks, used: Instant::now() })
     }
 }
 

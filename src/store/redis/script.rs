@@ -4,10 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{
     self, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind, Value,
+    aio::ConnectionLike,
 };
 use smallvec::SmallVec;
 
-use super::connection::Link;
+use super::connection::in_time;
 use crate::{
     Quota,
     limit::{Decision, Mark},
@@ -66,20 +67,20 @@ impl Window {
     /// tests.
     pub(super) async fn ask(
         &self,
-        link: &mut Link,
+        connection: &mut impl ConnectionLike,
         requests: &[&Request],
         now: Option<u64>,
         within: Duration,
     ) -> RedisResult<Verdicts> {
         let by_hash = self.command(self.head("EVALSHA", self.script.get_hash()), requests, now);
-        let mut reply = link.call(&by_hash, within).await;
+        let mut reply = in_time(within, by_hash.query_async(connection)).await;
         // Neither of these has run.
         if is(&reply, ServerErrorKind::Moved) {
-            reply = link.call(&by_hash, within).await;
+            reply = in_time(within, by_hash.query_async(connection)).await;
         }
         if is(&reply, ServerErrorKind::NoScript) {
             let in_full = self.command(self.head("EVAL", CODE), requests, now);
-            reply = link.call(&in_full, within).await;
+            reply = in_time(within, in_full.query_async(connection)).await;
         }
         read(reply?, requests)
     }
