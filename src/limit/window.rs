@@ -208,7 +208,7 @@ impl Log {
     }
 
     fn pull_back(&mut self, now: u64) {
-        let first = self.entries.partition_point(|entry| entry.at < now).max(self.dead as usize);
+        let first = self.dead as usize + self.live().partition_point(|entry| entry.at < now);
         let mut merged = Entry { at: now, count: 0, held: 0 };
         for entry in self.entries.drain(first..) {
             merged.count = merged.count.saturating_add(entry.count);
