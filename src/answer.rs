@@ -36,7 +36,7 @@ impl<T> Answer<T> {
     }
 }
 
-impl<T: Send + 'static> IntoFuture for Answer<T> {
+impl<T> IntoFuture for Answer<T> {
     type Output = T;
     type IntoFuture = AnswerFuture<T>;
 

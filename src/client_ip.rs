@@ -153,10 +153,9 @@ impl TrustedProxies {
             ForwardedHeader::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
             ForwardedHeader::Forwarded => header::FORWARDED,
         };
-        let lines: Vec<_> = headers.get_all(name).iter().collect();
-        for line in lines.into_iter().rev() {
+        for line in headers.get_all(name).iter().rev() {
             let Ok(line) = line.to_str() else { return client };
-            for hop in from_the_right(line) {
+            for hop in from_the_right(line, ',') {
                 let address = match self.header {
                     ForwardedHeader::XForwardedFor => node_address(hop),
                     ForwardedHeader::Forwarded => forwarded_for(hop).and_then(node_address),
@@ -199,33 +198,39 @@ fn network(text: &str) -> Result<IpNet, InvalidNetwork> {
     }
 }
 
-/// The members of a comma-separated list, last first. Whether a comma stands in quotes is decided
-/// from the right end as well: what a client wrote on the left must not swallow, by a quote that
-/// it leaves open, what proxies appended.
-fn from_the_right(line: &str) -> impl Iterator<Item = &str> {
+/// The parts of a line between separators that stand outside of quotes, last first. Where quotes
+/// begin and end is decided from the right as well: what a client wrote on the left must not
+/// swallow, by a quote that it leaves open, what proxies appended.
+fn from_the_right(line: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut rest = Some(line);
     std::iter::from_fn(move || {
         let line = rest?;
         let mut quoted = false;
-        let comma = line.rfind(|c| {
+        let end = line.rfind(|c| {
             quoted ^= c == '"';
-            c == ',' && !quoted
+            c == separator && !quoted
         });
-        let (left, member) = match comma {
+        let (left, part) = match end {
             Some(at) => (Some(&line[..at]), &line[at + 1..]),
             None => (None, line),
         };
         rest = left;
-        Some(member.trim_matches([' ', '\t']))
+        Some(part.trim_matches([' ', '\t']))
     })
 }
 
-/// The value of `for` in one element of `Forwarded`, without its quotes.
+/// The value of the one `for` in an element of `Forwarded`, without its quotes.
+///
+/// Proxies copy text of the client's choice into such an element (`host`). So what looks like a
+/// pair inside of quotes is none, and an element with an escaped quote, or with two `for`s because
+/// the text was not quoted, says nothing.
 fn forwarded_for(element: &str) -> Option<&str> {
-    let (_, value) = element
-        .split(';')
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
+    let pairs = from_the_right(element, ';').filter_map(|pair| pair.split_once('='));
+    let mut values = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
+    let (Some((_, value)), None, false) = (values.next(), values.next(), element.contains('\\'))
+    else {
+        return None;
+    };
     let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
     Some(unquoted.unwrap_or(value))
 }
@@ -300,6 +305,27 @@ mod tests {
             ),
             ("open quote", Forwarded, "10.0.0.1", &[r#"for="6.6.6.6, for=1.1.1.1"#], "1.1.1.1"),
             ("comma in quotes", Forwarded, "10.0.0.1", &[r#"for=1.1.1.1;by="a,b""#], "1.1.1.1"),
+            (
+                "a Host that looks like hops",
+                Forwarded,
+                "10.0.0.1",
+                &[r#"host="a;for=6.6.6.6;b, for=7.7.7.7";for=1.1.1.1"#],
+                "1.1.1.1",
+            ),
+            (
+                "a Host that was not quoted",
+                Forwarded,
+                "10.0.0.1",
+                &["host=a;for=6.6.6.6;for=1.1.1.1"],
+                "10.0.0.1",
+            ),
+            (
+                "an escaped quote",
+                Forwarded,
+                "10.0.0.1",
+                &[r#"host="a\";for=6.6.6.6;b=\"";for=1.1.1.1"#],
+                "10.0.0.1",
+            ),
             ("unknown", Forwarded, "10.0.0.1", &["for=1.1.1.1, for=unknown"], "10.0.0.1"),
             ("no for", Forwarded, "10.0.0.1", &["for=1.1.1.1, proto=http"], "10.0.0.1"),
         ] {

@@ -103,7 +103,7 @@ impl Problem {
         Self { detail: detail.into(), ..self }
     }
 
-    /// The same with a further member.
+    /// The same with a further member: none of the five that every problem has.
     #[must_use]
     pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
@@ -118,7 +118,8 @@ impl Problem {
     }
 
     /// The same with a `WWW-Authenticate` challenge of the Bearer scheme (RFC 6750, section 3).
-    /// `error` is one of its error codes; neither it nor `description` holds a quote.
+    /// `error` is one of its error codes. None of the three holds a quote or a backslash; with what no
+    /// header can carry the challenge is left out.
     #[must_use]
     pub fn with_bearer_challenge(
         self,
@@ -214,6 +215,13 @@ impl<B> ResponseBody<B> {
     /// Wraps the layer's own.
     pub(crate) fn own(response: Response<Bytes>) -> Response<Self> {
         response.map(|bytes| Self { of: BodyOf::Layer { bytes } })
+    }
+}
+
+/// Empty: what a layer further out, such as one for CORS, answers with.
+impl<B> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self { of: BodyOf::Layer { bytes: Bytes::new() } }
     }
 }
 

@@ -7,8 +7,9 @@
 //! 1. `RequireAuth` stands outside `RequireRole`. Where `RequireRole` finds no identity it refuses,
 //!    and logs that the stack is built wrong.
 //! 2. A limiter that counts users stands inside `RequireAuth`. One that counts callers without a
-//!    valid token as well stands between [`RequireAuth::identify_only`] and `RequireAuth`: the
-//!    first tells who it is and refuses nobody, the second refuses and asks nothing again.
+//!    valid token as well stands between [`RequireAuth::identify_only`] and the `RequireAuth` that
+//!    it was made from: the first tells who it is and refuses nobody, the second refuses and asks
+//!    nothing again.
 //! 3. Two `Authorization` headers are refused with 400: one reader may believe the first, another
 //!    the last.
 //! 4. An authenticator that can't tell at the moment is 503, never 401: an outage doesn't make a

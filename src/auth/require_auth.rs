@@ -67,13 +67,29 @@ impl RequireAuth {
         Self { refusal: Some(Arc::new(response)), ..self }
     }
 
-    fn refuse(&self, error: Arc<AuthError>) -> Response<Bytes> {
-        match &*error {
-            AuthError::Unavailable(cause) => {
-                tracing::error!(error = cause as &dyn std::error::Error, "can't authenticate");
-            }
-            reason => tracing::debug!(%reason, "unauthenticated"),
+    /// What a form of this layer further out found already.
+    fn known<B>(&self, request: &Request<B>) -> Option<Outcome> {
+        let found: &Found = request.extensions().get()?;
+        Arc::ptr_eq(&found.by, &self.authenticator).then(|| found.outcome.clone())
+    }
+
+    /// Notes in the request who is calling; says why it must not pass, where it must not.
+    fn admit<B>(&self, request: &mut Request<B>, outcome: Outcome) -> Result<(), Arc<AuthError>> {
+        if self.only_identifies {
+            let found = Found { by: Arc::clone(&self.authenticator), outcome: outcome.clone() };
+            request.extensions_mut().insert(found);
         }
+        match outcome {
+            Ok(identity) => {
+                request.extensions_mut().insert(identity);
+                Ok(())
+            }
+            Err(_) if self.only_identifies => Ok(()),
+            Err(reason) => Err(reason),
+        }
+    }
+
+    fn refuse(&self, error: Arc<AuthError>) -> Response<Bytes> {
         let problem = error.to_problem(&self.realm);
         let mut response = match &self.refusal {
             Some(hook) => hook(&error, problem),
@@ -81,12 +97,6 @@ impl RequireAuth {
         };
         response.extensions_mut().insert(error);
         response
-    }
-
-    /// What a form of this layer further out found already.
-    fn known<B>(&self, request: &Request<B>) -> Option<Outcome> {
-        let found: &Found = request.extensions().get()?;
-        Arc::ptr_eq(&found.by, &self.authenticator).then(|| found.outcome.clone())
     }
 }
 
@@ -117,33 +127,25 @@ struct Found {
     outcome: Outcome,
 }
 
+/// Where the authenticator has answered: logged here, as nobody else may hear of it where the layer
+/// only identifies.
+fn answered(answer: Result<Identity, AuthError>) -> Outcome {
+    answer.map_err(|reason| {
+        match &reason {
+            AuthError::Unavailable(cause) => {
+                tracing::error!(error = cause as &dyn std::error::Error, "can't authenticate");
+            }
+            reason => tracing::debug!(%reason, "unauthenticated"),
+        }
+        Arc::new(reason)
+    })
+}
+
 /// What [`RequireAuth`] makes of a service.
 #[derive(Clone, Debug)]
 pub struct RequireAuthService<S> {
     inner: S,
     layer: RequireAuth,
-}
-
-impl<S> RequireAuthService<S> {
-    /// Notes in the request who is calling; says why it must not pass, where it must not.
-    fn admit<B>(
-        layer: &RequireAuth,
-        request: &mut Request<B>,
-        outcome: Outcome,
-    ) -> Result<(), Arc<AuthError>> {
-        if layer.only_identifies {
-            let found = Found { by: Arc::clone(&layer.authenticator), outcome: outcome.clone() };
-            request.extensions_mut().insert(found);
-        }
-        match outcome {
-            Ok(identity) => {
-                request.extensions_mut().insert(identity);
-                Ok(())
-            }
-            Err(_) if layer.only_identifies => Ok(()),
-            Err(reason) => Err(reason),
-        }
-    }
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for RequireAuthService<S>
@@ -163,7 +165,7 @@ where
         let outcome = match self.layer.known(&request) {
             Some(outcome) => outcome,
             None => match self.layer.authenticator.authenticate(RequestHead::from(&request)) {
-                Answer::Ready(answer) => answer.map_err(Arc::new),
+                Answer::Ready(answer) => answered(answer),
                 Answer::Pending(answer) => {
                     // The service that was polled ready is the one to call; a clone stays behind.
                     let clone = self.inner.clone();
@@ -175,7 +177,7 @@ where
                 }
             },
         };
-        let state = match Self::admit(&self.layer, &mut request, outcome) {
+        let state = match self.layer.admit(&mut request, outcome) {
             Ok(()) => State::Admitted { future: self.inner.call(request) },
             Err(reason) => State::Refused { response: Some(self.layer.refuse(reason)) },
         };
@@ -226,11 +228,11 @@ where
         loop {
             let next = match state.as_mut().project() {
                 Projected::Asking { answer, waiting } => {
-                    let outcome = ready!(answer.as_mut().poll(cx)).map_err(Arc::new);
+                    let outcome = answered(ready!(answer.as_mut().poll(cx)));
                     let Some((mut request, mut inner, layer)) = waiting.take() else {
                         return Poll::Pending;
                     };
-                    match RequireAuthService::<S>::admit(&layer, &mut request, outcome) {
+                    match layer.admit(&mut request, outcome) {
                         Ok(()) => State::Admitted { future: inner.call(request) },
                         Err(reason) => State::Refused { response: Some(layer.refuse(reason)) },
                     }

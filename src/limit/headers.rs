@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use super::Decision;
 
-/// What each limiter that applied to a request said, outer layers' last; in the extensions of the
+/// What each limiter that applied to a request said, outer layers' first; in the extensions of the
 /// response, so that layers around one another speak with one voice.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reports(pub(crate) SmallVec<[Report; 2]>);
@@ -61,10 +61,11 @@ impl Reports {
         }
     }
 
-    /// The refusal that lasts longest, if there is one.
+    /// The refusal that lasts longest, if there is one; as clients are told it, so that no limiter's
+    /// `t` is later than `Retry-After`.
     pub(crate) fn refusal(&self) -> Option<&Report> {
         let refusals = self.0.iter().filter(|report| !report.decision.allowed);
-        refusals.max_by_key(|report| report.decision.retry_after.unwrap_or(Duration::MAX))
+        refusals.max_by_key(|report| retry_after(&report.decision).unwrap_or(u64::MAX))
     }
 
     fn speaker(&self) -> Option<&Decision> {
@@ -159,6 +160,16 @@ mod tests {
             ("b", decision(LOGIN, 0, 1_000, Some(1_000))),
         ];
         assert_eq!(written(&reports)[..3], ["100", "3", "1006"]);
+    }
+
+    #[test]
+    fn what_t_of_the_longest_refusal_is_no_other_exceeds() {
+        let reports = [
+            ("a", decision(IP, 60, 0, Some(10_000))),
+            ("b", decision(LOGIN, 0, 20_000, Some(20_000))),
+        ];
+        let [limit, .., lists] = written(&reports);
+        assert_eq!((&*limit, &*lists), ("100", r#""a";r=60;t=36, "b";r=0;t=20"#));
     }
 
     #[test]

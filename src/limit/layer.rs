@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use tower_layer::Layer;
 
-use super::{RateLimitService, RateLimitStore, Rule, headers::Reports, headers::retry_after};
+use super::{
+    RateLimitService, RateLimitStore, Rule,
+    headers::{Report, Reports, retry_after},
+};
 use crate::{Problem, SharedClock, SystemClock};
 
 /// Refuses requests that are too many. Unlike tower's `RateLimitLayer`, which makes callers wait, it
@@ -114,14 +117,13 @@ impl RateLimitLayer {
 }
 
 impl Shared {
-    /// The 429 of these reports, one of which at least refuses.
-    pub(super) fn refuse(&self, reports: Reports) -> Response<Bytes> {
+    /// The 429 of these reports, of which this refuses for longest.
+    pub(super) fn refuse(&self, longest: Report, reports: Reports) -> Response<Bytes> {
         let violated = reports.0.iter().filter(|report| !report.decision.allowed);
-        let longest = reports.refusal();
         let refusal = Refusal {
-            limiter: longest.map_or("", |report| report.limiter),
+            limiter: longest.limiter,
             violated: violated.map(|report| report.limiter).collect(),
-            retry_after: longest.and_then(|report| retry_after(&report.decision)),
+            retry_after: retry_after(&longest.decision),
         };
         let problem = too_many_requests(&refusal);
         let mut response = match &self.refusal {

@@ -7,13 +7,15 @@
 //!    they begin. Token buckets, fixed windows and two-counter windows admit up to twice as many
 //!    around a boundary. How it is done: [`Log`].
 //! 2. Several rules in one layer are decided together, all or nothing: what one refuses no other
-//!    counts. Refused requests are not counted.
+//!    counts. Refused requests are not counted. Of layers around one another each decides for
+//!    itself: what an inner one refuses an outer one has counted.
 //! 3. A rule counts every request that is admitted, or only those that failed ([`Charge`]): one is
 //!    taken before, and given back after, so that parallel guesses can't slip through.
-//! 4. Every response of a limited request says how the limits stand: `X-RateLimit-Limit`,
-//!    `-Remaining`, `-Reset`, and the lists `RateLimit-Policy` and `RateLimit`
-//!    (draft-ietf-httpapi-ratelimit-headers-11). A 429 has `Retry-After` and a problem (RFC 9457). Headers
-//!    are never made up: an exempt request, and one that the store could not decide, has none.
+//! 4. Every response of a limited request says how the limits stand, those of all layers that
+//!    decided: `X-RateLimit-Limit`, `-Remaining`, `-Reset`, and the lists `RateLimit-Policy` and
+//!    `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11). A 429 has `Retry-After` and a problem
+//!    (RFC 9457). Headers are never made up: an exempt request, and one that the store could not
+//!    decide, has none.
 //! 5. While the store fails requests pass ([`OnFailure::Allow`]) or are refused
 //!    ([`OnFailure::Deny`]), as you choose. Around a store that may be slow or gone put a
 //!    [`FallbackStore`]: then no request waits long for it, and limits may be counted in this

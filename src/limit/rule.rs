@@ -63,7 +63,7 @@ impl Rule {
     }
 
     /// Counts whom the function says, by the quota it says; requests for which it says `None` are
-    /// exempt.
+    /// exempt. A key has one count, so what has quotas of its own needs a key of its own.
     ///
     /// # Panics
     /// Where `name` is not made of lower-case letters, digits, `-` and `_`.
@@ -74,27 +74,39 @@ impl Rule {
         Self::new(name, Whom::Chosen(Arc::new(choose)))
     }
 
-    /// Client addresses are those that these proxies forward. For [`per_ip`](Self::per_ip).
+    /// Client addresses are those that these proxies forward.
+    ///
+    /// # Panics
+    /// Where the rule is not one [`per_ip`](Self::per_ip).
     pub fn behind(mut self, proxies: TrustedProxies) -> Self {
-        if let Whom::ClientIp { proxies: none, .. } = &mut self.whom {
-            *none = proxies;
-        }
+        let Whom::ClientIp { proxies: none, .. } = &mut self.whom else {
+            panic!("{:?}: only a rule per IP is behind proxies", self.name);
+        };
+        *none = proxies;
         self
     }
 
-    /// Users of this plan have another quota. For [`per_user`](Self::per_user).
+    /// Users of this plan have another quota.
+    ///
+    /// # Panics
+    /// Where the rule is not one [`per_user`](Self::per_user).
     pub fn with_plan(mut self, plan: Plan, quota: Quota) -> Self {
-        if let Whom::User { plans, .. } = &mut self.whom {
-            plans.push((plan, quota));
-        }
+        let Whom::User { plans, .. } = &mut self.whom else {
+            panic!("{:?}: only a rule per user has plans", self.name);
+        };
+        plans.push((plan, quota));
         self
     }
 
-    /// Users with this role are not limited. For [`per_user`](Self::per_user).
+    /// Users with this role are not limited.
+    ///
+    /// # Panics
+    /// Where the rule is not one [`per_user`](Self::per_user).
     pub fn exempt_role(mut self, role: Role) -> Self {
-        if let Whom::User { exempt, .. } = &mut self.whom {
-            exempt.push(role);
-        }
+        let Whom::User { exempt, .. } = &mut self.whom else {
+            panic!("{:?}: only a rule per user exempts roles", self.name);
+        };
+        exempt.push(role);
         self
     }
 
@@ -160,8 +172,8 @@ impl Rule {
 }
 
 fn quota_of(caller: &Identity, plans: &[(Plan, Quota)], otherwise: &Quota) -> Quota {
-    let plan = caller.plan();
-    plans.iter().find(|(name, _)| Some(name) == plan).map_or(*otherwise, |(_, quota)| *quota)
+    let theirs = plans.iter().rfind(|(plan, _)| Some(plan) == caller.plan());
+    theirs.map_or(*otherwise, |(_, quota)| *quota)
 }
 
 impl fmt::Debug for Rule {

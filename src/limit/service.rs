@@ -109,8 +109,8 @@ impl Shared {
             .zip(&taken)
             .map(|(take, taken)| Report { limiter: take.limiter, decision: taken.decision });
         let reports = Reports(reports.collect());
-        if reports.refusal().is_some() {
-            return Verdict::Refused(self.refuse(reports));
+        if let Some(&longest) = reports.refusal() {
+            return Verdict::Refused(self.refuse(longest, reports));
         }
         let holds = taken.into_iter().filter_map(|taken| taken.hold).collect();
         Verdict::Admitted(Some(Holds::new(Arc::clone(self), reports, holds)))

@@ -144,7 +144,8 @@ impl Log {
         self.used += u64::from(cost);
         self.held += held;
         match self.entries.last_mut() {
-            Some(newest) if now - self.opened < span(quota, resolution) => {
+            // What is at the same instant always joins, as a mark is found by it.
+            Some(newest) if now - self.opened < span(quota, resolution) || newest.at == now => {
                 newest.at = now;
                 newest.count += cost;
                 newest.held += held;
@@ -168,6 +169,9 @@ impl Log {
         keep: bool,
     ) {
         self.advance(now, quota);
+        if mark.0.saturating_add(quota.window_us()) <= now {
+            return;
+        }
         // Entries don't overlap, so the one that the request joined is the first that ends no
         // earlier; one that ends much later began after it, in a log that had forgotten it.
         let first = self.dead as usize;
@@ -184,7 +188,7 @@ impl Log {
         }
         if entry.count == 0 {
             self.entries.remove(first + index);
-            // Whatever entry is the newest now was opened earlier: nothing may join it.
+            // Whatever entry is the newest now was opened earlier: nothing later may join it.
             self.opened = 0;
         }
     }

@@ -79,7 +79,7 @@ proptest! {
                 }
                 Step::Settle { .. } => {}
             }
-            prop_assert!(log.entries.len() as u64 <= u64::from(resolution.min(quota.limit())) + 1);
+            prop_assert!(log.live().len() as u64 <= u64::from(resolution.min(quota.limit())) + 1);
         }
     }
 
@@ -187,6 +187,28 @@ fn what_is_given_back_is_given_back_once_and_only_while_it_counts() {
     log.take(61_000_000, &quota, 1, RESOLUTION);
     log.settle(61_000_000, &quota, 1, RESOLUTION, late, false);
     assert_eq!(log.decide(61_000_000, &quota, 0).remaining, 2, "another's request was taken");
+}
+
+#[test]
+fn what_comes_at_the_instant_of_a_give_back_can_be_given_back_too() {
+    let (quota, mut log) = (Quota::per_minute(3), Log::default());
+    let first = log.admit(0, &quota, 1, RESOLUTION, true);
+    let second = log.admit(1, &quota, 1, RESOLUTION, true);
+    log.settle(1, &quota, 1, RESOLUTION, first, false);
+    let third = log.admit(1, &quota, 1, RESOLUTION, true);
+    log.settle(1, &quota, 1, RESOLUTION, second, true);
+    log.settle(1, &quota, 1, RESOLUTION, third, false);
+    assert_eq!(log.decide(1, &quota, 0).remaining, 2);
+}
+
+#[test]
+fn what_has_left_the_window_takes_nothing_from_the_next_entry() {
+    let (quota, mut log) = (Quota::new(13, Duration::from_micros(8_000)).unwrap(), Log::default());
+    log.take(0, &quota, 1, 8);
+    let late = log.admit(900, &quota, 1, 8, true);
+    log.admit(1_000, &quota, 1, 8, true);
+    log.settle(8_900, &quota, 1, 8, late, false);
+    assert_eq!(log.decide(8_900, &quota, 0).remaining, 12);
 }
 
 #[test]

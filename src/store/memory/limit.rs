@@ -159,12 +159,15 @@ impl MemoryRateLimitStore {
         let now = self.now();
 
         let mut decisions = Decisions::new();
-        let mut strangers = 0;
+        let mut crowded: SmallVec<[usize; 4]> = SmallVec::new();
         for (take, &hash) in takes.iter().zip(&hashes) {
-            let decision = match guards[place(hash)].find(hash, take.limiter, &take.key) {
+            let place = place(hash);
+            let decision = match guards[place].find(hash, take.limiter, &take.key) {
                 Some(slot) => slot.decide(now, take),
                 None => {
-                    strangers += 1;
+                    if take.cost > 0 {
+                        crowded.push(place);
+                    }
                     Log::default().decide(now, &take.quota, take.cost)
                 }
             };
@@ -174,10 +177,8 @@ impl MemoryRateLimitStore {
             return Ok(decisions);
         }
         // Room for all before any is counted: a shard that has none must not leave half of them.
-        if strangers > 0 {
-            for shard in &mut guards {
-                shard.make_room(now, self.state.shard_capacity)?;
-            }
+        for place in crowded {
+            guards[place].make_room(now, self.state.shard_capacity)?;
         }
         for ((take, &hash), taken) in takes.iter().zip(&hashes).zip(&mut decisions) {
             if take.cost == 0 {
@@ -388,5 +389,23 @@ mod tests {
         }
         assert!(take(&store, "stranger", 1).unwrap_err().is_unavailable());
         assert!(!take(&store, "client 3", 1).unwrap());
+    }
+
+    #[test]
+    fn who_only_looks_needs_no_room() {
+        let store = MemoryRateLimitStore::new().with_capacity(10);
+        for i in 0..9 {
+            assert!(take(&store, &format!("client {i}"), 1).unwrap());
+        }
+        let counts = |key: &str, cost| Take {
+            limiter: "ip",
+            key: key.into(),
+            quota: Quota::per_minute(10),
+            cost,
+            hold: false,
+        };
+        store.take_one(&counts("caller", 5)).unwrap();
+        let decisions = store.take_all(&[counts("caller", 1), counts("stranger", 0)]).unwrap();
+        assert_eq!(decisions[0].decision.remaining, 4);
     }
 }

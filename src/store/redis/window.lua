@@ -12,7 +12,7 @@
 --          not, remaining, microseconds until the first leaves, microseconds until room (-1: none)
 --
 -- A log is a string: TAG, the widths of an entry's fields, the base, when the newest entry was
--- opened (0: nothing may join it), the sum of the counts; then the entries, oldest first: instant,
+-- opened (0: nothing later may join it), the sum of the counts; then the entries, oldest first: instant,
 -- count and, where anything was ever on trial, the part that is. Instants are stored less the base.
 -- An entry takes 5 or 6 bytes for most quotas. What a decision doesn't need is not unpacked.
 --
@@ -213,7 +213,8 @@ local function admit(log, row)
   if row.cost == 0 then return end
   local held = row.flag and row.cost or 0
   widen(log, row)
-  if log.n > 0 and now - log.opened < span(row) then
+  -- What is at the same instant always joins, as a mark is found by it.
+  if log.n > 0 and (now - log.opened < span(row) or entry(log, log.n) == now) then
     local _, count, holds = entry(log, log.n)
     splice(log, log.n, log.n, pack_entry(log, now, count + row.cost, holds + held))
   else
@@ -225,6 +226,7 @@ local function admit(log, row)
 end
 
 local function settle(log, row)
+  if row.mark + row.window <= now then return end
   for i = 1, log.n do
     local at, count, held = entry(log, i)
     if at >= row.mark then
