@@ -10,6 +10,15 @@ mod app;
 
 mod access_tokens;
 mod accounts;
+mod admin;
+mod bodies;
+mod browsers;
+mod client_ip;
+mod limits;
+mod login_limit;
+mod outages;
+mod projects;
+mod refusals;
 mod reply;
 mod sessions;
 mod support;
