@@ -17,6 +17,8 @@ mod client_ip;
 mod limits;
 mod login_limit;
 mod outages;
+mod process;
+mod program;
 mod projects;
 mod refusals;
 mod reply;

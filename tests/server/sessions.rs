@@ -244,7 +244,7 @@ fn refused(reply: Reply) {
 }
 
 /// Header and claims of a token.
-fn parts(token: &str) -> [Value; 2] {
+pub(crate) fn parts(token: &str) -> [Value; 2] {
     let parts: Vec<_> = token.split('.').collect();
     [parts[0], parts[1]]
         .map(|part| serde_json::from_slice(&BASE64URL.decode(part).unwrap()).unwrap())
