@@ -35,7 +35,7 @@ async fn unauthenticated_client_is_refused_after_100_requests() {
     }
     server.get("/public/status").from("203.0.113.10").await.expect(200);
     let member = server.join(Role::VIEWER).await;
-    server.get("/projects").as_user(&member).from(client).await.expect(200);
+    server.get("/projects").by(&member).from(client).await.expect(200);
     server.clock.advance(MINUTE);
     server.get("/public/status").from(client).await.expect(200);
 }
@@ -48,14 +48,14 @@ async fn user_has_300_requests_a_minute() {
     for n in 1..=300 {
         // One user, whatever the session and the address.
         let session = if n % 2 == 0 { &member } else { &other_session };
-        let call = server.get("/auth/me").as_user(session).from(&format!("192.0.2.{}", n % 250));
+        let call = server.get("/auth/me").by(session).from(&format!("192.0.2.{}", n % 250));
         let reply = call.await.expect(200);
         assert_eq!(reply.limit().unwrap()[..2], [300, 300 - n]);
     }
-    let reply = server.get("/projects").as_user(&member).await.refused(429, "rate_limited");
+    let reply = server.get("/projects").by(&member).await.refused(429, "rate_limited");
     assert_eq!(reply.json()["violated-policies"], json!(["user"]));
     let other = server.join(Role::VIEWER).await;
-    server.get("/projects").as_user(&other).await.expect(200);
+    server.get("/projects").by(&other).await.expect(200);
     assert_eq!(server.get("/public/status").await.expect(200).remaining(), 99);
 }
 
@@ -64,11 +64,11 @@ async fn admin_is_not_limited() {
     let server = Server::start().await;
     let admin = server.join(Role::ADMIN).await;
     for _ in 0..400 {
-        let reply = server.get("/auth/me").as_user(&admin).await.expect(200);
+        let reply = server.get("/auth/me").by(&admin).await.expect(200);
         assert_eq!(reply.limit(), None);
     }
     // But only where they are known as admins.
-    assert_eq!(server.get("/public/status").as_user(&admin).await.remaining(), 99);
+    assert_eq!(server.get("/public/status").by(&admin).await.remaining(), 99);
 }
 
 #[tokio::test]
@@ -90,13 +90,13 @@ async fn headers_are_on_every_limited_response() {
         (server.get("/auth/me"), &["ip"]),
         (server.get("/auth/me").bearer("x"), &["ip"]),
         (server.get("/auth/me").bearer("x").bearer("x"), &["ip"]),
-        (server.get("/auth/me").as_user(&member), &["user"]),
-        (server.head("/auth/me").as_user(&member), &["user"]),
-        (server.get("/analytics").as_user(&member), &["user"]),
-        (server.get("/projects?limit=0").as_user(&member), &["user"]),
-        (server.get(&format!("/projects/{NO_ID}")).as_user(&member), &["user"]),
-        (server.get("/projects/1").as_user(&member), &["user"]),
-        (server.call(Method::PUT, "/projects").as_user(&member), &["user"]),
+        (server.get("/auth/me").by(&member), &["user"]),
+        (server.head("/auth/me").by(&member), &["user"]),
+        (server.get("/analytics").by(&member), &["user"]),
+        (server.get("/projects?limit=0").by(&member), &["user"]),
+        (server.get(&format!("/projects/{NO_ID}")).by(&member), &["user"]),
+        (server.get("/projects/1").by(&member), &["user"]),
+        (server.call(Method::PUT, "/projects").by(&member), &["user"]),
     ] {
         let reply = call.await;
         // That all headers are there and agree is checked of every reply.

@@ -7,10 +7,7 @@ use portcullis::Role;
 use serde_json::json;
 use tokio::task::yield_now;
 
-use crate::{
-    reply::Reply,
-    support::{Api, Call, MINUTE, PASSWORD, SECOND, Server, Session, at_once, count},
-};
+use crate::support::{Api, Call, MINUTE, PASSWORD, SECOND, Server, Session, at_once, count};
 
 #[tokio::test]
 async fn login_is_refused_after_5_failures_in_15_minutes() {
@@ -104,7 +101,7 @@ async fn logins_in_flight_that_succeed_leave_all_attempts() {
     let member = server.join(Role::VIEWER).await;
     let replies = at_once((0..5).map(|_| right(&server, &member))).await;
     assert_eq!(count(&replies, 200), 5);
-    assert_eq!(login_remaining(&right(&server, &member).await.expect(200)), 5);
+    assert_eq!(right(&server, &member).await.expect(200).limiter("login").remaining, 5);
 }
 
 #[tokio::test]
@@ -142,7 +139,7 @@ async fn what_one_limiter_refuses_the_other_does_not_count() {
     }
     server.clock.advance(MINUTE);
     let reply = right(&server, &member).from("192.0.2.1").await.expect(200);
-    assert_eq!(login_remaining(&reply), 5);
+    assert_eq!(reply.limiter("login").remaining, 5);
 }
 
 #[tokio::test]
@@ -172,8 +169,4 @@ fn wrong(server: &Server, member: &Session) -> Call {
 
 fn right(server: &Server, member: &Session) -> Call {
     server.login(&member.email, PASSWORD)
-}
-
-fn login_remaining(reply: &Reply) -> u64 {
-    reply.limiters().iter().find(|limiter| limiter.name == "login").unwrap().remaining
 }

@@ -15,10 +15,7 @@ use portcullis::{
 use serde_json::json;
 use tokio::{task::yield_now, time::Instant};
 
-use crate::{
-    reply::Reply,
-    support::{Api, Call, NO_ID, PASSWORD, Server, Session},
-};
+use crate::support::{Api, Call, NO_ID, PASSWORD, Server, Session};
 
 /// All that needs the database.
 fn calls(server: &Server, admin: &Session) -> Vec<Call> {
@@ -47,7 +44,7 @@ fn calls(server: &Server, admin: &Session) -> Vec<Call> {
         server.get("/analytics"),
         server.patch(&user, json!({"role": "editor"})),
     ];
-    calls.extend(signed_in.map(|call| call.as_user(admin)));
+    calls.extend(signed_in.map(|call| call.by(admin)));
     calls
 }
 
@@ -64,7 +61,7 @@ async fn without_its_database_the_server_is_unavailable_and_says_nothing_else() 
     server.get("/auth/me").await.refused(401, "authentication_required");
     // The three logins were given back.
     let reply = server.login(&admin.email, PASSWORD).await;
-    assert_eq!(login_remaining(&reply), 5);
+    assert_eq!(reply.limiter("login").remaining, 5);
 }
 
 #[tokio::test]
@@ -87,7 +84,7 @@ async fn while_limits_cannot_be_decided_requests_pass_without_headers() {
     for _ in 0..110 {
         assert_eq!(server.get("/public/status").await.expect(200).limit(), None);
     }
-    assert_eq!(server.get("/auth/me").as_user(&member).await.expect(200).limit(), None);
+    assert_eq!(server.get("/auth/me").by(&member).await.expect(200).limit(), None);
     assert_eq!(server.get("/auth/me").await.expect(401).limit(), None);
     assert_eq!(server.login(&member.email, "x").await.expect(401).limit(), None);
 }
@@ -104,13 +101,13 @@ async fn while_limits_cannot_be_decided_nothing_passes_where_the_policy_is_deny(
         server.get("/public/status"),
         server.get("/nowhere"),
         server.login(&member.email, PASSWORD),
-        server.get("/auth/me").as_user(&member),
+        server.get("/auth/me").by(&member),
         server.get("/auth/me"),
     ] {
         let reply = call.await.refused(503, "unavailable");
         assert_eq!(reply.limit(), None);
     }
-    server.get("/auth/me").as_user(&admin).await.expect(200);
+    server.get("/auth/me").by(&admin).await.expect(200);
 }
 
 #[tokio::test]
@@ -134,7 +131,7 @@ async fn full_hashing_queue_is_unavailable_and_takes_no_attempt() {
     server.post("/auth/register", body).await.refused(503, "unavailable");
     server.get("/public/status").await.expect(200);
     open.send(()).unwrap();
-    assert_eq!(login_remaining(&first.await.unwrap().expect(200)), 5);
+    assert_eq!(first.await.unwrap().expect(200).limiter("login").remaining, 5);
 }
 
 #[tokio::test]
@@ -145,12 +142,8 @@ async fn handler_that_panics_is_a_500_and_takes_no_attempt() {
     server.register_verified(email).await;
     for _ in 0..10 {
         let reply = server.login(email, PASSWORD).await.refused(500, "internal");
-        assert_eq!(login_remaining(&reply), 5);
+        assert_eq!(reply.limiter("login").remaining, 5);
     }
-}
-
-fn login_remaining(reply: &Reply) -> u64 {
-    reply.limiters().iter().find(|limiter| limiter.name == "login").unwrap().remaining
 }
 
 /// A store of limits that is out of reach.

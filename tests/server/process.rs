@@ -17,7 +17,7 @@ use crate::{
     program::{MailServer, Program, directory_with_keys, run},
     reply::Reply,
     sessions::parts,
-    support::{Api, PASSWORD},
+    support::{Api, PASSWORD, Remote},
 };
 
 const ADMIN: [(&str, &str); 2] =
@@ -177,44 +177,85 @@ async fn help_explains_each_setting_and_a_flag_goes_before_its_variable() {
     let help = run(directory.path(), &["--help"], &[]).await;
     assert_eq!(help.status.code(), Some(0));
     let help = String::from_utf8(help.stdout).unwrap();
-    for name in [
-        "BIND_ADDR",
-        "DATABASE_URL",
-        "REDIS_URL",
-        "JWT_PRIVATE_KEY",
-        "JWT_PUBLIC_KEY",
-        "JWT_ISSUER",
-        "JWT_AUDIENCE",
-        "ACCESS_TOKEN_TTL",
-        "REFRESH_TOKEN_TTL",
-        "VERIFICATION_TOKEN_TTL",
-        "ADMIN_EMAIL",
-        "ADMIN_PASSWORD",
-        "MAIL_DIR",
-        "SMTP_URL",
-        "PUBLIC_URL",
-        "TRUSTED_PROXIES",
-        "FORWARDED_HEADER",
-        "RATE_LIMIT_PUBLIC",
-        "RATE_LIMIT_USER",
-        "RATE_LIMIT_LOGIN",
-        "RATE_LIMIT_FREE",
-        "RATE_LIMIT_PAID",
-        "RATE_LIMIT_ENTERPRISE",
-        "RATE_LIMIT_ON_ERROR",
-        "RATE_LIMIT_BUDGET",
-        "BCRYPT_COST",
-        "CORS_ALLOWED_ORIGINS",
-        "METRICS_ADDR",
-        "RUST_LOG",
+    for (name, default) in [
+        ("BIND_ADDR", "127.0.0.1:3000"),
+        ("DATABASE_URL", "sqlite:data/server.db"),
+        ("REDIS_URL", "limits are counted in this process"),
+        ("JWT_PRIVATE_KEY", "config/jwt-private.pem"),
+        ("JWT_PUBLIC_KEY", "config/jwt-public.pem"),
+        ("JWT_ISSUER", "portcullis"),
+        ("JWT_AUDIENCE", "api"),
+        ("ACCESS_TOKEN_TTL", "15m"),
+        ("REFRESH_TOKEN_TTL", "7d"),
+        ("VERIFICATION_TOKEN_TTL", "24h"),
+        ("ADMIN_EMAIL", ""),
+        ("ADMIN_PASSWORD", ""),
+        ("MAIL_DIR", "data/mail"),
+        ("SMTP_URL", ""),
+        ("PUBLIC_URL", "the address served on"),
+        ("TRUSTED_PROXIES", "none"),
+        ("FORWARDED_HEADER", "x-forwarded-for"),
+        ("RATE_LIMIT_PUBLIC", "100/1m"),
+        ("RATE_LIMIT_USER", "300/1m"),
+        ("RATE_LIMIT_LOGIN", "5/15m"),
+        ("RATE_LIMIT_FREE", "60/1m"),
+        ("RATE_LIMIT_PAID", "600/1m"),
+        ("RATE_LIMIT_ENTERPRISE", "3000/1m"),
+        ("RATE_LIMIT_ON_ERROR", "allow"),
+        ("RATE_LIMIT_BUDGET", "25ms"),
+        ("BCRYPT_COST", "12"),
+        ("CORS_ALLOWED_ORIGINS", "none"),
+        ("METRICS_ADDR", "none"),
+        ("RUST_LOG", "info"),
     ] {
-        assert!(help.contains(&format!("[env: {name}]")), "{name}: {help}");
         let flag = format!("--{} ", name.to_lowercase().replace('_', "-"));
-        assert!(help.contains(&flag), "{flag}");
+        let (_, about) = help.split_once(&flag).unwrap_or_else(|| panic!("{flag}: {help}"));
+        let (about, _) = about.split_once(&format!("[env: {name}]")).unwrap();
+        let rest = help.split_once(&format!("[env: {name}]")).unwrap().1;
+        let told = format!("{about}{}", rest.split("\n\n").next().unwrap());
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(default.is_empty() || told.contains(&format!("[default: {default}]")), "{told}");
     }
     let refused =
         run(directory.path(), &["--access-token-ttl", "x"], &[("ACCESS_TOKEN_TTL", "1m")]).await;
     assert!(String::from_utf8(refused.stderr).unwrap().contains("ACCESS_TOKEN_TTL"));
+}
+
+#[tokio::test]
+async fn admin_is_created_or_promoted_and_keeps_the_password() {
+    let directory = directory_with_keys();
+    let login = async |program: &Program, email, password| {
+        let body = json!({"email": email, "password": password});
+        program.post("/auth/login", body).await
+    };
+    let program = Program::start(directory.path(), &ADMIN).await;
+    let admin = login(&program, "root@example.com", PASSWORD).await.expect(200);
+    program.get("/analytics").bearer(&admin.text("access_token")).await.expect(200);
+    let ada = json!({"email": "ada@example.com", "password": PASSWORD});
+    program.post("/auth/register", ada).await.expect(201);
+    program.stop().await;
+
+    let settings = [("ADMIN_EMAIL", "ada@example.com"), ("ADMIN_PASSWORD", "Another-Horse-1")];
+    let program = Program::start(directory.path(), &settings).await;
+    let refused = login(&program, "ada@example.com", "Another-Horse-1").await;
+    refused.refused(401, "invalid_credentials");
+    let admin = login(&program, "ada@example.com", PASSWORD).await.expect(200);
+    program.get("/analytics").bearer(&admin.text("access_token")).await.expect(200);
+    program.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_have_an_address_of_their_own() {
+    let directory = directory_with_keys();
+    // Free, and not given to anybody else soon.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let settings = [("METRICS_ADDR", &*free.to_string())];
+    let program = Program::start(directory.path(), &settings).await;
+    program.get("/metrics").await.refused(404, "not_found");
+    let metrics = Remote::new(format!("http://{free}"));
+    let page = metrics.get("/metrics").await.expect(200);
+    assert!(page.header("content-type").unwrap().starts_with("text/plain"));
+    program.stop().await;
 }
 
 #[tokio::test]
@@ -233,7 +274,6 @@ async fn settings_take_effect() {
         ("RATE_LIMIT_PUBLIC", "7/1h"),
         ("RATE_LIMIT_LOGIN", "3/1d"),
         ("CORS_ALLOWED_ORIGINS", "https://app.example"),
-        ("METRICS_ADDR", "127.0.0.1:0"),
         ("RUST_LOG", "off"),
     ];
     let program = Program::start(directory.path(), &[&settings, &ADMIN[..]].concat()).await;

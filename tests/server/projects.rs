@@ -12,12 +12,12 @@ use crate::{
 async fn viewer_lists_projects() {
     let server = Server::start().await;
     let (viewer, editor) = (server.join(Role::VIEWER).await, server.join(Role::EDITOR).await);
-    let empty = server.get("/projects").as_user(&viewer).await.expect(200).json();
+    let empty = server.get("/projects").by(&viewer).await.expect(200).json();
     assert_eq!(empty, json!({"projects": [], "next": null}));
 
     let id = server.create_project(&editor, "Apollo").await;
-    let page = server.get("/projects").as_user(&viewer).await.expect(200).json();
-    let project = server.get(&format!("/projects/{id}")).as_user(&viewer).await.expect(200).json();
+    let page = server.get("/projects").by(&viewer).await.expect(200).json();
+    let project = server.get(&format!("/projects/{id}")).by(&viewer).await.expect(200).json();
     assert_eq!(page, json!({"projects": [project], "next": null}));
 }
 
@@ -25,7 +25,7 @@ async fn viewer_lists_projects() {
 async fn viewer_cannot_create_projects() {
     let server = Server::start().await;
     let viewer = server.join(Role::VIEWER).await;
-    let create = server.post("/projects", json!({"name": "Apollo"})).as_user(&viewer);
+    let create = server.post("/projects", json!({"name": "Apollo"})).by(&viewer);
     create.await.refused(403, "insufficient_permissions");
 }
 
@@ -33,7 +33,7 @@ async fn viewer_cannot_create_projects() {
 async fn editor_creates_projects() {
     let server = Server::start().await;
     let editor = server.join(Role::EDITOR).await;
-    let created = server.post("/projects", json!({"name": " Apollo\n"})).as_user(&editor).await;
+    let created = server.post("/projects", json!({"name": " Apollo\n"})).by(&editor).await;
     let created = created.expect(201);
     let project = created.json();
     assert_members(project.as_object().unwrap(), &["id", "name", "owner_id", "created_at"]);
@@ -43,7 +43,7 @@ async fn editor_creates_projects() {
 
     let location = created.header("location").unwrap();
     assert_eq!(location, format!("/projects/{}", created.text("id")));
-    assert_eq!(server.get(location).as_user(&editor).await.expect(200).json(), project);
+    assert_eq!(server.get(location).by(&editor).await.expect(200).json(), project);
 }
 
 #[tokio::test]
@@ -53,13 +53,13 @@ async fn only_admin_deletes_projects() {
     let path = format!("/projects/{}", server.create_project(&editor, "Apollo").await);
     for role in [Role::VIEWER, Role::EDITOR] {
         let caller = server.join(role).await;
-        let delete = server.delete(&path).as_user(&caller);
+        let delete = server.delete(&path).by(&caller);
         delete.await.refused(403, "insufficient_permissions");
     }
     let admin = server.join(Role::ADMIN).await;
-    assert!(server.delete(&path).as_user(&admin).await.expect(204).body.is_empty());
-    server.delete(&path).as_user(&admin).await.refused(404, "not_found");
-    server.get(&path).as_user(&admin).await.refused(404, "not_found");
+    assert!(server.delete(&path).by(&admin).await.expect(204).body.is_empty());
+    server.delete(&path).by(&admin).await.refused(404, "not_found");
+    server.get(&path).by(&admin).await.refused(404, "not_found");
 }
 
 #[tokio::test]
@@ -67,15 +67,15 @@ async fn editors_rename_each_others_projects() {
     let server = Server::start().await;
     let (editor, other) = (server.join(Role::EDITOR).await, server.join(Role::EDITOR).await);
     let path = format!("/projects/{}", server.create_project(&editor, "Apollo").await);
-    let before = server.get(&path).as_user(&editor).await.json();
+    let before = server.get(&path).by(&editor).await.json();
     server.clock.advance(SECOND);
-    let rename = server.patch(&path, json!({"name": " Gemini "})).as_user(&other);
+    let rename = server.patch(&path, json!({"name": " Gemini "})).by(&other);
     let mut expected = before;
     expected["name"] = json!("Gemini");
     assert_eq!(rename.await.expect(200).json(), expected);
-    assert_eq!(server.get(&path).as_user(&editor).await.json(), expected);
+    assert_eq!(server.get(&path).by(&editor).await.json(), expected);
     let nowhere = server.patch(&format!("/projects/{NO_ID}"), json!({"name": "x"}));
-    nowhere.as_user(&other).await.refused(404, "not_found");
+    nowhere.by(&other).await.refused(404, "not_found");
 }
 
 #[tokio::test]
@@ -92,13 +92,10 @@ async fn name_has_1_to_200_characters_after_trimming() {
         (&of_201, Some("too_long")),
         ("a\0b", Some("contains_nul")),
     ] {
-        let reply = server.post("/projects", json!({"name": name})).as_user(&editor).await;
+        let reply = server.post("/projects", json!({"name": name})).by(&editor).await;
         match code {
             None => assert_eq!(reply.expect(201).text("name"), name.trim()),
-            Some(code) => {
-                let expected = [("name".to_owned(), code.to_owned())];
-                assert_eq!(reply.invalid_fields(), expected, "{name:?}");
-            }
+            Some(code) => assert_eq!(reply.field_errors(), [format!("name: {code}")], "{name:?}"),
         }
     }
 }
@@ -121,7 +118,7 @@ async fn pages_follow_one_another_without_gap_or_repeat() {
         created.sort_unstable();
         assert_eq!(ids, created, "limit {limit}");
     }
-    let first = server.get("/projects").as_user(&editor).await.json();
+    let first = server.get("/projects").by(&editor).await.json();
     assert_eq!(first["projects"].as_array().unwrap().len(), 50);
 }
 
@@ -134,13 +131,13 @@ async fn what_is_added_or_deleted_meanwhile_does_not_disturb_the_walk() {
         created.push(server.create_project(&admin, &format!("p{n}")).await);
         server.clock.advance(SECOND);
     }
-    let first = server.get("/projects?limit=3").as_user(&admin).await.json();
+    let first = server.get("/projects?limit=3").by(&admin).await.json();
     let last_of_it = first["projects"][2]["id"].as_str().unwrap();
-    server.delete(&format!("/projects/{last_of_it}")).as_user(&admin).await.expect(204);
+    server.delete(&format!("/projects/{last_of_it}")).by(&admin).await.expect(204);
     server.create_project(&admin, "new").await;
 
     let next = format!("/projects?limit=3&after={}", first["next"].as_str().unwrap());
-    let second = server.get(&next).as_user(&admin).await.json();
+    let second = server.get(&next).by(&admin).await.json();
     let ids: Vec<_> = projects(&second).into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, [&created[2], &created[1], &created[0]].map(Clone::clone));
     assert_eq!(second["next"], json!(null));
@@ -166,15 +163,11 @@ async fn unusable_page_is_refused() {
         "after=1&after=2",
         &format!("after=x_{NO_ID}"),
     ] {
-        let reply = server.get(&format!("/projects?{query}")).as_user(&admin).await;
-        assert_eq!(
-            (reply.status.as_u16(), reply.text("code").as_str()),
-            (400, "invalid_request"),
-            "{query}"
-        );
+        let reply = server.get(&format!("/projects?{query}")).by(&admin).await;
+        assert_eq!(reply.error(), (400, "invalid_request"), "{query}");
     }
     for query in ["limit=1", "limit=100", &format!("after=1_{NO_ID}"), "other=1"] {
-        server.get(&format!("/projects?{query}")).as_user(&admin).await.expect(200);
+        server.get(&format!("/projects?{query}")).by(&admin).await.expect(200);
     }
 }
 
@@ -185,7 +178,7 @@ async fn walk(server: &Server, caller: &Session, limit: u32) -> Vec<(String, Str
     loop {
         // Too many pages for one minute.
         server.clock.advance(SECOND / 4);
-        let page = server.get(&path).as_user(caller).await.expect(200).json();
+        let page = server.get(&path).by(caller).await.expect(200).json();
         listed.extend(projects(&page));
         match &page["next"] {
             Value::Null => return listed,

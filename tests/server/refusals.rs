@@ -1,10 +1,14 @@
 //! Who may come where, what is refused first, and what no route answers.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use http::Method;
 use portcullis::Role;
 use serde_json::json;
 
-use crate::support::{Api, Call, NO_ID, Server, Session};
+use crate::{
+    reply::assert_members,
+    support::{Api, Call, NO_ID, SECOND, Server, Session},
+};
 
 /// The contract's routes, and the least role that they are for; `None`: anyone.
 const ROUTES: [(&str, &str, Option<&str>); 17] = [
@@ -50,7 +54,7 @@ async fn each_route_is_for_its_roles() {
         call().bearer("x").await.refused(401, "invalid_token");
         let needed = ranks.iter().position(|rank| *rank == least).unwrap();
         for (rank, session) in sessions.iter().enumerate() {
-            let reply = call().as_user(session).await;
+            let reply = call().by(session).await;
             if rank < needed {
                 reply.refused(403, "insufficient_permissions");
             } else {
@@ -71,7 +75,7 @@ async fn head_needs_what_get_needs() {
         let path = path.replace("{id}", &id);
         let as_each = |method: Method| {
             let call = || server.call(method.clone(), &path);
-            [call(), call().as_user(&viewer), call().as_user(&admin)]
+            [call(), call().by(&viewer), call().by(&admin)]
         };
         for (get, head) in as_each(Method::GET).into_iter().zip(as_each(Method::HEAD)) {
             let (get, head) = (get.await, head.await);
@@ -97,13 +101,13 @@ async fn other_methods_are_405_with_allow() {
         allowed.sort_unstable();
         for method in METHODS.into_iter().filter(|method| !allowed.contains(method)) {
             let call = server.call(method.parse().unwrap(), &path.replace("{id}", NO_ID));
-            let reply = call.as_user(&admin).from("192.0.2.1").await;
+            let reply = call.by(&admin).from("192.0.2.1").await;
             let reply = reply.expect(405);
             let mut allow: Vec<_> =
                 reply.header("allow").unwrap().split(',').map(str::trim).collect();
             allow.sort_unstable();
             assert_eq!(allow, allowed, "{method} {path}");
-            server.clock.advance(crate::support::SECOND);
+            server.clock.advance(SECOND);
         }
     }
 }
@@ -114,7 +118,7 @@ async fn only_exact_paths_are_routes() {
     let admin = server.join(Role::ADMIN).await;
     let id = server.create_project(&admin, "Apollo").await;
     let project = format!("/projects/{id}");
-    server.get(&project).as_user(&admin).await.expect(200);
+    server.get(&project).by(&admin).await.expect(200);
     for path in [
         "/",
         "/nowhere",
@@ -150,21 +154,17 @@ async fn only_exact_paths_are_routes() {
         &format!("/admin/users/{}", admin.id.to_uppercase()),
     ] {
         for method in [Method::GET, Method::PATCH, Method::DELETE] {
-            let reply = server.call(method, path).as_user(&admin).await;
-            assert_eq!(
-                (reply.status.as_u16(), reply.text("code").as_str()),
-                (404, "not_found"),
-                "{path}"
-            );
+            let reply = server.call(method, path).by(&admin).await;
+            assert_eq!(reply.error(), (404, "not_found"), "{path}");
         }
-        server.clock.advance(10 * crate::support::SECOND);
+        server.clock.advance(10 * SECOND);
     }
     for (i, byte) in id.bytes().enumerate() {
         let encoded = format!("/projects/{}%{byte:02x}{}", &id[..i], &id[i + 1..]);
-        server.get(&encoded).as_user(&admin).await.refused(404, "not_found");
+        server.get(&encoded).by(&admin).await.refused(404, "not_found");
     }
     let absolute = format!("http://api.example{project}?x=1");
-    server.get(&absolute).as_user(&admin).await.expect(200);
+    server.get(&absolute).by(&admin).await.expect(200);
     server.call(Method::CONNECT, "api.example:443").await.refused(404, "not_found");
     server.call(Method::OPTIONS, "*").await.refused(404, "not_found");
 }
@@ -193,20 +193,20 @@ async fn what_is_refused_first_is_as_the_contract_says() {
         (put(&bad).from("192.0.2.1"), 429, "rate_limited"),
         (put(&bad).from("192.0.2.1").bearer("x"), 429, "rate_limited"),
         (put(&bad).bearer("x"), 401, "invalid_token"),
-        (patch(&bad).body("text/plain", large()).as_user(&viewer), 403, "insufficient_permissions"),
-        (put(&bad).as_user(&editor), 404, "not_found"),
-        (patch(&bad).body("text/plain", large()).as_user(&editor), 404, "not_found"),
-        (put(&project).as_user(&editor), 405, "method_not_allowed"),
-        (patch(&nothing).body("text/plain", large()).as_user(&editor), 413, "payload_too_large"),
-        (patch(&nothing).body("text/plain", "{").as_user(&editor), 415, "unsupported_media_type"),
-        (patch(&nothing).body("application/json", "{").as_user(&editor), 400, "invalid_request"),
-        (patch(&nothing).json(&json!({"name": 1})).as_user(&editor), 422, "validation_failed"),
-        (patch(&nothing).json(&json!({"name": "x"})).as_user(&editor), 404, "not_found"),
+        (patch(&bad).body("text/plain", large()).by(&viewer), 403, "insufficient_permissions"),
+        (put(&bad).by(&editor), 404, "not_found"),
+        (patch(&bad).body("text/plain", large()).by(&editor), 404, "not_found"),
+        (put(&project).by(&editor), 405, "method_not_allowed"),
+        (patch(&nothing).body("text/plain", large()).by(&editor), 413, "payload_too_large"),
+        (patch(&nothing).body("text/plain", "{").by(&editor), 415, "unsupported_media_type"),
+        (patch(&nothing).body("application/json", "{").by(&editor), 400, "invalid_request"),
+        (patch(&nothing).json(&json!({"name": 1})).by(&editor), 422, "validation_failed"),
+        (patch(&nothing).json(&json!({"name": "x"})).by(&editor), 404, "not_found"),
         (server.get("/auth/verify").from("192.0.2.1"), 429, "rate_limited"),
         (server.get("/nowhere").from("192.0.2.1"), 429, "rate_limited"),
     ] {
         let reply = call.await;
-        assert_eq!((reply.status.as_u16(), reply.text("code").as_str()), (status, code));
+        assert_eq!(reply.error(), (status, code));
     }
 }
 
@@ -222,15 +222,15 @@ async fn errors_repeat_nothing_of_what_was_sent() {
     let mut calls = vec![
         server.get(&format!("/{marker}")),
         server.get(&format!("/auth/verify?token={marker}")),
-        server.get(&format!("/projects?after={marker}")).as_user(admin),
-        server.get(&format!("/projects?limit={marker}")).as_user(admin),
-        server.get(&format!("/projects/{marker}")).as_user(admin),
+        server.get(&format!("/projects?after={marker}")).by(admin),
+        server.get(&format!("/projects?limit={marker}")).by(admin),
+        server.get(&format!("/projects/{marker}")).by(admin),
         server.get("/auth/me").bearer(marker),
-        server.call(marker.parse().unwrap(), "/auth/me").as_user(admin),
+        server.call(marker.parse().unwrap(), "/auth/me").by(admin),
         server.login(&format!("{marker}@example.com"), marker),
         server.refresh(marker),
-        server.patch(&format!("/admin/users/{id}"), body.clone()).as_user(admin),
-        server.post("/projects", body.clone()).as_user(admin),
+        server.patch(&format!("/admin/users/{id}"), body.clone()).by(admin),
+        server.post("/projects", body.clone()).by(admin),
     ];
     for path in
         ["/auth/register", "/auth/login", "/auth/refresh", "/auth/logout", "/auth/verify/resend"]
@@ -260,7 +260,7 @@ async fn public_keys_are_public_and_cacheable() {
     assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
     let keys = reply.json();
     let [key] = keys["keys"].as_array().unwrap().as_slice() else { panic!("{keys}") };
-    crate::reply::assert_members(key.as_object().unwrap(), &["kty", "use", "alg", "kid", "n", "e"]);
+    assert_members(key.as_object().unwrap(), &["kty", "use", "alg", "kid", "n", "e"]);
     assert_eq!(
         (&key["kty"], &key["alg"], &key["use"]),
         (&json!("RSA"), &json!("RS256"), &json!("sig"))
@@ -268,6 +268,5 @@ async fn public_keys_are_public_and_cacheable() {
     // RFC 7638: the thumbprint.
     let members = format!(r#"{{"e":{},"kty":"RSA","n":{}}}"#, key["e"], key["n"]);
     let digest = ring::digest::digest(&ring::digest::SHA256, members.as_bytes());
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    assert_eq!(key["kid"], json!(URL_SAFE_NO_PAD.encode(digest)));
+    assert_eq!(key["kid"], json!(BASE64URL.encode(digest)));
 }

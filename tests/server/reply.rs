@@ -91,21 +91,27 @@ impl Reply {
         self
     }
 
-    /// An error of the table, by its `code`.
+    /// Status and `code` of an error.
+    #[track_caller]
+    pub(crate) fn error(&self) -> (u16, &'static str) {
+        let (status, code, _) = self.table_row();
+        (status, code)
+    }
+
     #[track_caller]
     pub(crate) fn refused(self, status: u16, code: &str) -> Self {
         let reply = self.expect(status);
-        assert_eq!(reply.text("code"), code, "{reply:?}");
+        assert_eq!(reply.error(), (status, code), "{reply:?}");
         reply
     }
 
-    /// 422: field and `code` of all that is wrong.
+    /// All that a 422 finds wrong, each as `field: code`.
     #[track_caller]
-    pub(crate) fn invalid_fields(self) -> Vec<(String, String)> {
+    pub(crate) fn field_errors(self) -> Vec<String> {
         let json = self.refused(422, "validation_failed").json();
         let text = |error: &Value, name: &str| error[name].as_str().unwrap().to_owned();
-        let errors = json["errors"].as_array().unwrap();
-        errors.iter().map(|error| (text(error, "field"), text(error, "code"))).collect()
+        let errors = json["errors"].as_array().unwrap().iter();
+        errors.map(|error| format!("{}: {}", text(error, "field"), text(error, "code"))).collect()
     }
 
     /// `X-RateLimit-Limit`, `-Remaining`, `-Reset`; `None` where a response has none of these.
@@ -138,6 +144,11 @@ impl Reply {
             .collect()
     }
 
+    pub(crate) fn limiter(&self, name: &str) -> Limiter {
+        let named = self.limiters().into_iter().find(|limiter| limiter.name == name);
+        named.unwrap_or_else(|| panic!("no {name}: {self:?}"))
+    }
+
     pub(crate) fn limiter_names(&self) -> Vec<String> {
         self.limiters().into_iter().map(|limiter| limiter.name).collect()
     }
@@ -155,10 +166,7 @@ impl Reply {
         assert_eq!(problem["title"].as_str(), self.status.canonical_reason(), "{self:?}");
         let text =
             |name: &str| problem[name].as_str().unwrap_or_else(|| panic!("{name}: {self:?}"));
-        let (code, detail) = (text("code"), text("detail"));
-        let known = |(status, known, _): &&(u16, &str, _)| *status == self.code() && *known == code;
-        let (_, _, sentence) =
-            ERRORS.iter().find(known).unwrap_or_else(|| panic!("not in the table: {self:?}"));
+        let ((_, code, sentence), detail) = (self.table_row(), text("detail"));
         assert_eq!(detail, sentence.unwrap_or(detail), "{self:?}");
         self.check_challenge(code);
 
@@ -180,6 +188,13 @@ impl Reply {
             503 => assert!(self.retry_after() >= 1, "{self:?}"),
             _ => {}
         }
+    }
+
+    #[track_caller]
+    fn table_row(&self) -> (u16, &'static str, Option<&'static str>) {
+        let code = self.text("code");
+        let row = ERRORS.into_iter().find(|row| (row.0, row.1) == (self.code(), &*code));
+        row.unwrap_or_else(|| panic!("not in the table: {self:?}"))
     }
 
     /// RFC 6750, section 3.

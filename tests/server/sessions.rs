@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     reply::{Reply, assert_members},
-    support::{Api, DAY, PASSWORD, SECOND, Server, Session, at_once, count},
+    support::{Api, DAY, MINUTE, PASSWORD, SECOND, Server, Session, at_once, count},
 };
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn wrong_password_is_refused() {
 async fn access_token_is_dead_after_15_minutes() {
     let server = Server::start().await;
     let member = server.join(Role::VIEWER).await;
-    let me = || server.get("/auth/me").as_user(&member);
+    let me = || server.get("/auth/me").by(&member);
     me().await.expect(200);
     server.clock.advance(899 * SECOND);
     me().await.expect(200);
@@ -166,7 +166,7 @@ async fn changed_role_and_plan_show_in_the_next_pair() {
     let server = Server::start().await;
     let (admin, member) = (server.join(Role::ADMIN).await, server.join(Role::VIEWER).await);
     let change = json!({"role": "editor", "plan": "enterprise"});
-    server.patch(&format!("/admin/users/{}", member.id), change).as_user(&admin).await.expect(200);
+    server.patch(&format!("/admin/users/{}", member.id), change).by(&admin).await.expect(200);
 
     let create = |token: &str| server.post("/projects", json!({"name": "p"})).bearer(token);
     create(&member.access).await.refused(403, "insufficient_permissions");
@@ -191,7 +191,7 @@ async fn logout_ends_one_session() {
     }
     refused(server.refresh(&next).await);
     server.refresh(&other).await.expect(200);
-    server.get("/auth/me").as_user(&member).await.expect(200);
+    server.get("/auth/me").by(&member).await.expect(200);
 }
 
 #[tokio::test]
@@ -201,12 +201,12 @@ async fn logout_all_ends_all_sessions_of_the_user() {
     let other = server.login(&member.email, PASSWORD).await.expect(200).text("refresh_token");
     let logout_all = || server.call(http::Method::POST, "/auth/logout-all");
     logout_all().await.refused(401, "authentication_required");
-    assert!(logout_all().as_user(&member).await.expect(204).body.is_empty());
+    assert!(logout_all().by(&member).await.expect(204).body.is_empty());
     for token in [&member.refresh, &other] {
         refused(server.refresh(token).await);
     }
     server.refresh(&stranger.refresh).await.expect(200);
-    server.get("/auth/me").as_user(&member).await.expect(200);
+    server.get("/auth/me").by(&member).await.expect(200);
     server.login(&member.email, PASSWORD).await.expect(200);
 }
 
@@ -222,7 +222,7 @@ async fn refresh_and_logout_at_once_leave_no_live_token() {
         if replies[0].status == 200 {
             refused(server.refresh(&replies[0].text("refresh_token")).await);
         }
-        server.clock.advance(crate::support::MINUTE);
+        server.clock.advance(MINUTE); // so that the limit stays out of it
     }
 }
 
@@ -230,7 +230,7 @@ async fn refresh_and_logout_at_once_leave_no_live_token() {
 async fn me_is_the_user() {
     let server = Server::start().await;
     let member @ Session { id, email, .. } = &server.join(Role::EDITOR).await;
-    let me = server.get("/auth/me").as_user(member).await.expect(200).json();
+    let me = server.get("/auth/me").by(member).await.expect(200).json();
     let expected = json!({
         "id": id, "email": email, "role": "editor", "plan": null, "email_verified": true,
         "created_at": me["created_at"],

@@ -181,7 +181,7 @@ impl Server {
     }
 
     pub(crate) async fn create_project(&self, owner: &Session, name: &str) -> String {
-        let created = self.post("/projects", json!({"name": name})).as_user(owner).await;
+        let created = self.post("/projects", json!({"name": name})).by(owner).await;
         created.expect(201).text("id")
     }
 }
@@ -257,7 +257,7 @@ impl Call {
         Self { via, request, body: Body::empty() }
     }
 
-    pub(crate) fn as_user(self, session: &Session) -> Self {
+    pub(crate) fn by(self, session: &Session) -> Self {
         self.bearer(&session.access)
     }
 

@@ -32,11 +32,11 @@ pub fn app(app: App) -> Router {
         .merge(status::router())
         .merge(auth::open_router())
         .fallback(error::not_found)
-        .layer(panics.clone())
+        .layer(panics)
         .layer(from_fn(error::one_authorization))
         .layer(limits.public());
     let login = auth::login_router()
-        .layer(panics.clone())
+        .layer(panics)
         .layer(from_fn(error::one_authorization))
         .layer(limits.login());
     let signed_in = Router::new()
