@@ -25,14 +25,20 @@ pub use state::App;
 pub fn app(app: App) -> Router {
     let auth = RequireAuth::new(app.tokens.clone());
     let limits = &app.limits;
+    // Inside the limits: what a panic answers has their headers, and is settled as any other 500.
+    let panics = CatchPanicLayer::custom(error::panicked);
 
     let anyone = Router::new()
         .merge(status::router())
         .merge(auth::open_router())
         .fallback(error::not_found)
+        .layer(panics)
         .layer(from_fn(error::one_authorization))
         .layer(limits.public());
-    let login = auth::login_router().layer(from_fn(error::one_authorization)).layer(limits.login());
+    let login = auth::login_router()
+        .layer(panics)
+        .layer(from_fn(error::one_authorization))
+        .layer(limits.login());
     let signed_in = Router::new()
         .merge(auth::session_router())
         .merge(projects::router())
@@ -42,13 +48,13 @@ pub fn app(app: App) -> Router {
             ServiceBuilder::new()
                 .layer(auth.identify_only()) // tells the limiter who it is,
                 .layer(limits.signed_in()) // which counts users by id and strangers by address,
-                .layer(auth), // and only then are strangers refused
+                .layer(auth) // and only then are strangers refused
+                .layer(panics),
         );
 
     anyone.merge(login).merge(signed_in).with_state(app.clone()).layer(
         ServiceBuilder::new()
             .layer(from_fn(auth::never_cached))
-            .option_layer(cors::layer(&app.cors_allowed_origins))
-            .layer(CatchPanicLayer::custom(error::panicked)),
+            .option_layer(cors::layer(&app.cors_allowed_origins)),
     )
 }

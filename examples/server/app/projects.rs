@@ -104,7 +104,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ThingId {
             .map_err(|_| not_found_problem())?;
         let canonical = Uuid::try_parse(&text).is_ok_and(|id| id.hyphenated().to_string() == text);
         // Encoded differently it would be another path to the same thing.
-        if canonical && parts.uri.path().ends_with(&text) {
+        if canonical && parts.uri.path().rsplit('/').next() == Some(&text) {
             Ok(Self(text))
         } else {
             Err(not_found_problem())

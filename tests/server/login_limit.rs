@@ -1,0 +1,172 @@
+//! The limit on guesses: taken before the password is looked at, given back unless it was wrong.
+
+use std::future::IntoFuture;
+
+use http::Method;
+use portcullis::Role;
+use serde_json::json;
+use tokio::task::yield_now;
+
+use crate::support::{Api, Call, MINUTE, PASSWORD, SECOND, Server, Session, at_once, count};
+
+#[tokio::test]
+async fn login_is_refused_after_5_failures_in_15_minutes() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    for n in 1..=5 {
+        let reply = wrong(&server, &member).await.refused(401, "invalid_credentials");
+        assert_eq!(reply.limit().unwrap()[..2], [5, 5 - n]);
+        server.clock.advance(SECOND);
+    }
+    for call in [wrong(&server, &member), right(&server, &member)] {
+        let reply = call.await.refused(429, "too_many_login_attempts");
+        assert_eq!(reply.retry_after(), 895);
+        assert_eq!(reply.text("detail"), "Too many login attempts. Try again in 15 minutes.");
+        assert_eq!(reply.json()["violated-policies"], json!(["login"]));
+    }
+    right(&server, &member).from("203.0.113.9").await.expect(200);
+
+    server.clock.advance(894 * SECOND);
+    let reply = wrong(&server, &member).await.refused(429, "too_many_login_attempts");
+    assert_eq!(reply.text("detail"), "Too many login attempts. Try again in 1 minute.");
+    server.clock.advance(SECOND);
+    // One has left the window, and one only.
+    wrong(&server, &member).await.refused(401, "invalid_credentials");
+    wrong(&server, &member).await.refused(429, "too_many_login_attempts");
+}
+
+#[tokio::test]
+async fn only_wrong_passwords_count() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    server.register("unverified@example.com").await;
+    let login = || server.call(Method::POST, "/auth/login");
+    let harmless = || {
+        [
+            right(&server, &member),
+            server.login("unverified@example.com", PASSWORD),
+            server.post("/auth/login", json!({"email": "x"})),
+            login().body("application/json", "{"),
+            login().body("text/plain", "x"),
+            login().body("application/json", vec![b' '; 100_000]),
+            login().bearer("x").bearer("y"),
+            server.get("/auth/login"),
+        ]
+    };
+    for failures in 0..5 {
+        let mut statuses = Vec::new();
+        for call in harmless() {
+            let reply = call.await;
+            statuses.push(reply.status.as_u16());
+            if let Some(login) = reply.limiters().iter().find(|limiter| limiter.name == "login") {
+                assert_eq!(login.remaining, 5 - failures, "{reply:?}");
+            }
+        }
+        assert_eq!(statuses, [200, 403, 422, 400, 415, 413, 400, 405]);
+        // Neither do they forgive.
+        assert_eq!(wrong(&server, &member).await.expect(401).remaining(), 4 - failures);
+    }
+    wrong(&server, &member).await.refused(429, "too_many_login_attempts");
+}
+
+#[tokio::test]
+async fn parallel_guesses_get_no_more_attempts() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    let replies = at_once((0..50).map(|_| wrong(&server, &member))).await;
+    assert_eq!((count(&replies, 401), count(&replies, 429)), (5, 45));
+}
+
+#[tokio::test]
+async fn refusal_for_attempts_in_flight_says_to_come_back_in_a_second() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    let in_flight: Vec<_> =
+        (0..5).map(|_| tokio::spawn(wrong(&server, &member).into_future())).collect();
+    yield_now().await;
+    let sixth = right(&server, &member).await.refused(429, "too_many_login_attempts");
+    assert_eq!(sixth.retry_after(), 1);
+    assert_eq!(sixth.text("detail"), "Too many login attempts. Try again in 1 minute.");
+
+    for attempt in in_flight {
+        attempt.await.unwrap().refused(401, "invalid_credentials");
+    }
+    let reply = right(&server, &member).await.refused(429, "too_many_login_attempts");
+    assert_eq!(reply.retry_after(), 900);
+}
+
+#[tokio::test]
+async fn logins_in_flight_that_succeed_leave_all_attempts() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    let replies = at_once((0..5).map(|_| right(&server, &member))).await;
+    assert_eq!(count(&replies, 200), 5);
+    assert_eq!(right(&server, &member).await.expect(200).limiter("login").remaining, 5);
+}
+
+#[tokio::test]
+async fn login_whose_client_hangs_up_stays_counted() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    for _ in 0..5 {
+        let attempt = tokio::spawn(right(&server, &member).into_future());
+        yield_now().await;
+        attempt.abort();
+        assert!(attempt.await.unwrap_err().is_cancelled());
+    }
+    let reply = right(&server, &member).await.refused(429, "too_many_login_attempts");
+    assert_eq!(reply.retry_after(), 900);
+}
+
+#[tokio::test]
+async fn what_one_limiter_refuses_the_other_does_not_count() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    for _ in 0..5 {
+        wrong(&server, &member).await.expect(401);
+    }
+    for _ in 0..10 {
+        wrong(&server, &member).await.expect(429);
+    }
+    assert_eq!(server.get("/public/status").await.remaining(), 94);
+    // The other way round.
+    for _ in 0..100 {
+        server.get("/public/status").from("192.0.2.1").await.expect(200);
+    }
+    for _ in 0..10 {
+        let reply = wrong(&server, &member).from("192.0.2.1").await.refused(429, "rate_limited");
+        assert_eq!(reply.json()["violated-policies"], json!(["ip"]));
+    }
+    server.clock.advance(MINUTE);
+    let reply = right(&server, &member).from("192.0.2.1").await.expect(200);
+    assert_eq!(reply.limiter("login").remaining, 5);
+}
+
+#[tokio::test]
+async fn where_both_refuse_the_longest_wait_speaks() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    let exhaust = async || while server.get("/public/status").await.status == 200 {};
+    for _ in 0..5 {
+        wrong(&server, &member).await.expect(401);
+    }
+    exhaust().await;
+    let reply = wrong(&server, &member).await.refused(429, "too_many_login_attempts");
+    assert_eq!(reply.json()["violated-policies"], json!(["ip", "login"]));
+    assert_eq!((reply.retry_after(), reply.limit().unwrap()[0]), (900, 5));
+    assert_eq!(reply.limiter_names(), ["ip", "login"]);
+
+    server.clock.advance(890 * SECOND);
+    exhaust().await;
+    let reply = wrong(&server, &member).await.refused(429, "rate_limited");
+    assert_eq!(reply.json()["violated-policies"], json!(["ip", "login"]));
+    assert_eq!((reply.retry_after(), reply.limit().unwrap()[0]), (60, 100));
+}
+
+fn wrong(server: &Server, member: &Session) -> Call {
+    server.login(&member.email, "Wrong-Horse-1")
+}
+
+fn right(server: &Server, member: &Session) -> Call {
+    server.login(&member.email, PASSWORD)
+}

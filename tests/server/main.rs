@@ -1,0 +1,26 @@
+//! The contract of the example server, by its chapters. All but `process` drive the app in this
+//! process, on a clock that the tests move; `process` starts the program itself.
+
+#![cfg(feature = "full")]
+#![allow(clippy::unwrap_used, reason = "the lint knows only functions that are tests themselves")]
+
+#[allow(dead_code, unreachable_pub, reason = "the app is made for its own program")]
+#[path = "../../examples/server/app/mod.rs"]
+mod app;
+
+mod access_tokens;
+mod accounts;
+mod admin;
+mod bodies;
+mod browsers;
+mod client_ip;
+mod limits;
+mod login_limit;
+mod outages;
+mod process;
+mod program;
+mod projects;
+mod refusals;
+mod reply;
+mod sessions;
+mod support;

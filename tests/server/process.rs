@@ -1,0 +1,364 @@
+//! The program: how it starts and ends, its settings, its mail, and one walk through all of it.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::Method;
+use http_body_util::{BodyExt, Full};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::yield_now,
+};
+
+use crate::{
+    program::{MailServer, Program, directory_with_keys, run},
+    reply::Reply,
+    sessions::parts,
+    support::{Api, PASSWORD, Remote},
+};
+
+const ADMIN: [(&str, &str); 2] =
+    [("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", PASSWORD)];
+
+#[tokio::test]
+async fn makes_what_it_lacks_and_finds_it_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |path: &str| directory.path().join(path);
+    let program = Program::start(directory.path(), &[]).await;
+    let port: u16 = program.base.strip_prefix("http://127.0.0.1:").unwrap().parse().unwrap();
+    assert_ne!(port, 0);
+    let keys = program.get("/.well-known/jwks.json").await.expect(200).body;
+    let ada = json!({"email": "ada@example.com", "password": PASSWORD});
+    program.post("/auth/register", ada.clone()).await.expect(201);
+    let link = format!("{}/auth/verify?token=", program.base);
+    program.stop().await;
+
+    let mode = fs::metadata(at("config/jwt-private.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(at("data/server.db").exists());
+    let letters: Vec<_> =
+        fs::read_dir(at("data/mail")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(letter.extension().unwrap(), "eml");
+    let letter = fs::read_to_string(letter).unwrap();
+    assert!(
+        letter.contains("\r\nTo: ada@example.com\r\n") || letter.starts_with("To: ada"),
+        "{letter}"
+    );
+    let token = token_in(&letter, &link);
+
+    let program = Program::start(directory.path(), &[]).await;
+    assert_eq!(program.get("/.well-known/jwks.json").await.expect(200).body, keys);
+    program.post("/auth/register", ada.clone()).await.refused(409, "email_taken");
+    program.get(&format!("/auth/verify?token={token}")).await.expect(200);
+    program.post("/auth/login", ada).await.expect(200);
+    program.signal("INT").await;
+    assert_eq!(program.end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn request_in_flight_is_finished_at_the_end() {
+    let directory = directory_with_keys();
+    let program = Program::start(directory.path(), &[]).await;
+    let address = program.address().to_owned();
+    program.get("/public/status").await.expect(200); // and stays connected
+
+    let body = r#"{"refresh_token": ""}"#;
+    let head = format!(
+        "POST /auth/logout HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    let mut connection = TcpStream::connect(&address).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    // Says that the handler waits for the body.
+    let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let mut read = vec![0; go_on.len()];
+    connection.read_exact(&mut read).await.unwrap();
+    assert_eq!(read, go_on);
+
+    program.signal("TERM").await;
+    while TcpStream::connect(&address).await.is_ok() {
+        yield_now().await;
+    }
+    connection.write_all(body.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    connection.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 204 No Content\r\n"), "{response}");
+    assert_eq!(program.end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/keys");
+    let key = |name: &str| keys.join(name).to_str().unwrap().to_owned();
+    let (weak, weak_public) = (key("rsa-1024-private.pem"), key("rsa-1024-public.pem"));
+    let (other, readme) = (key("other-rsa-private.pem"), key("README.md"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+
+    let directory = directory_with_keys();
+    fs::write(directory.path().join("file"), "").unwrap();
+    let mut runs = Vec::new();
+    for (name, settings) in [
+        ("BIND_ADDR", &[("BIND_ADDR", "nowhere")][..]),
+        ("BIND_ADDR", &[("BIND_ADDR", "127.0.0.1:99999")]),
+        ("BIND_ADDR", &[("BIND_ADDR", &taken)]),
+        ("DATABASE_URL", &[("DATABASE_URL", "mysql://127.0.0.1/x")]),
+        ("DATABASE_URL", &[("DATABASE_URL", "sqlite:file/server.db")]),
+        ("DATABASE_URL", &[("DATABASE_URL", "sqlite:config")]),
+        ("DATABASE_URL", &[("DATABASE_URL", "postgres://127.0.0.1:1/x")]),
+        ("JWT_PRIVATE_KEY", &[("JWT_PRIVATE_KEY", "missing.pem")]),
+        ("JWT_PUBLIC_KEY", &[("JWT_PUBLIC_KEY", "missing.pem")]),
+        ("JWT_PRIVATE_KEY", &[("JWT_PRIVATE_KEY", &other)]),
+        ("JWT_PRIVATE_KEY", &[("JWT_PRIVATE_KEY", &readme)]),
+        ("JWT_PRIVATE_KEY", &[("JWT_PRIVATE_KEY", &weak), ("JWT_PUBLIC_KEY", &weak_public)]),
+        ("JWT_ISSUER", &[("JWT_ISSUER", "")]),
+        ("JWT_AUDIENCE", &[("JWT_AUDIENCE", " ")]),
+        ("ACCESS_TOKEN_TTL", &[("ACCESS_TOKEN_TTL", "15")]),
+        ("ACCESS_TOKEN_TTL", &[("ACCESS_TOKEN_TTL", "0s")]),
+        ("REFRESH_TOKEN_TTL", &[("REFRESH_TOKEN_TTL", "-7d")]),
+        ("VERIFICATION_TOKEN_TTL", &[("VERIFICATION_TOKEN_TTL", "soon")]),
+        ("ADMIN_PASSWORD", &[("ADMIN_EMAIL", "root@example.com")]),
+        ("ADMIN_EMAIL", &[("ADMIN_PASSWORD", PASSWORD)]),
+        ("ADMIN_EMAIL", &[("ADMIN_EMAIL", "root"), ("ADMIN_PASSWORD", PASSWORD)]),
+        ("ADMIN_PASSWORD", &[("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", "weak")]),
+        ("MAIL_DIR", &[("MAIL_DIR", "file/mail")]),
+        ("SMTP_URL", &[("SMTP_URL", "http://mail.example")]),
+        ("PUBLIC_URL", &[("PUBLIC_URL", "api.example")]),
+        ("PUBLIC_URL", &[("PUBLIC_URL", "ftp://api.example")]),
+        ("TRUSTED_PROXIES", &[("TRUSTED_PROXIES", "10.0.0.0/8, 10.0.0.0/33")]),
+        ("FORWARDED_HEADER", &[("FORWARDED_HEADER", "via")]),
+        ("RATE_LIMIT_PUBLIC", &[("RATE_LIMIT_PUBLIC", "100")]),
+        ("RATE_LIMIT_PUBLIC", &[("RATE_LIMIT_PUBLIC", "0/1m")]),
+        ("RATE_LIMIT_USER", &[("RATE_LIMIT_USER", "-1/1m")]),
+        ("RATE_LIMIT_LOGIN", &[("RATE_LIMIT_LOGIN", "5/0s")]),
+        ("RATE_LIMIT_FREE", &[("RATE_LIMIT_FREE", "5/1500ms")]),
+        ("RATE_LIMIT_PAID", &[("RATE_LIMIT_PAID", "5 per minute")]),
+        ("RATE_LIMIT_ENTERPRISE", &[("RATE_LIMIT_ENTERPRISE", "99999999999/1m")]),
+        ("RATE_LIMIT_ON_ERROR", &[("RATE_LIMIT_ON_ERROR", "maybe")]),
+        ("RATE_LIMIT_BUDGET", &[("RATE_LIMIT_BUDGET", "fast")]),
+        ("BCRYPT_COST", &[("BCRYPT_COST", "3")]),
+        ("BCRYPT_COST", &[("BCRYPT_COST", "32")]),
+        ("BCRYPT_COST", &[("BCRYPT_COST", "twelve")]),
+        ("CORS_ALLOWED_ORIGINS", &[("CORS_ALLOWED_ORIGINS", "https://a.example,b.example")]),
+        ("CORS_ALLOWED_ORIGINS", &[("CORS_ALLOWED_ORIGINS", "https://a.example/path")]),
+        ("METRICS_ADDR", &[("METRICS_ADDR", "nowhere")]),
+        ("RUST_LOG", &[("RUST_LOG", "a=b=c")]),
+    ] {
+        let settings: Vec<_> =
+            settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let directory = directory.path().to_owned();
+        runs.push((
+            name,
+            tokio::spawn(async move {
+                let borrowed: Vec<_> =
+                    settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                run(&directory, &[], &borrowed).await
+            }),
+        ));
+    }
+    for (name, output) in runs {
+        let output = output.await.unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
+        assert!(output.stdout.is_empty(), "{name}");
+        assert_eq!(stderr.lines().count(), 1, "{name}: {stderr}");
+        assert!(stderr.contains(name), "{name}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn help_explains_each_setting_and_a_flag_goes_before_its_variable() {
+    let directory = directory_with_keys();
+    let help = run(directory.path(), &["--help"], &[]).await;
+    assert_eq!(help.status.code(), Some(0));
+    let help = String::from_utf8(help.stdout).unwrap();
+    for (name, default) in [
+        ("BIND_ADDR", "127.0.0.1:3000"),
+        ("DATABASE_URL", "sqlite:data/server.db"),
+        ("REDIS_URL", "limits are counted in this process"),
+        ("JWT_PRIVATE_KEY", "config/jwt-private.pem"),
+        ("JWT_PUBLIC_KEY", "config/jwt-public.pem"),
+        ("JWT_ISSUER", "portcullis"),
+        ("JWT_AUDIENCE", "api"),
+        ("ACCESS_TOKEN_TTL", "15m"),
+        ("REFRESH_TOKEN_TTL", "7d"),
+        ("VERIFICATION_TOKEN_TTL", "24h"),
+        ("ADMIN_EMAIL", ""),
+        ("ADMIN_PASSWORD", ""),
+        ("MAIL_DIR", "data/mail"),
+        ("SMTP_URL", ""),
+        ("PUBLIC_URL", "the address served on"),
+        ("TRUSTED_PROXIES", "none"),
+        ("FORWARDED_HEADER", "x-forwarded-for"),
+        ("RATE_LIMIT_PUBLIC", "100/1m"),
+        ("RATE_LIMIT_USER", "300/1m"),
+        ("RATE_LIMIT_LOGIN", "5/15m"),
+        ("RATE_LIMIT_FREE", "60/1m"),
+        ("RATE_LIMIT_PAID", "600/1m"),
+        ("RATE_LIMIT_ENTERPRISE", "3000/1m"),
+        ("RATE_LIMIT_ON_ERROR", "allow"),
+        ("RATE_LIMIT_BUDGET", "25ms"),
+        ("BCRYPT_COST", "12"),
+        ("CORS_ALLOWED_ORIGINS", "none"),
+        ("METRICS_ADDR", "none"),
+        ("RUST_LOG", "info"),
+    ] {
+        let flag = format!("--{} ", name.to_lowercase().replace('_', "-"));
+        let (_, about) = help.split_once(&flag).unwrap_or_else(|| panic!("{flag}: {help}"));
+        let (about, _) = about.split_once(&format!("[env: {name}]")).unwrap();
+        let rest = help.split_once(&format!("[env: {name}]")).unwrap().1;
+        let told = format!("{about}{}", rest.split("\n\n").next().unwrap());
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(default.is_empty() || told.contains(&format!("[default: {default}]")), "{told}");
+    }
+    let refused =
+        run(directory.path(), &["--access-token-ttl", "x"], &[("ACCESS_TOKEN_TTL", "1m")]).await;
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("ACCESS_TOKEN_TTL"));
+}
+
+#[tokio::test]
+async fn admin_is_created_or_promoted_and_keeps_the_password() {
+    let directory = directory_with_keys();
+    let login = async |program: &Program, email, password| {
+        let body = json!({"email": email, "password": password});
+        program.post("/auth/login", body).await
+    };
+    let program = Program::start(directory.path(), &ADMIN).await;
+    let admin = login(&program, "root@example.com", PASSWORD).await.expect(200);
+    program.get("/analytics").bearer(&admin.text("access_token")).await.expect(200);
+    let ada = json!({"email": "ada@example.com", "password": PASSWORD});
+    program.post("/auth/register", ada).await.expect(201);
+    program.stop().await;
+
+    let settings = [("ADMIN_EMAIL", "ada@example.com"), ("ADMIN_PASSWORD", "Another-Horse-1")];
+    let program = Program::start(directory.path(), &settings).await;
+    let refused = login(&program, "ada@example.com", "Another-Horse-1").await;
+    refused.refused(401, "invalid_credentials");
+    let admin = login(&program, "ada@example.com", PASSWORD).await.expect(200);
+    program.get("/analytics").bearer(&admin.text("access_token")).await.expect(200);
+    program.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_have_an_address_of_their_own() {
+    let directory = directory_with_keys();
+    // Free, and not given to anybody else soon.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let settings = [("METRICS_ADDR", &*free.to_string())];
+    let program = Program::start(directory.path(), &settings).await;
+    program.get("/metrics").await.refused(404, "not_found");
+    let metrics = Remote::new(format!("http://{free}"));
+    let page = metrics.get("/metrics").await.expect(200);
+    assert!(page.header("content-type").unwrap().starts_with("text/plain"));
+    program.stop().await;
+}
+
+#[tokio::test]
+async fn settings_take_effect() {
+    let directory = directory_with_keys();
+    let mut mail = MailServer::start().await;
+    let settings = [
+        ("DATABASE_URL", "sqlite::memory:"),
+        ("JWT_ISSUER", "us"),
+        ("JWT_AUDIENCE", "them"),
+        ("ACCESS_TOKEN_TTL", "1m 30s"),
+        ("SMTP_URL", &mail.url),
+        ("PUBLIC_URL", "https://api.example/base/"),
+        ("TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("FORWARDED_HEADER", "forwarded"),
+        ("RATE_LIMIT_PUBLIC", "7/1h"),
+        ("RATE_LIMIT_LOGIN", "3/1d"),
+        ("CORS_ALLOWED_ORIGINS", "https://app.example"),
+        ("RUST_LOG", "off"),
+    ];
+    let program = Program::start(directory.path(), &[&settings, &ADMIN[..]].concat()).await;
+    let login = json!({"email": "root@example.com", "password": PASSWORD});
+    let from = |client: &str| {
+        let call =
+            program.post("/auth/login", login.clone()).header("origin", "https://app.example");
+        call.header("forwarded", format!("for={client}")).header("x-forwarded-for", "6.6.6.6")
+    };
+    for client in ["192.0.2.1", "192.0.2.2"] {
+        let reply = from(client).await.expect(200);
+        assert_eq!(reply.header("access-control-allow-origin"), Some("https://app.example"));
+        let policy = r#""ip";q=7;w=3600, "login";q=3;w=86400"#;
+        assert_eq!(reply.header("ratelimit-policy"), Some(policy));
+        assert_eq!(reply.limiters()[0].remaining, 6);
+        assert_eq!(reply.json()["expires_in"], 90);
+        let [_, claims] = parts(&reply.text("access_token"));
+        assert_eq!((&claims["iss"], &claims["aud"]), (&json!("us"), &json!("them")));
+    }
+    let new = json!({"email": "ada@example.com", "password": PASSWORD});
+    program.post("/auth/register", new).await.expect(201);
+    token_in(&mail.letter().await, "https://api.example/base/auth/verify?token=");
+    assert!(!directory.path().join("data").exists());
+    program.stop().await;
+}
+
+#[tokio::test]
+async fn body_over_64_kib_in_chunks_is_refused_and_the_connection_lives_on() {
+    let directory = directory_with_keys();
+    let program = Program::start(directory.path(), &[]).await;
+    for length in [64 * 1024 + 1, 1_000_000] {
+        let body = Full::new(Bytes::from(vec![b' '; length])).map_frame(|frame| frame);
+        let call = program.call(Method::POST, "/auth/logout");
+        let reply = call.body("application/json", Body::new(body)).await;
+        reply.refused(413, "payload_too_large");
+    }
+    program.stop().await;
+}
+
+#[tokio::test]
+async fn walk_from_registration_to_the_limit() {
+    let directory = directory_with_keys();
+    let mut mail = MailServer::start().await;
+    let settings = [("SMTP_URL", mail.url.as_str()), ("RATE_LIMIT_USER", "10/1m")];
+    let program = Program::start(directory.path(), &[&settings, &ADMIN[..]].concat()).await;
+
+    let ada = json!({"email": "Ada@example.com", "password": PASSWORD});
+    let registered = program.post("/auth/register", ada.clone()).await.expect(201);
+    let letter = mail.letter().await;
+    assert!(letter.contains("RCPT TO:<ada@example.com>"), "{letter}");
+    program.post("/auth/login", ada.clone()).await.refused(403, "email_not_verified");
+    let token = token_in(&letter, &format!("{}/auth/verify?token=", program.base));
+    program.get(&format!("/auth/verify?token={token}")).await.expect(200);
+    let pair = program.post("/auth/login", ada).await.expect(200);
+
+    let create = |pair: &Reply| {
+        let call = program.post("/projects", json!({"name": "Apollo"}));
+        call.bearer(&pair.text("access_token"))
+    };
+    create(&pair).await.refused(403, "insufficient_permissions");
+    let root = json!({"email": "root@example.com", "password": PASSWORD});
+    let root = program.post("/auth/login", root).await.expect(200).text("access_token");
+    let promoted = program
+        .patch(&format!("/admin/users/{}", registered.text("id")), json!({"role": "editor"}));
+    promoted.bearer(&root).await.expect(200);
+    create(&pair).await.refused(403, "insufficient_permissions");
+
+    let refresh = json!({"refresh_token": pair.text("refresh_token")});
+    let pair = program.post("/auth/refresh", refresh.clone()).await.expect(200);
+    let project = create(&pair).await.expect(201);
+    let location = project.header("location").unwrap();
+    let found = program.get(location).bearer(&pair.text("access_token")).await.expect(200);
+    assert_eq!(found.json(), project.json());
+    for _ in 4..10 {
+        create(&pair).await.expect(201);
+    }
+    create(&pair).await.refused(429, "rate_limited");
+    let figures = program.get("/analytics").bearer(&root).await.expect(200).json();
+    assert_eq!((&figures["users"], &figures["projects"]), (&json!(2), &json!(7)));
+    program.post("/auth/refresh", refresh).await.refused(401, "invalid_refresh_token");
+    program.stop().await;
+}
+
+/// The token of the link in a letter, which stands unbroken on a line.
+fn token_in(letter: &str, link: &str) -> String {
+    let token = letter.lines().find_map(|line| line.strip_prefix(link));
+    token.unwrap_or_else(|| panic!("no {link} in {letter}")).to_owned()
+}
