@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{ExitStatus, Output, Stdio},
+    process::{ExitStatus, Stdio},
     sync::OnceLock,
 };
 
@@ -29,7 +29,7 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it in this directory with these settings, at a port of its own.
     pub(crate) async fn start(directory: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = command(directory, settings).spawn().unwrap();
+        let mut child = spawn(directory, &[], settings);
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).await.unwrap();
@@ -71,9 +71,19 @@ impl Api for Program {
     }
 }
 
-/// Runs the server with these arguments and settings until it ends by itself.
-pub(crate) async fn run(directory: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
-    command(directory, settings).args(arguments).output().await.unwrap()
+/// Starts the server in this directory with these settings, whatever comes of it.
+pub(crate) fn spawn(directory: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Child {
+    Command::new(binary())
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .envs([("BIND_ADDR", "127.0.0.1:0"), ("BCRYPT_COST", "4")])
+        .envs(settings.iter().copied())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
 }
 
 /// A directory that holds nothing but the keys of the tests, which need not be generated then.
@@ -87,19 +97,6 @@ pub(crate) fn directory_with_keys() -> TempDir {
             .unwrap();
     }
     directory
-}
-
-fn command(directory: &Path, settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(binary());
-    command
-        .current_dir(directory)
-        .env_clear()
-        .envs([("BIND_ADDR", "127.0.0.1:0"), ("BCRYPT_COST", "4")])
-        .envs(settings.iter().copied())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
 }
 
 /// The program as cargo has built it. It is asked to, because it builds examples only for some of

@@ -1,13 +1,14 @@
 //! The app with all its stores in this process, and requests to it.
 
 use std::{
-    future::IntoFuture,
+    future::{IntoFuture, poll_fn},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -303,6 +304,15 @@ impl IntoFuture for Call {
             Reply::new(head.status, head.headers, body, &path, to_head)
         })
     }
+}
+
+/// Sends a request up to where its handler first waits: the limits have counted it by then. Dropped,
+/// it is a client that hangs up.
+pub(crate) async fn in_flight(call: Call) -> Pin<Box<dyn Future<Output = Reply> + Send>> {
+    let mut reply = call.into_future();
+    let waits = poll_fn(|context| Poll::Ready(reply.as_mut().poll(context).is_pending())).await;
+    assert!(waits);
+    reply
 }
 
 /// The answers to many calls that are made at once.
