@@ -17,6 +17,7 @@ use std::{
 
 use app::{App, Limits, Pool, ProjectStore, app};
 use clap::Parser;
+use jsonwebtoken::jwk::KeyAlgorithm;
 use portcullis::{
     SharedClock, SystemClock, TokenService, UserService,
     limit::{FallbackStore, OnFailure, RateLimitStore},
@@ -153,6 +154,10 @@ fn tokens(
 ) -> Result<TokenService, SettingError> {
     let key = SigningKey::load_or_generate(&settings.jwt_private_key, &settings.jwt_public_key)
         .map_err(unusable("JWT_PRIVATE_KEY, JWT_PUBLIC_KEY"))?;
+    // The crate signs with other keys as well; clients of this API are promised RS256.
+    if key.verifying_key().jwk().common.key_algorithm != Some(KeyAlgorithm::RS256) {
+        return Err(SettingError::new("JWT_PRIVATE_KEY", "is no RSA key"));
+    }
     let (issuer, audience) = (settings.jwt_issuer.as_str(), settings.jwt_audience.as_str());
     let store = Arc::clone(&stores.tokens);
     Ok(TokenService::new(KeySet::new(key), issuer, audience, store)

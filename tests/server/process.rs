@@ -93,6 +93,7 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/keys");
     let key = |name: &str| keys.join(name).to_str().unwrap().to_owned();
     let (weak, weak_public) = (key("rsa-1024-private.pem"), key("rsa-1024-public.pem"));
+    let (curve, curve_public) = (key("es256-private.pem"), key("es256-public.pem"));
     let (other, readme) = (key("other-rsa-private.pem"), key("README.md"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
@@ -142,6 +143,7 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
     ];
     let others = [
         ("JWT_PRIVATE_KEY", vec![("JWT_PRIVATE_KEY", &*weak), ("JWT_PUBLIC_KEY", &*weak_public)]),
+        ("JWT_PRIVATE_KEY", vec![("JWT_PRIVATE_KEY", &*curve), ("JWT_PUBLIC_KEY", &*curve_public)]),
         ("ADMIN_PASSWORD", vec![("ADMIN_EMAIL", "root@example.com")]),
         ("ADMIN_EMAIL", vec![("ADMIN_PASSWORD", PASSWORD)]),
         ("ADMIN_EMAIL", vec![("ADMIN_EMAIL", "root"), ("ADMIN_PASSWORD", PASSWORD)]),
