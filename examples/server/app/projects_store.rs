@@ -59,18 +59,59 @@ macro_rules! on {
 
 const PATIENCE: Duration = Duration::from_secs(4);
 
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS projects (id TEXT PRIMARY KEY, name TEXT NOT NULL, \
-                     owner_id TEXT NOT NULL, created_at BIGINT NOT NULL)";
-const INDEX: &str = "CREATE INDEX IF NOT EXISTS projects_newest ON projects (created_at, id)";
-const INSERT: &str = "INSERT INTO projects (id, name, owner_id, created_at) \
-                      VALUES ($1, $2, $3, $4)";
-const LIST: &str = "SELECT id, name, owner_id, created_at FROM projects \
-                    WHERE (created_at, id) < ($1, $2) ORDER BY created_at DESC, id DESC LIMIT $3";
-const FIND: &str = "SELECT id, name, owner_id, created_at FROM projects WHERE id = $1";
-const RENAME: &str = "UPDATE projects SET name = $2 WHERE id = $1 \
-                      RETURNING id, name, owner_id, created_at";
-const DELETE: &str = "DELETE FROM projects WHERE id = $1";
-const COUNT: &str = "SELECT COUNT(*) FROM projects";
+/// The statements, which are the same but for where the table is.
+struct Statements {
+    table: &'static str,
+    index: &'static str,
+    insert: &'static str,
+    list: &'static str,
+    find: &'static str,
+    rename: &'static str,
+    delete: &'static str,
+    count: &'static str,
+}
+
+macro_rules! statements {
+    ($table:literal) => {
+        Statements {
+            table: concat!(
+                "CREATE TABLE IF NOT EXISTS ",
+                $table,
+                " (id TEXT PRIMARY KEY, name TEXT NOT NULL, \
+                 owner_id TEXT NOT NULL, created_at BIGINT NOT NULL)"
+            ),
+            index: concat!(
+                "CREATE INDEX IF NOT EXISTS projects_newest ON ",
+                $table,
+                " (created_at, id)"
+            ),
+            insert: concat!(
+                "INSERT INTO ",
+                $table,
+                " (id, name, owner_id, created_at) VALUES ($1, $2, $3, $4)"
+            ),
+            list: concat!(
+                "SELECT id, name, owner_id, created_at FROM ",
+                $table,
+                " \
+                 WHERE (created_at, id) < ($1, $2) ORDER BY created_at DESC, id DESC LIMIT $3"
+            ),
+            find: concat!("SELECT id, name, owner_id, created_at FROM ", $table, " WHERE id = $1"),
+            rename: concat!(
+                "UPDATE ",
+                $table,
+                " SET name = $2 WHERE id = $1 \
+                 RETURNING id, name, owner_id, created_at"
+            ),
+            delete: concat!("DELETE FROM ", $table, " WHERE id = $1"),
+            count: concat!("SELECT COUNT(*) FROM ", $table),
+        }
+    };
+}
+
+const SQLITE: Statements = statements!("projects");
+/// In the schema that the library made: a role that owns nothing else can make tables only there.
+const POSTGRES: Statements = statements!("portcullis.projects");
 
 impl ProjectStore {
     /// The store in this database, whose table is made if it isn't there.
@@ -89,7 +130,8 @@ impl ProjectStore {
         let row: Row = (Uuid::new_v4().to_string(), name, owner.as_str().to_owned(), now);
         let (id, name, owner, created_at) = &row;
         on!(self, |pool| {
-            let insert = sqlx::query(INSERT).bind(id).bind(name).bind(owner).bind(created_at);
+            let insert =
+                sqlx::query(self.sql().insert).bind(id).bind(name).bind(owner).bind(created_at);
             insert.execute(pool).await.map(drop)
         })?;
         Ok(row.into())
@@ -106,7 +148,8 @@ impl ProjectStore {
         // One more than asked for tells whether there is a next page.
         let rows = i64::from(limit) + 1;
         let mut projects: Vec<Project> = on!(self, |pool| {
-            let list = sqlx::query_as::<_, Row>(LIST).bind(created_at).bind(&id).bind(rows);
+            let list =
+                sqlx::query_as::<_, Row>(self.sql().list).bind(created_at).bind(&id).bind(rows);
             list.fetch_all(pool).await
         })?
         .into_iter()
@@ -125,7 +168,7 @@ impl ProjectStore {
     /// The project of this id.
     pub async fn find(&self, id: &str) -> Result<Option<Project>, StoreError> {
         let row = on!(self, |pool| {
-            sqlx::query_as::<_, Row>(FIND).bind(id).fetch_optional(pool).await
+            sqlx::query_as::<_, Row>(self.sql().find).bind(id).fetch_optional(pool).await
         })?;
         Ok(row.map(Project::from))
     }
@@ -133,7 +176,11 @@ impl ProjectStore {
     /// Gives a project another name, and answers it as it then is.
     pub async fn rename(&self, id: &str, name: &str) -> Result<Option<Project>, StoreError> {
         let row = on!(self, |pool| {
-            sqlx::query_as::<_, Row>(RENAME).bind(id).bind(name).fetch_optional(pool).await
+            sqlx::query_as::<_, Row>(self.sql().rename)
+                .bind(id)
+                .bind(name)
+                .fetch_optional(pool)
+                .await
         })?;
         Ok(row.map(Project::from))
     }
@@ -141,18 +188,25 @@ impl ProjectStore {
     /// Deletes a project, and answers whether it was there.
     pub async fn delete(&self, id: &str) -> Result<bool, StoreError> {
         on!(self, |pool| {
-            let deleted = sqlx::query(DELETE).bind(id).execute(pool).await;
+            let deleted = sqlx::query(self.sql().delete).bind(id).execute(pool).await;
             deleted.map(|deleted| deleted.rows_affected() > 0)
         })
     }
 
     /// How many there are.
     pub async fn count(&self) -> Result<i64, StoreError> {
-        on!(self, |pool| sqlx::query_scalar::<_, i64>(COUNT).fetch_one(pool).await)
+        on!(self, |pool| sqlx::query_scalar::<_, i64>(self.sql().count).fetch_one(pool).await)
+    }
+
+    fn sql(&self) -> &'static Statements {
+        match self.pool {
+            Pool::Sqlite(_) => &SQLITE,
+            Pool::Postgres(_) => &POSTGRES,
+        }
     }
 
     async fn prepare(&self) -> Result<(), StoreError> {
-        for statement in [TABLE, INDEX] {
+        for statement in [self.sql().table, self.sql().index] {
             on!(self, |pool| sqlx::query(statement).execute(pool).await.map(drop))?;
         }
         Ok(())
