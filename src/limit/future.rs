@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use smallvec::SmallVec;
 use tower_service::Service;
 
 use super::{Decision, Decisions, Hold, headers::Reports, layer::Shared, service::Takes};
@@ -33,11 +32,11 @@ pub(super) enum Verdict {
 pub(super) struct Holds {
     shared: Arc<Shared>,
     reports: Reports,
-    holds: SmallVec<[Hold; 1]>,
+    holds: Vec<Box<Hold>>,
 }
 
 impl Holds {
-    pub(super) fn new(shared: Arc<Shared>, reports: Reports, holds: SmallVec<[Hold; 1]>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, reports: Reports, holds: Vec<Box<Hold>>) -> Self {
         Self { shared, reports, holds }
     }
 
@@ -51,7 +50,7 @@ impl Holds {
         for hold in mem::take(&mut self.holds) {
             let limiter = hold.limiter;
             let keep = self.shared.counts(limiter, &parts);
-            match self.shared.store.settle(hold, keep) {
+            match self.shared.store.settle(*hold, keep) {
                 Answer::Ready(answer) => self.settled(limiter, answer),
                 Answer::Pending(answer) => waiting.push((limiter, detached(answer))),
             }
@@ -100,7 +99,7 @@ impl Holds {
 impl Drop for Holds {
     fn drop(&mut self) {
         for hold in mem::take(&mut self.holds) {
-            if let Answer::Pending(answer) = self.shared.store.settle(hold, true) {
+            if let Answer::Pending(answer) = self.shared.store.settle(*hold, true) {
                 drop(detached(answer));
             }
         }

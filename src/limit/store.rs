@@ -54,16 +54,17 @@ pub struct Take {
 }
 
 impl Take {
-    /// What settles this request, for stores.
+    /// What settles this request, for stores. Few requests are held, and all decisions are smaller
+    /// for the box.
     #[must_use]
-    pub fn hold(&self, mark: Mark) -> Hold {
-        Hold {
+    pub fn hold(&self, mark: Mark) -> Box<Hold> {
+        Box::new(Hold {
             limiter: self.limiter,
             key: self.key.clone(),
             quota: self.quota,
             cost: self.cost,
             mark,
-        }
+        })
     }
 }
 
@@ -73,7 +74,7 @@ pub struct Taken {
     /// How the limit stands.
     pub decision: Decision,
     /// What to settle, where a hold was asked for and every limit admitted the request.
-    pub hold: Option<Hold>,
+    pub hold: Option<Box<Hold>>,
 }
 
 /// One [`Taken`] for each [`Take`].

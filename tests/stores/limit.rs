@@ -27,7 +27,7 @@ impl Wing {
     }
 
     async fn hold(&self, take: Take) -> Hold {
-        self.take(&[Take { hold: true, ..take }]).await[0].hold.take().expect("it was admitted")
+        *self.take(&[Take { hold: true, ..take }]).await[0].hold.take().expect("it was admitted")
     }
 
     async fn remaining(&self, take: Take) -> u32 {
@@ -248,7 +248,7 @@ pub(crate) async fn hold_is_given_back_under_each_limit_apart(wing: &Wing) {
     let held = Take { hold: true, ..login(5) };
     let mut decisions = wing.take(&[of(5), held]).await;
     assert!(decisions[0].hold.is_none());
-    let hold = decisions[1].hold.take().unwrap();
+    let hold = *decisions[1].hold.take().unwrap();
     assert_eq!((hold.limiter, hold.cost), ("login", 1));
     wing.store.settle(hold, false).await.unwrap();
     assert_eq!((wing.remaining(of(5)).await, wing.remaining(login(5)).await), (4, 5));

@@ -131,7 +131,7 @@ fn script_and_log_are_twins() {
                         expected = log.decide(now, quota, 0);
                         prop_assert_eq!(taken.hold.is_some(), hold && cost > 0);
                         prop_assert!(taken.hold.as_ref().is_none_or(|hold| hold.mark == mark));
-                        holds.extend(taken.hold.take());
+                        holds.extend(taken.hold.take().map(|hold| *hold));
                     }
                     prop_assert_eq!(taken.decision, expected);
                 }
@@ -176,7 +176,7 @@ async fn settled_hold_prolongs_nothing_and_what_is_empty_is_gone() {
     let key = format!("{prefix}:ip:=a");
     let hold = async || {
         let request = Take { hold: true, ..take(9, MINUTE) };
-        store.take(&[request]).await.unwrap()[0].hold.take().unwrap()
+        *store.take(&[request]).await.unwrap()[0].hold.take().unwrap()
     };
     let (kept, given_back) = (hold().await, hold().await);
     store.settle(kept, true).await.unwrap();

@@ -166,7 +166,7 @@ async fn each_replica_grants_its_share() {
 async fn a_hold_is_settled_where_it_was_taken() {
     let inner = Moody::default();
     let store = FallbackStore::new(inner.clone()).with_local(local());
-    let hold = async || store.take(&take(5, true)).await.unwrap()[0].hold.take().unwrap();
+    let hold = async || *store.take(&take(5, true)).await.unwrap()[0].hold.take().unwrap();
 
     let (kept, given_back) = (hold().await, hold().await);
     store.settle(kept, true).await.unwrap();
