@@ -32,11 +32,11 @@ pub(super) enum Verdict {
 pub(super) struct Holds {
     shared: Arc<Shared>,
     reports: Reports,
-    holds: Vec<Box<Hold>>,
+    holds: Vec<Hold>,
 }
 
 impl Holds {
-    pub(super) fn new(shared: Arc<Shared>, reports: Reports, holds: Vec<Box<Hold>>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, reports: Reports, holds: Vec<Hold>) -> Self {
         Self { shared, reports, holds }
     }
 
@@ -50,7 +50,7 @@ impl Holds {
         for hold in mem::take(&mut self.holds) {
             let limiter = hold.limiter;
             let keep = self.shared.counts(limiter, &parts);
-            match self.shared.store.settle(*hold, keep) {
+            match self.shared.store.settle(hold, keep) {
                 Answer::Ready(answer) => self.settled(limiter, answer),
                 Answer::Pending(answer) => waiting.push((limiter, detached(answer))),
             }
@@ -99,7 +99,7 @@ impl Holds {
 impl Drop for Holds {
     fn drop(&mut self) {
         for hold in mem::take(&mut self.holds) {
-            if let Answer::Pending(answer) = self.shared.store.settle(*hold, true) {
+            if let Answer::Pending(answer) = self.shared.store.settle(hold, true) {
                 drop(detached(answer));
             }
         }

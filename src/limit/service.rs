@@ -112,7 +112,7 @@ impl Shared {
         if let Some(&longest) = reports.refusal() {
             return Verdict::Refused(self.refuse(longest, reports));
         }
-        let holds = taken.into_iter().filter_map(|taken| taken.hold).collect();
+        let holds = taken.into_iter().filter_map(|taken| taken.hold).map(|hold| *hold).collect();
         Verdict::Admitted(Some(Holds::new(Arc::clone(self), reports, holds)))
     }
 
