@@ -126,7 +126,6 @@ async fn server_starts_without_redis_and_uses_it_once_it_is_back() {
 
 /// The server doesn't start, says why in one line, and not the password.
 async fn refused(settings: Settings, name: &'static str, url: String) {
-    println!("{url}");
     let output = settings.with(name, &url).fail().await;
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{url}: {error}");
@@ -161,6 +160,8 @@ async fn redis_that_refuses_us_ends_the_start_with_one_line_without_the_password
         format!("redis://:hunter1@127.0.0.1:{port}0000"),
         format!("http://:hunter1@{place}"),
         "hunter1".to_owned(),
+        format!("redis://:hunter3@{place},redis://:hunter3@{place}"),
+        format!("redis://{place},redis://{place}"),
     ] {
         refused(scene.settings(), "REDIS_URL", url).await;
     }
