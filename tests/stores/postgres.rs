@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use url::Url;
 use uuid::Uuid;
@@ -276,6 +276,28 @@ async fn server_that_hangs_is_unavailable_in_time_and_used_again_when_it_is_back
 
     hang.send_replace(false);
     assert!(matches!(tokens.rotate(request).await.unwrap(), Rotation::Rotated { .. }));
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn connection_that_falls_silent_on_its_way_back_to_the_pool_is_given_up() {
+    let mut url = new_database().await;
+    let hang = proxy(&mut url).await;
+    // Only one, so that it is missed if it does not come free.
+    let pool = PgPoolOptions::new().max_connections(1).connect(url.as_str()).await.unwrap();
+    migrate(&pool).await.unwrap();
+    let users = PostgresUserStore::new(pool.clone());
+    users.count().await.unwrap();
+    assert_eq!(pool.num_idle(), 0, "the pool asks it how it is, before it is idle");
+    hang.send_replace(true);
+    let given_up = async {
+        while pool.size() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(3), given_up).await.expect("it stays taken");
+    hang.send_replace(false);
+    users.count().await.unwrap();
 }
 
 /// Puts itself in front of the server, and passes nothing on while it is told to hang.

@@ -1,5 +1,7 @@
 //! A TCP proxy that lets bad weather happen between a client and a server.
 
+#![allow(dead_code, reason = "each suite needs a part of it")]
+
 use std::{
     net::SocketAddr,
     sync::{

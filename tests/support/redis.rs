@@ -124,6 +124,7 @@ fn spawn(port: u16) -> Child {
         .unwrap()
 }
 
-fn free_port() -> u16 {
+/// A port that nobody uses now.
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

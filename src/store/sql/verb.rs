@@ -3,7 +3,7 @@
 use std::{pin::Pin, time::Duration};
 
 use sqlx::{Database, Pool, error::DatabaseError};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 use crate::StoreError;
@@ -11,6 +11,9 @@ use crate::StoreError;
 /// How long a verb takes at most, waiting for a connection included: a request is to be answered
 /// within five seconds.
 const DEADLINE: Duration = Duration::from_secs(4);
+
+/// How long a connection may take to come back to the pool, which asks it first how it is.
+const RETURN: Duration = Duration::from_secs(1);
 
 /// How often a verb is tried while it collides with others.
 const ATTEMPTS: u32 = 5;
@@ -20,7 +23,8 @@ pub(in crate::store) type Work<'c, T> = Pin<Box<dyn Future<Output = sqlx::Result
 
 /// What the wings do differently.
 pub(in crate::store) trait Wing: Database {
-    /// Whether a connection on which a verb ran out of time is closed, or goes back to the pool.
+    /// Whether a connection that does not answer in time is closed, or goes back to the pool when
+    /// it does.
     const CLOSE_WHEN_LATE: bool;
 
     /// What an error of the database means.
@@ -72,12 +76,12 @@ async fn attempt<W: Wing, A, T>(
         .map_err(StoreError::unavailable)?
         .map_err(store_error::<W>)?;
     let mut attempts = 1..ATTEMPTS;
-    loop {
+    let result = loop {
         match timeout_at(deadline, work(&mut connection, arguments)).await {
-            Ok(Ok(value)) => return Ok(value),
+            Ok(Ok(value)) => break Ok(value),
             Ok(Err(error)) => {
                 if meaning::<W>(&error) != Meaning::Collision || attempts.next().is_none() {
-                    return Err(store_error::<W>(error));
+                    break Err(store_error::<W>(error));
                 }
             }
             Err(late) => {
@@ -87,7 +91,12 @@ async fn attempt<W: Wing, A, T>(
                 return Err(StoreError::unavailable(late));
             }
         }
+    };
+    if W::CLOSE_WHEN_LATE {
+        // Dropping it does the same, but waits for a server that hangs as long as TCP does.
+        tokio::spawn(timeout(RETURN, connection.return_to_pool()));
     }
+    result
 }
 
 /// Folds an error of sqlx into ours.

@@ -1,0 +1,187 @@
+//! While Redis is slow, gone, or refuses us.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use deadpool_redis::redis::cmd;
+use tokio::time::sleep;
+use url::Url;
+
+use crate::{
+    api::{Api, Reply},
+    proxy::{Proxy, Weather},
+    redis_server::{self, OwnServer},
+    scene::{Scene, Server, Settings, admin},
+};
+
+/// What a busy machine may add to what is promised.
+const SLACK: Duration = Duration::from_millis(500);
+
+/// A proxy before the server of this URL, and the URL that leads through it.
+pub(crate) async fn proxy_before(url: &str) -> (Proxy, Url) {
+    let mut url: Url = url.parse().unwrap();
+    let server = SocketAddr::new("127.0.0.1".parse().unwrap(), url.port().unwrap());
+    let proxy = Proxy::before(server).await;
+    url.set_port(Some(proxy.address().port())).unwrap();
+    (proxy, url)
+}
+
+async fn status(api: &Api, ip: &str) -> Reply {
+    api.get("/public/status").from(ip).send().await
+}
+
+/// Waits until limits are counted in Redis again, for a second. Says after how long.
+async fn back_within_a_second(scene: &Scene, api: &Api) -> Duration {
+    let (mut redis, start) = (scene.redis().await, Instant::now());
+    loop {
+        status(api, "198.51.100.1").await;
+        let counted = cmd("EXISTS").arg("rl:ip:198.51.100.1").query_async(&mut redis).await;
+        if counted.unwrap() {
+            return start.elapsed();
+        }
+        assert!(start.elapsed() < Duration::from_secs(1) + SLACK, "limits are not back");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// 10 requests an hour, of which 3 are counted when the weather turns.
+async fn policy(on_error: &'static str, weather: Weather) {
+    let scene = Scene::new().await;
+    let (proxy, url) = proxy_before(&scene.redis.url()).await;
+    let settings = scene.settings().with("REDIS_URL", url).with("RATE_LIMIT_PUBLIC", "10/1h");
+    let settings = settings.with("RATE_LIMIT_ON_ERROR", on_error);
+    // Slow machines answer late in fair weather, too: once it is fair the budget is no matter.
+    let server = settings.with("RATE_LIMIT_BUDGET", "250ms").start().await;
+    let api = &server.api;
+    let root = admin(api).await;
+    for remaining in [9, 8, 7] {
+        assert_eq!(status(api, "203.0.113.9").await.remaining("ip"), Some(remaining));
+    }
+
+    proxy.turn(weather).await;
+    let mut latencies = Vec::new();
+    let mut admitted = 0;
+    for _ in 0..200 {
+        let reply = status(api, "203.0.113.9").await;
+        latencies.push(reply.took);
+        match on_error {
+            "allow" => assert!(reply.expect(200).header("x-ratelimit-limit").is_none()),
+            "deny" => drop(reply.expect_unavailable()),
+            _ if reply.status == 200 => admitted += 1,
+            _ => drop(reply.expect(429)),
+        }
+        api.get("/auth/me").bearer(&root.access).send().await.expect(200);
+    }
+    if on_error == "local" {
+        assert_eq!(admitted, 7, "what Redis counted counts on");
+    }
+    latencies.sort();
+    let most = latencies[latencies.len() - 1];
+    assert!(most < Duration::from_millis(250) + SLACK, "one waited for {most:?}");
+
+    proxy.turn(Weather::Fair).await;
+    let back = back_within_a_second(&scene, api).await;
+    assert_eq!(status(api, "203.0.113.9").await.remaining("ip"), Some(6));
+    let [median, late] = [500, 990].map(|n| latencies[latencies.len() * n / 1000]);
+    println!(
+        "{on_error}, {weather:?}: {median:?} median, {late:?} p99, {most:?} at most; back after {back:?}"
+    );
+}
+
+/// Makes a test of each policy.
+macro_rules! policies {
+    ($($name:ident: $on_error:literal, $weather:expr;)+) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "needs PostgreSQL and Redis: run tests/run"]
+        async fn $name() {
+            policy($on_error, $weather).await;
+        }
+    )+};
+}
+
+policies! {
+    requests_pass_uncounted_where_that_is_the_policy: "allow", Weather::Silent;
+    requests_are_refused_where_that_is_the_policy: "deny", Weather::Refuse;
+    requests_are_counted_here_where_that_is_the_policy: "local", Weather::Silent;
+}
+
+async fn starts_under(weather: Weather) {
+    let scene = Scene::new().await;
+    let (proxy, url) = proxy_before(&scene.redis.url()).await;
+    proxy.turn(weather).await;
+    let settings = scene.settings().with("REDIS_URL", url).with("RATE_LIMIT_BUDGET", "250ms");
+    let server: Server = settings.start().await;
+    assert!(status(&server.api, "203.0.113.9").await.expect(200).remaining("ip").is_none());
+    proxy.turn(Weather::Fair).await;
+    back_within_a_second(&scene, &server.api).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and Redis: run tests/run"]
+async fn server_starts_without_redis_and_uses_it_once_it_is_back() {
+    tokio::join!(starts_under(Weather::Refuse), starts_under(Weather::Silent));
+}
+
+/// The server doesn't start, says why in one line, and not the password.
+async fn refused(settings: Settings, name: &'static str, url: String) {
+    let output = settings.with(name, &url).fail().await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{url}: {error}");
+    assert!(error.starts_with(&format!("error: {name}: ")), "{url}: {error}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{url}: {error}");
+    assert!(!error.contains("hunter"), "{url}: {error}");
+    assert!(output.stdout.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and Redis: run tests/run"]
+async fn redis_that_refuses_us_ends_the_start_with_one_line_without_the_password() {
+    let scene = Scene::new().await;
+    let locked = OwnServer::start().await;
+    let mut redis = redis_server::connection(&locked.url()).await;
+    let acl = |rules: &'static str| {
+        let mut command = cmd("ACL");
+        command.arg("SETUSER").arg(rules.split(' ').collect::<Vec<_>>());
+        command
+    };
+    acl("reader on >hunter2 ~* +get +time").exec_async(&mut redis).await.unwrap();
+    let password = ["SET", "requirepass", "hunter1"];
+    cmd("CONFIG").arg(&password).exec_async(&mut redis).await.unwrap();
+
+    let place = locked.url().replace("redis://", "");
+    let port = place.rsplit(':').next().unwrap();
+    for url in [
+        format!("redis://:hunter3@{place}"),
+        format!("redis://{place}"),
+        format!("redis://:hunter1@{place}/99"),
+        format!("redis://reader:hunter2@{place}"),
+        format!("redis://:hunter1@127.0.0.1:{port}0000"),
+        format!("http://:hunter1@{place}"),
+        "hunter1".to_owned(),
+        format!("redis://:hunter3@{place},redis://:hunter3@{place}"),
+        format!("redis://{place},redis://{place}"),
+    ] {
+        refused(scene.settings(), "REDIS_URL", url).await;
+    }
+    let right = format!("redis://:hunter1@{place}");
+    let server = scene.settings().with("REDIS_URL", right).start().await;
+    assert!(status(&server.api, "203.0.113.9").await.remaining("ip").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and Redis: run tests/run"]
+async fn database_that_refuses_us_ends_the_start_with_one_line_without_the_password() {
+    let scene = Scene::new().await;
+    let place = format!("127.0.0.1:{}", scene.database.port().unwrap());
+    for url in [
+        format!("postgres://nobody:hunter1@{place}/postgres"),
+        format!("postgres://postgres:hunter1@{place}/nothing"),
+        "postgres://postgres:hunter1@127.0.0.1:1/postgres".to_owned(),
+        format!("postgres://postgres:hunter1@{place}0000/postgres"),
+        format!("mysql://postgres:hunter1@{place}/postgres"),
+    ] {
+        refused(scene.settings(), "DATABASE_URL", url).await;
+    }
+}
