@@ -6,7 +6,7 @@ use std::{
 };
 
 use portcullis::{SharedClock, StoreError, UserId};
-use sqlx::{PgPool, SqlitePool};
+use sqlx::{PgPool, Postgres, SqlitePool, pool::PoolConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -43,11 +43,15 @@ type Row = (String, String, String, i64);
 
 /// Runs a statement on whichever database there is, and waits less than the 5 s that clients do.
 macro_rules! on {
-    ($store:expr, |$pool:ident| $statement:expr) => {{
+    ($store:expr, |$connection:ident| $statement:expr) => {{
         let answer = async {
             match &$store.pool {
-                Pool::Sqlite($pool) => $statement,
-                Pool::Postgres($pool) => $statement,
+                Pool::Sqlite($connection) => $statement,
+                Pool::Postgres(pool) => {
+                    let mut lent = Lent(pool.acquire().await?);
+                    let $connection = &mut *lent.0;
+                    $statement
+                }
             }
         };
         match timeout(PATIENCE, answer).await {
@@ -58,6 +62,16 @@ macro_rules! on {
 }
 
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Comes back to its pool, which asks it first how it is, within a second or not at all: a server
+/// that hangs doesn't keep its place.
+struct Lent(PoolConnection<Postgres>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        tokio::spawn(timeout(Duration::from_secs(1), self.0.return_to_pool()));
+    }
+}
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS projects (id TEXT PRIMARY KEY, name TEXT NOT NULL, \
                      owner_id TEXT NOT NULL, created_at BIGINT NOT NULL)";
@@ -88,9 +102,9 @@ impl ProjectStore {
         let now = micros(self.clock.now());
         let row: Row = (Uuid::new_v4().to_string(), name, owner.as_str().to_owned(), now);
         let (id, name, owner, created_at) = &row;
-        on!(self, |pool| {
+        on!(self, |connection| {
             let insert = sqlx::query(INSERT).bind(id).bind(name).bind(owner).bind(created_at);
-            insert.execute(pool).await.map(drop)
+            insert.execute(connection).await.map(drop)
         })?;
         Ok(row.into())
     }
@@ -105,9 +119,9 @@ impl ProjectStore {
             after.unwrap_or(Cursor { created_at: i64::MAX, id: String::new() });
         // One more than asked for tells whether there is a next page.
         let rows = i64::from(limit) + 1;
-        let mut projects: Vec<Project> = on!(self, |pool| {
+        let mut projects: Vec<Project> = on!(self, |connection| {
             let list = sqlx::query_as::<_, Row>(LIST).bind(created_at).bind(&id).bind(rows);
-            list.fetch_all(pool).await
+            list.fetch_all(connection).await
         })?
         .into_iter()
         .map(Project::from)
@@ -124,36 +138,36 @@ impl ProjectStore {
 
     /// The project of this id.
     pub async fn find(&self, id: &str) -> Result<Option<Project>, StoreError> {
-        let row = on!(self, |pool| {
-            sqlx::query_as::<_, Row>(FIND).bind(id).fetch_optional(pool).await
+        let row = on!(self, |connection| {
+            sqlx::query_as::<_, Row>(FIND).bind(id).fetch_optional(connection).await
         })?;
         Ok(row.map(Project::from))
     }
 
     /// Gives a project another name, and answers it as it then is.
     pub async fn rename(&self, id: &str, name: &str) -> Result<Option<Project>, StoreError> {
-        let row = on!(self, |pool| {
-            sqlx::query_as::<_, Row>(RENAME).bind(id).bind(name).fetch_optional(pool).await
+        let row = on!(self, |connection| {
+            sqlx::query_as::<_, Row>(RENAME).bind(id).bind(name).fetch_optional(connection).await
         })?;
         Ok(row.map(Project::from))
     }
 
     /// Deletes a project, and answers whether it was there.
     pub async fn delete(&self, id: &str) -> Result<bool, StoreError> {
-        on!(self, |pool| {
-            let deleted = sqlx::query(DELETE).bind(id).execute(pool).await;
+        on!(self, |connection| {
+            let deleted = sqlx::query(DELETE).bind(id).execute(connection).await;
             deleted.map(|deleted| deleted.rows_affected() > 0)
         })
     }
 
     /// How many there are.
     pub async fn count(&self) -> Result<i64, StoreError> {
-        on!(self, |pool| sqlx::query_scalar::<_, i64>(COUNT).fetch_one(pool).await)
+        on!(self, |connection| sqlx::query_scalar::<_, i64>(COUNT).fetch_one(connection).await)
     }
 
     async fn prepare(&self) -> Result<(), StoreError> {
         for statement in [TABLE, INDEX] {
-            on!(self, |pool| sqlx::query(statement).execute(pool).await.map(drop))?;
+            on!(self, |connection| sqlx::query(statement).execute(connection).await.map(drop))?;
         }
         Ok(())
     }
