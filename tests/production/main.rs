@@ -7,6 +7,7 @@
 
 #![cfg(all(feature = "postgres", feature = "redis"))]
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(clippy::print_stdout, reason = "what was measured is told with --nocapture")]
 
 mod api;
 mod hang_ups;

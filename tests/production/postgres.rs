@@ -9,7 +9,7 @@ use crate::{
     api::{Api, Pair},
     proxy::{Proxy, Weather},
     redis::proxy_before,
-    scene::{PASSWORD, Scene, Server, admin},
+    scene::{PASSWORD, Scene, Server, admin, fails_to_start},
 };
 
 const EMAIL: &str = "ada@example.com";
@@ -72,38 +72,59 @@ async fn outage(weather: Weather) {
     println!("{weather:?}: the longest waited for {longest:?}");
 }
 
-/// Waits as long as requests do: some four seconds.
+/// It is asked for three seconds, for it may be about to start, too.
+async fn nobody_answers_at_the_start() {
+    let url = "postgres://postgres:hunter1@127.0.0.1:1/postgres".to_owned();
+    fails_to_start(Scene::new().await.settings(), "DATABASE_URL", url).await;
+}
+
+/// Takes as long as requests wait: some three seconds.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL and Redis: run tests/run"]
 async fn outage_of_the_database_is_503_in_time_and_is_over_when_it_is_over() {
-    tokio::join!(outage(Weather::Refuse), outage(Weather::Silent));
+    tokio::join!(outage(Weather::Refuse), outage(Weather::Silent), nobody_answers_at_the_start());
 }
 
-/// Connections that fall silent at whatever moment, also while nothing is asked of them, don't
-/// stay taken.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL and Redis: run tests/run"]
-async fn database_that_hangs_again_and_again_under_load_costs_no_connection() {
+async fn silent_on_the_way_back(path: &str) {
+    /// What the pool asks a connection that comes back: a lone `Sync`.
+    const HOW_ARE_YOU: Weather = Weather::SilentAt(b"S\0\0\0\x04");
     let scene = Scene::new().await;
     let (proxy, server) = server_behind_a_proxy(&scene).await;
     let user = scene.user(&server.api, EMAIL).await;
-    let mut clients = JoinSet::new();
-    for i in 0..20 {
-        let (api, user) = (server.api.clone(), user.clone());
-        clients.spawn(async move {
-            loop {
-                let path = if i % 2 == 9 { "/auth/me" } else { "/projects" };
-                let reply = api.get(path).bearer(&user.access).send().await;
-                assert!(matches!(reply.status.as_u16(), 200 | 503), "{reply:?}");
-            }
-        });
+    // Only new connections: those that wait in the pool are asked before their work, too.
+    proxy.turn(Weather::Refuse).await;
+    proxy.turn(HOW_ARE_YOU).await;
+    let mut asked = JoinSet::new();
+    for _ in 0..10 {
+        asked.spawn(server.api.get(path).bearer(&user.access).send());
     }
-    for _ in 0..8 {
-        proxy.turn(Weather::Silent).await;
-        sleep(Duration::from_millis(20)).await;
-        proxy.turn(Weather::Fair).await;
-        sleep(Duration::from_millis(4000)).await;
+    for reply in asked.join_all().await {
+        reply.expect(200);
     }
-    clients.shutdown().await;
+    proxy.turn(Weather::Fair).await;
     works_again(&server.api, &user).await;
+}
+
+/// In the pool there is room for ten.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and Redis: run tests/run"]
+async fn ten_connections_that_fall_silent_after_their_work_are_replaced() {
+    tokio::join!(silent_on_the_way_back("/auth/me"), silent_on_the_way_back("/projects"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL and Redis: run tests/run"]
+async fn database_that_refuses_us_ends_the_start_with_one_line_without_the_password() {
+    let scene = Scene::new().await;
+    let place = format!("127.0.0.1:{}", scene.database.port().unwrap());
+    let mut starts = JoinSet::new();
+    for url in [
+        format!("postgres://nobody:hunter1@{place}/postgres"),
+        format!("postgres://postgres:hunter1@{place}/nothing"),
+        format!("postgres://postgres:hunter1@{place}0000/postgres"),
+        format!("mysql://postgres:hunter1@{place}/postgres"),
+    ] {
+        starts.spawn(fails_to_start(scene.settings(), "DATABASE_URL", url));
+    }
+    starts.join_all().await;
 }

@@ -115,6 +115,17 @@ pub(crate) async fn admin(api: &Api) -> Pair {
     api.log_in(ADMIN, PASSWORD).send().await.expect(200).pair()
 }
 
+/// A server with this setting doesn't start, says why in one line, and not the password.
+pub(crate) async fn fails_to_start(settings: Settings, name: &'static str, url: String) {
+    let output = settings.with(name, &url).fail().await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{url}: {error}");
+    assert!(error.starts_with(&format!("error: {name}: ")), "{url}: {error}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{url}: {error}");
+    assert!(!error.contains("hunter"), "{url}: {error}");
+    assert!(output.stdout.is_empty());
+}
+
 impl Settings {
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.insert(name, value.into());

@@ -29,6 +29,8 @@ pub(crate) enum Weather {
     /// Connections are accepted, and what comes through them is swallowed; a connection that this
     /// happened to never speaks again.
     Silent,
+    /// The same, for connections that ask just this.
+    SilentAt(&'static [u8]),
     /// Answers take this long.
     Delay(Duration),
     /// Answers come byte by byte.
@@ -119,6 +121,7 @@ async fn carry(mut client: TcpStream, server: SocketAddr, forecast: watch::Recei
                 let weather = *forecast.borrow();
                 match weather {
                     Weather::Silent => return swallow(client).await,
+                    Weather::SilentAt(words) if question == words => return swallow(client).await,
                     Weather::Answer(line) if question.windows(7).any(|word| word == b"EVALSHA") => {
                         client.write_all(line.as_bytes()).await
                     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use portcullis::{SharedClock, StoreError, UserId};
-use sqlx::{PgPool, SqlitePool};
+use sqlx::{PgPool, Postgres, SqlitePool, pool::PoolConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -43,11 +43,15 @@ type Row = (String, String, String, i64);
 
 /// Runs a statement on whichever database there is, and waits less than the 5 s that clients do.
 macro_rules! on {
-    ($store:expr, |$pool:ident| $statement:expr) => {{
+    ($store:expr, |$connection:ident| $statement:expr) => {{
         let answer = async {
             match &$store.pool {
-                Pool::Sqlite($pool) => $statement,
-                Pool::Postgres($pool) => $statement,
+                Pool::Sqlite($connection) => $statement,
+                Pool::Postgres(pool) => {
+                    let mut lent = Lent(pool.acquire().await?);
+                    let $connection = &mut *lent.0;
+                    $statement
+                }
             }
         };
         match timeout(PATIENCE, answer).await {
@@ -58,6 +62,16 @@ macro_rules! on {
 }
 
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Comes back to its pool, which asks it first how it is, within a second or not at all: a server
+/// that hangs doesn't keep its place.
+struct Lent(PoolConnection<Postgres>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        tokio::spawn(timeout(Duration::from_secs(1), self.0.return_to_pool()));
+    }
+}
 
 /// The statements, which are the same but for where the table is.
 struct Statements {
@@ -117,9 +131,11 @@ impl ProjectStore {
     /// The store in this database, whose table is made if it isn't there.
     pub async fn new(pool: Pool, clock: SharedClock) -> Result<Self, StoreError> {
         let store = Self { pool, clock };
-        // PostgreSQL lets one of two servers fail that make the same table at once.
-        if store.prepare().await.is_err() {
-            store.prepare().await?;
+        for statement in [store.sql().table, store.sql().index] {
+            // PostgreSQL lets all but one fail of servers that make the same thing at once.
+            if store.prepare(statement).await.is_err() {
+                store.prepare(statement).await?;
+            }
         }
         Ok(store)
     }
@@ -129,10 +145,10 @@ impl ProjectStore {
         let now = micros(self.clock.now());
         let row: Row = (Uuid::new_v4().to_string(), name, owner.as_str().to_owned(), now);
         let (id, name, owner, created_at) = &row;
-        on!(self, |pool| {
+        on!(self, |connection| {
             let insert =
                 sqlx::query(self.sql().insert).bind(id).bind(name).bind(owner).bind(created_at);
-            insert.execute(pool).await.map(drop)
+            insert.execute(connection).await.map(drop)
         })?;
         Ok(row.into())
     }
@@ -147,10 +163,10 @@ impl ProjectStore {
             after.unwrap_or(Cursor { created_at: i64::MAX, id: String::new() });
         // One more than asked for tells whether there is a next page.
         let rows = i64::from(limit) + 1;
-        let mut projects: Vec<Project> = on!(self, |pool| {
+        let mut projects: Vec<Project> = on!(self, |connection| {
             let list =
                 sqlx::query_as::<_, Row>(self.sql().list).bind(created_at).bind(&id).bind(rows);
-            list.fetch_all(pool).await
+            list.fetch_all(connection).await
         })?
         .into_iter()
         .map(Project::from)
@@ -167,19 +183,19 @@ impl ProjectStore {
 
     /// The project of this id.
     pub async fn find(&self, id: &str) -> Result<Option<Project>, StoreError> {
-        let row = on!(self, |pool| {
-            sqlx::query_as::<_, Row>(self.sql().find).bind(id).fetch_optional(pool).await
+        let row = on!(self, |connection| {
+            sqlx::query_as::<_, Row>(self.sql().find).bind(id).fetch_optional(connection).await
         })?;
         Ok(row.map(Project::from))
     }
 
     /// Gives a project another name, and answers it as it then is.
     pub async fn rename(&self, id: &str, name: &str) -> Result<Option<Project>, StoreError> {
-        let row = on!(self, |pool| {
+        let row = on!(self, |connection| {
             sqlx::query_as::<_, Row>(self.sql().rename)
                 .bind(id)
                 .bind(name)
-                .fetch_optional(pool)
+                .fetch_optional(connection)
                 .await
         })?;
         Ok(row.map(Project::from))
@@ -187,15 +203,17 @@ impl ProjectStore {
 
     /// Deletes a project, and answers whether it was there.
     pub async fn delete(&self, id: &str) -> Result<bool, StoreError> {
-        on!(self, |pool| {
-            let deleted = sqlx::query(self.sql().delete).bind(id).execute(pool).await;
+        on!(self, |connection| {
+            let deleted = sqlx::query(self.sql().delete).bind(id).execute(connection).await;
             deleted.map(|deleted| deleted.rows_affected() > 0)
         })
     }
 
     /// How many there are.
     pub async fn count(&self) -> Result<i64, StoreError> {
-        on!(self, |pool| sqlx::query_scalar::<_, i64>(self.sql().count).fetch_one(pool).await)
+        on!(self, |connection| sqlx::query_scalar::<_, i64>(self.sql().count)
+            .fetch_one(connection)
+            .await)
     }
 
     fn sql(&self) -> &'static Statements {
@@ -205,11 +223,8 @@ impl ProjectStore {
         }
     }
 
-    async fn prepare(&self) -> Result<(), StoreError> {
-        for statement in [self.sql().table, self.sql().index] {
-            on!(self, |pool| sqlx::query(statement).execute(pool).await.map(drop))?;
-        }
-        Ok(())
+    async fn prepare(&self, statement: &'static str) -> Result<(), StoreError> {
+        on!(self, |connection| sqlx::query(statement).execute(connection).await.map(drop))
     }
 }
 
