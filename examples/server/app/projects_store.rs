@@ -90,9 +90,11 @@ impl ProjectStore {
     /// The store in this database, whose table is made if it isn't there.
     pub async fn new(pool: Pool, clock: SharedClock) -> Result<Self, StoreError> {
         let store = Self { pool, clock };
-        // PostgreSQL lets one of two servers fail that make the same table at once.
-        if store.prepare().await.is_err() {
-            store.prepare().await?;
+        for statement in [TABLE, INDEX] {
+            // PostgreSQL lets all but one fail of servers that make the same thing at once.
+            if store.prepare(statement).await.is_err() {
+                store.prepare(statement).await?;
+            }
         }
         Ok(store)
     }
@@ -165,11 +167,8 @@ impl ProjectStore {
         on!(self, |connection| sqlx::query_scalar::<_, i64>(COUNT).fetch_one(connection).await)
     }
 
-    async fn prepare(&self) -> Result<(), StoreError> {
-        for statement in [TABLE, INDEX] {
-            on!(self, |connection| sqlx::query(statement).execute(connection).await.map(drop))?;
-        }
-        Ok(())
+    async fn prepare(&self, statement: &'static str) -> Result<(), StoreError> {
+        on!(self, |connection| sqlx::query(statement).execute(connection).await.map(drop))
     }
 }
 
