@@ -158,12 +158,15 @@ impl SettingError {
         Self { name, reason: reason.to_string().replace(['\r', '\n'], " ") }
     }
 
-    /// The same with all causes of an error.
+    /// The same with all causes of an error, each once: some errors tell their cause's words too.
     pub fn caused(name: &'static str, error: &dyn std::error::Error) -> Self {
         let mut reason = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
-            reason = format!("{reason}: {error}");
+            let words = error.to_string();
+            if !reason.ends_with(&words) {
+                reason = format!("{reason}: {words}");
+            }
             cause = error.source();
         }
         Self::new(name, reason)

@@ -1,7 +1,7 @@
 //! Servers as processes of their own, which share a database and a Redis.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     env,
     ffi::OsStr,
     path::{Path, PathBuf},
@@ -123,6 +123,8 @@ pub(crate) async fn fails_to_start(settings: Settings, name: &'static str, url: 
     assert!(error.starts_with(&format!("error: {name}: ")), "{url}: {error}");
     assert_eq!(error.trim_end().lines().count(), 1, "{url}: {error}");
     assert!(!error.contains("hunter"), "{url}: {error}");
+    let parts: HashSet<_> = error.trim().split(": ").collect();
+    assert_eq!(parts.len(), error.split(": ").count(), "said twice: {error}");
     assert!(output.stdout.is_empty());
 }
 
@@ -160,7 +162,7 @@ impl Settings {
 }
 
 impl Server {
-    /// Ends it as a terminal would, and answers what it wrote since it listens.
+    /// Ends it as a terminal would.
     pub(crate) async fn end(mut self) {
         let pid = self.process.id().unwrap().to_string();
         let sent = Command::new("kill").args(["-INT", &pid]).status().await.unwrap();
