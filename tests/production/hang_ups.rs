@@ -83,7 +83,8 @@ async fn thousand_clients_that_hang_up_leave_nothing_open_and_nothing_uncounted(
 
     let mut sql = scene.sql().await;
     let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                AND pid <> pg_backend_pid() AND state <> 'idle'";
+                AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+                AND state <> 'idle'";
     let start = Instant::now();
     while query_scalar::<_, i64>(busy).fetch_one(&mut sql).await.unwrap() > 0 {
         assert!(start.elapsed() < Duration::from_secs(2), "a connection is left in a transaction");
@@ -99,11 +100,7 @@ async fn thousand_clients_that_hang_up_leave_nothing_open_and_nothing_uncounted(
     let admitted = r#"portcullis_limit_decisions_total{limiter="login",outcome="allowed"}"#;
     let page = metrics.read().await;
     let admitted = page.value(admitted).unwrap() as u32 - sessions.len() as u32;
-    println!(
-        "of 500 logins {admitted} were begun, {counted} counted, at most {most} hashed at once"
-    );
-    // How many get that far in 22 ms is the machine's affair.
-    assert!(admitted > 10, "{admitted} were begun");
+    assert!(admitted > 20, "they hung up too early: {admitted}");
     assert!(counted >= admitted, "{counted} counted of {admitted}");
     assert_eq!(page.value("portcullis_hashing_running"), Some(0.0));
     assert_eq!(page.value("portcullis_hashing_waiting"), Some(0.0));

@@ -1,45 +1,34 @@
 //! While Redis is slow, gone, or refuses us.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use deadpool_redis::redis::cmd;
 use tokio::{task::JoinSet, time::sleep};
-use url::Url;
 
 use crate::{
     api::{Api, Reply},
-    proxy::{Proxy, Weather},
+    proxy::Weather,
     redis_server::{self, OwnServer},
-    scene::{Scene, Server, admin, fails_to_start},
+    scene::{Scene, admin, fails_to_start, proxy_before},
 };
 
+/// More than is usual: slow machines answer late in fair weather, too.
+const BUDGET: Duration = Duration::from_millis(250);
 /// What a busy machine may add to what is promised.
 const SLACK: Duration = Duration::from_millis(500);
-
-/// A proxy before the server of this URL, and the URL that leads through it.
-pub(crate) async fn proxy_before(url: &str) -> (Proxy, Url) {
-    let mut url: Url = url.parse().unwrap();
-    let server = SocketAddr::new("127.0.0.1".parse().unwrap(), url.port().unwrap());
-    let proxy = Proxy::before(server).await;
-    url.set_port(Some(proxy.address().port())).unwrap();
-    (proxy, url)
-}
 
 async fn status(api: &Api, ip: &str) -> Reply {
     api.get("/public/status").from(ip).send().await
 }
 
-/// Waits until limits are counted in Redis again, for a second. Says after how long.
-async fn back_within_a_second(scene: &Scene, api: &Api) -> Duration {
+/// Waits until limits are counted in Redis again, for a second.
+async fn back_within_a_second(scene: &Scene, api: &Api) {
     let (mut redis, start) = (scene.redis().await, Instant::now());
     loop {
         status(api, "198.51.100.1").await;
         let counted = cmd("EXISTS").arg("rl:ip:198.51.100.1").query_async(&mut redis).await;
         if counted.unwrap() {
-            return start.elapsed();
+            return;
         }
         assert!(start.elapsed() < Duration::from_secs(1) + SLACK, "limits are not back");
         sleep(Duration::from_millis(10)).await;
@@ -52,8 +41,7 @@ async fn policy(on_error: &'static str, weather: Weather) {
     let (proxy, url) = proxy_before(&scene.redis.url()).await;
     let settings = scene.settings().with("REDIS_URL", url).with("RATE_LIMIT_PUBLIC", "10/1h");
     let settings = settings.with("RATE_LIMIT_ON_ERROR", on_error);
-    // Slow machines answer late in fair weather, too: once it is fair the budget is no matter.
-    let server = settings.with("RATE_LIMIT_BUDGET", "250ms").start().await;
+    let server = settings.with("RATE_LIMIT_BUDGET", format!("{BUDGET:?}")).start().await;
     let api = &server.api;
     let root = admin(api).await;
     for remaining in [9, 8, 7] {
@@ -61,11 +49,10 @@ async fn policy(on_error: &'static str, weather: Weather) {
     }
 
     proxy.turn(weather).await;
-    let mut latencies = Vec::new();
-    let mut admitted = 0;
+    let (mut admitted, mut longest) = (0, Duration::ZERO);
     for _ in 0..100 {
         let reply = status(api, "203.0.113.9").await;
-        latencies.push(reply.took);
+        longest = longest.max(reply.took);
         match on_error {
             "allow" => assert!(reply.expect(200).header("x-ratelimit-limit").is_none()),
             "deny" => drop(reply.expect_unavailable()),
@@ -77,17 +64,11 @@ async fn policy(on_error: &'static str, weather: Weather) {
     if on_error == "local" {
         assert_eq!(admitted, 7, "what Redis counted counts on");
     }
-    latencies.sort();
-    let most = latencies[latencies.len() - 1];
-    assert!(most < Duration::from_millis(250) + SLACK, "one waited for {most:?}");
+    assert!(longest < BUDGET + SLACK, "one waited for {longest:?}");
 
     proxy.turn(Weather::Fair).await;
-    let back = back_within_a_second(&scene, api).await;
+    back_within_a_second(&scene, api).await;
     assert_eq!(status(api, "203.0.113.9").await.remaining("ip"), Some(6));
-    let [median, late] = [500, 990].map(|n| latencies[latencies.len() * n / 1000]);
-    println!(
-        "{on_error}, {weather:?}: {median:?} median, {late:?} p99, {most:?} at most; back after {back:?}"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,8 +85,8 @@ async fn starts_under(weather: Weather) {
     let scene = Scene::new().await;
     let (proxy, url) = proxy_before(&scene.redis.url()).await;
     proxy.turn(weather).await;
-    let settings = scene.settings().with("REDIS_URL", url).with("RATE_LIMIT_BUDGET", "250ms");
-    let server: Server = settings.start().await;
+    let settings = scene.settings().with("REDIS_URL", url);
+    let server = settings.with("RATE_LIMIT_BUDGET", format!("{BUDGET:?}")).start().await;
     assert!(status(&server.api, "203.0.113.9").await.expect(200).remaining("ip").is_none());
     proxy.turn(Weather::Fair).await;
     back_within_a_second(&scene, &server.api).await;

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     env,
     ffi::OsStr,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use crate::{
     api::{Api, Pair},
+    proxy::Proxy,
     redis_server::{self, OwnServer},
 };
 
@@ -128,6 +130,15 @@ pub(crate) async fn fails_to_start(settings: Settings, name: &'static str, url: 
     assert!(output.stdout.is_empty());
 }
 
+/// A proxy before the server of this URL, and the URL that leads through it.
+pub(crate) async fn proxy_before(url: &str) -> (Proxy, Url) {
+    let mut url: Url = url.parse().unwrap();
+    let server = SocketAddr::new("127.0.0.1".parse().unwrap(), url.port().unwrap());
+    let proxy = Proxy::before(server).await;
+    url.set_port(Some(proxy.address().port())).unwrap();
+    (proxy, url)
+}
+
 impl Settings {
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.0.insert(name, value.into());
@@ -146,15 +157,14 @@ impl Settings {
     }
 
     /// Starts a server that can't be, and waits for its end.
-    pub(crate) async fn fail(&self) -> Output {
+    async fn fail(&self) -> Output {
         let process = self.command().stderr(Stdio::piped()).spawn().unwrap();
         let end = timeout(Duration::from_secs(10), process.wait_with_output()).await;
         end.expect("the server started").unwrap()
     }
 
     fn command(&self) -> Command {
-        let binary = server_binary();
-        let mut command = Command::new(binary);
+        let mut command = Command::new(server_binary());
         command.env_clear().env("RUST_LOG", "off").envs(&self.0).current_dir(env::temp_dir());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         command
