@@ -2,7 +2,11 @@
 
 use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+    time::timeout,
+};
 
 use super::{HashError, Password, PasswordHash, PasswordHasher};
 use crate::signals;
@@ -136,17 +140,34 @@ impl HashingPool {
                 }
             }
         };
-        signals::hashing(self.running(), self.waiting());
-        let hasher = Arc::clone(&self.hasher);
+        let place = Place { thread: Some(thread), pool: self.clone() };
+        place.tell();
         let done = spawn_blocking(move || {
             // The place belongs to the work. If the caller held it, hanging up would free it while
             // the work goes on, and any number could run at once.
-            let _thread = thread;
-            work(&*hasher)
+            let place = place;
+            work(&*place.pool.hasher)
         });
-        let done = done.await;
-        signals::hashing(self.running(), self.waiting());
-        Ok(done.map_err(HashError::new)??)
+        Ok(done.await.map_err(HashError::new)??)
+    }
+}
+
+/// The right to hash; metrics hear when it is had and when it is given up, by whatever way.
+struct Place {
+    thread: Option<OwnedSemaphorePermit>,
+    pool: HashingPool,
+}
+
+impl Place {
+    fn tell(&self) {
+        signals::hashing(self.pool.running(), self.pool.waiting());
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.thread = None;
+        self.tell();
     }
 }
 
