@@ -76,7 +76,7 @@
 //! | `axum` | `ConnectInfo` as peer address, [`Identity`] as extractor, [`Problem`] as response | 1.88 |
 //! | `sqlite` | users and refresh tokens in SQLite | 1.94 |
 //! | `postgres` | users and refresh tokens in PostgreSQL | 1.94 |
-//! | `redis` | limits in Redis, Redis Cluster, Valkey | 1.88 |
+//! | `redis` | limits in Redis, Redis Cluster, behind Sentinel | 1.88 |
 //! | `smtp` | mail over SMTP, and as files | 1.88 |
 //! | `metrics` | counters and latencies through the `metrics` facade | 1.88 |
 //! | `aws-lc-rs` | signatures by aws-lc-rs instead of ring; generation of RSA keys | 1.88 |

@@ -53,15 +53,25 @@ pub(crate) async fn pttl(connection: &mut MultiplexedConnection, key: &str) -> i
 /// A server of the test's own, to be stopped and started.
 pub(crate) struct OwnServer {
     port: u16,
+    arguments: Vec<String>,
     process: Child,
 }
 
 impl OwnServer {
     pub(crate) async fn start() -> Self {
-        let port = free_port();
-        let mut server = Self { port, process: spawn(port) };
+        Self::start_with(&["--save", "", "--appendonly", "no"]).await
+    }
+
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let (port, arguments): (_, Vec<_>) =
+            (free_port(), arguments.iter().map(|text| (*text).to_owned()).collect());
+        let mut server = Self { port, process: spawn(port, &arguments), arguments };
         server.until_ready().await;
         server
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn url(&self) -> String {
@@ -76,7 +86,7 @@ impl OwnServer {
 
     /// Starts it again where it was.
     pub(crate) async fn restart(&mut self) {
-        self.process = spawn(self.port);
+        self.process = spawn(self.port, &self.arguments);
         self.until_ready().await;
     }
 
@@ -106,18 +116,16 @@ impl Drop for OwnServer {
     }
 }
 
-fn spawn(port: u16) -> Child {
+fn spawn(port: u16, arguments: &[String]) -> Child {
+    // A configuration file, as sentinels have, comes before any option.
+    let (file, options) = match arguments {
+        [file, options @ ..] if !file.starts_with("--") => (Some(file), options),
+        options => (None, options),
+    };
     Command::new(server_binary())
-        .args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ])
+        .args(file)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(options)
         .current_dir(std::env::temp_dir())
         .stdout(Stdio::null())
         .spawn()

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_redis::redis::cmd;
+use deadpool_redis::redis::{RedisResult, cmd};
 use portcullis::{
     Quota, StoreError,
     limit::{Decision, FallbackStore, RateLimitStore, Take},
@@ -165,6 +165,45 @@ async fn server_is_stopped_and_goes_on() {
     server.signal("CONT");
     back_within_a_second(&store).await;
     assert!((2..=2 + requests).contains(&counted(&store).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn sentinels_name_the_master_also_after_a_failover() {
+    let mut master = OwnServer::start().await;
+    let port = master.port().to_string();
+    let _replica = OwnServer::start_with(&["--save", "", "--replicaof", "127.0.0.1", &port]).await;
+    let mut connection = redis::connection(&master.url()).await;
+    // A sentinel asks for replicas when it starts, and then only every ten seconds.
+    until(async || {
+        let info: String = cmd("INFO").arg("replication").query_async(&mut connection).await?;
+        Ok(info.contains("state=online"))
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let configuration = directory.path().join("sentinel.conf");
+    let settings = format!(
+        "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 200\n\
+         sentinel failover-timeout main 1000\n"
+    );
+    std::fs::write(&configuration, settings).unwrap();
+    let sentinel = OwnServer::start_with(&[configuration.to_str().unwrap(), "--sentinel"]).await;
+
+    let url = format!("redis-sentinel://127.0.0.1:{}/0#main", sentinel.port());
+    let store = RedisRateLimitStore::connect(&url).await.unwrap();
+    assert_eq!(decide(&store).await.unwrap().remaining, LIMIT - 1);
+    master.stop();
+    assert!(decide(&store).await.is_err());
+    until(async || Ok(decide(&store).await.is_ok())).await;
+}
+
+/// Asks again and again, for ten seconds at most.
+async fn until(mut holds: impl AsyncFnMut() -> RedisResult<bool>) {
+    let start = Instant::now();
+    while !holds().await.is_ok_and(|holds| holds) {
+        assert!(start.elapsed() < Duration::from_secs(10), "it never came to pass");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,9 @@ pub struct RedisRateLimitStore {
 impl RedisRateLimitStore {
     /// A store on this server: `redis://[user][:password@]host[:port][/database]`, `unix:///path`,
     /// or `rediss://…` for TLS (feature `tls`). Several URLs, separated by commas, are nodes of a
-    /// cluster, of which the others are learnt.
+    /// cluster, of which the others are learnt. Sentinels are asked for the master by
+    /// `redis-sentinel://[user][:password@]host[:port][,host[:port]…][/database]#service`, where user
+    /// and password are the master's (`rediss-sentinel://…` for TLS).
     ///
     /// Connects at the first decision.
     ///

@@ -13,15 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_redis::{
-    Connection, Pool,
-    redis::{ErrorKind, RedisError, RedisResult, aio::ConnectionLike},
-};
+use deadpool_redis::redis::{ErrorKind, RedisError, RedisResult, aio::ConnectionLike};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{
     cluster,
-    connection::{Server, connect, connect_cluster},
+    connection::{Lent, Pool, Server, connect, connect_cluster},
     error::breaks_connection,
     script::{Request, Verdict, Window},
 };
@@ -110,7 +107,7 @@ impl Route {
     pub(super) async fn ask_once(&self, request: &Request) -> RedisResult<Vec<Verdict>> {
         match &self.server {
             Server::Single(pool) => {
-                self.ask(&mut connect(pool, self.patience).await?, &[request]).await
+                self.ask(connect(pool, self.patience).await?.connection(), &[request]).await
             }
             Server::Cluster(client) => {
                 self.ask(&mut connect_cluster(client, self.patience).await?, &[request]).await
@@ -140,17 +137,10 @@ impl Route {
 /// A connection that is kept from one call to the next: the pool looks at it at each checkout, and
 /// that is a round trip of its own.
 struct Kept {
-    connection: Connection,
+    lent: Lent,
     /// How many had broken when it was made.
     breaks: u64,
     used: Instant,
-}
-
-impl Kept {
-    /// Closes it, so that the pool makes another.
-    fn discard(self) {
-        drop(Connection::take(self.connection));
-    }
 }
 
 struct Courier {
@@ -179,12 +169,12 @@ impl Courier {
         let requests: Vec<_> = batch.iter().map(|job| &job.request).collect();
         let answer = match requests.is_empty() {
             true => Ok(Vec::new()),
-            false => self.route.ask(&mut kept.connection, &requests).await,
+            false => self.route.ask(kept.lent.connection(), &requests).await,
         };
         match &answer {
             Err(error) if breaks_connection(error) => {
                 self.route.breaks.fetch_add(1, Ordering::Relaxed);
-                kept.discard();
+                kept.lent.discard();
             }
             _ => self.kept = Some(Kept { used: Instant::now(), ..kept }),
         }
@@ -194,15 +184,15 @@ impl Courier {
     async fn connection(&mut self) -> RedisResult<Kept> {
         let breaks = self.route.breaks.load(Ordering::Relaxed);
         match self.kept.take() {
-            Some(kept) if kept.breaks != breaks => kept.discard(),
+            Some(kept) if kept.breaks != breaks => kept.lent.discard(),
             // Servers and firewalls close what is idle. Given back to the pool it is looked at
             // before it comes again.
             Some(kept) if kept.used.elapsed() > IDLE => drop(kept),
             Some(kept) => return Ok(kept),
             None => {}
         }
-        let connection = connect(&self.pool, self.route.patience).await?;
-        Ok(Kept { connection, breaks, used: Instant::now() })
+        let lent = connect(&self.pool, self.route.patience).await?;
+        Ok(Kept { lent, breaks, used: Instant::now() })
     }
 }
 
