@@ -1,4 +1,5 @@
-//! Limits in Redis, Redis Cluster or Valkey: counted once for all servers of an application.
+//! Limits in Redis, Redis Cluster, or behind Sentinel: counted once for all servers of an
+//! application.
 //!
 //! 1. A decision is one script and one round trip, whatever the number of limits: all of them count
 //!    the request, or none. The script is the twin of [`Log`](crate::limit::Log), so that Redis and
@@ -21,7 +22,8 @@
 //! limits takes one after the other, and gives the first back where the second refuses: for that
 //! moment the first counts a request that was not admitted. Nor do its decisions travel together.
 //!
-//! **Deployment.** Redis 6 or later, or Valkey. The user needs `GET`, `SET`, `DEL`, `TIME`, `EVAL`
+//! **Deployment.** Redis 6 or later (tested with 7.0; Valkey has the same commands, and was not at
+//! hand to be tested). The user needs `GET`, `SET`, `DEL`, `TIME`, `EVAL`
 //! and `EVALSHA` on `rl:*`. Give Redis memory: with an eviction policy such as `allkeys-lru` it
 //! forgets limits where memory is short; with `noeviction` it refuses to decide.
 //!
