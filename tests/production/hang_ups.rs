@@ -70,7 +70,9 @@ async fn thousand_clients_that_hang_up_leave_nothing_open_and_nothing_uncounted(
     for batch in 0..10 {
         let mut clients = JoinSet::new();
         for i in 0..50 {
-            let after = Duration::from_millis((batch * 50 + i) % 23);
+            // Some wait long enough to have their password looked at on a busy machine, too.
+            let patient = if i % 5 == 0 { 150 } else { 0 };
+            let after = Duration::from_millis((batch * 50 + i) % 23 + patient);
             let guess = json!({"email": ADMIN, "password": "Wrong-Horse-1"});
             clients.spawn(hang_up(api.clone(), "/auth/login", guess, after));
             let token = &sessions[(batch * 2 + i % 2) as usize];
@@ -100,7 +102,7 @@ async fn thousand_clients_that_hang_up_leave_nothing_open_and_nothing_uncounted(
     let admitted = r#"portcullis_limit_decisions_total{limiter="login",outcome="allowed"}"#;
     let page = metrics.read().await;
     let admitted = page.value(admitted).unwrap() as u32 - sessions.len() as u32;
-    assert!(admitted > 20, "they hung up too early: {admitted}");
+    assert!(admitted > 10, "they hung up too early: {admitted}");
     assert!(counted >= admitted, "{counted} counted of {admitted}");
     assert_eq!(page.value("portcullis_hashing_running"), Some(0.0));
     assert_eq!(page.value("portcullis_hashing_waiting"), Some(0.0));
