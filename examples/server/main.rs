@@ -63,17 +63,19 @@ async fn run(flags: Flags) -> Result<(), SettingError> {
     let stores = Stores::open(&settings, &clock).await?;
     let outbox = outbox(&settings)?;
     let users = users(&settings, &stores, outbox.clone(), address, &clock)?;
-    let app = app(App {
-        users: users.clone(),
-        tokens: tokens(&settings, &stores, &clock)?,
-        projects: stores.projects.clone(),
-        limits: limits(&settings, limit_store(&settings).await?, &clock),
-        cors_allowed_origins: settings.cors_allowed_origins.clone(),
-    });
     if let Some((email, password)) = settings.admin.take() {
         let admin = users.ensure_admin(&email, password).await;
         admin.map_err(|error| admin_error(&error))?;
     }
+    let limits = limits(&settings, limit_store(&settings).await?, &clock);
+    let app = app(App {
+        users,
+        // Last: keys are made, and that is logged, only where nothing else is wrong.
+        tokens: tokens(&settings, &stores, &clock)?,
+        projects: stores.projects.clone(),
+        limits,
+        cors_allowed_origins: settings.cors_allowed_origins.clone(),
+    });
     tokio::spawn(clean_up(stores, clock));
 
     serve(listener, app).await.map_err(unusable("BIND_ADDR"))?;

@@ -20,12 +20,12 @@ use crate::{
 /// Counts are lost at a restart, and two servers count apart; that is what
 /// a shared store is for. Time is the clock's monotonic one.
 ///
-/// Memory is bounded: at most so many clients are remembered (1,000,000 unless configured; a
-/// client that made a few requests takes about 150 bytes). Those whose requests have all left the
-/// window leave first, without a task that anybody has to start. Where nobody is idle, one that is
-/// far from its limit makes room for a stranger; one that has reached its limit never does, so
-/// that a flood of made-up clients doesn't free the flooder. Where all that were looked at have
-/// reached theirs, the store says that it can't decide.
+/// Memory is bounded: at most so many clients are remembered, 1,000,000 unless configured. A client
+/// takes 270 bytes for one request and 380 for five, measured with a million. Those whose requests
+/// have all left the window leave first, without a task that anybody has to start. Where nobody is
+/// idle, one that is far from its limit makes room for a stranger; one that has reached its limit
+/// never does, so that a flood of made-up clients doesn't free the flooder. Where all that were
+/// looked at have reached theirs, the store says that it can't decide.
 ///
 /// ```
 /// use portcullis::{Quota, limit::{RateLimitStore, Take}, store::memory::MemoryRateLimitStore};

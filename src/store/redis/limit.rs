@@ -99,8 +99,9 @@ impl RedisRateLimitStore {
         let request =
             self.request(false, [("probe", &Key::from("probe"), quota, 1, false, Mark(0))]);
         let Err(error) = self.route.ask_once(&request).await else { return Ok(()) };
+        RedisConfigError::of(error.clone())?;
         tracing::warn!(%error, "Redis does not answer; it is used once it does");
-        RedisConfigError::of(error)
+        Ok(())
     }
 
     /// Begins all keys with this instead of `rl`. Taken as it is.
