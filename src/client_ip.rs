@@ -72,6 +72,16 @@ impl From<IpAddr> for ClientIp {
     }
 }
 
+impl ClientIp {
+    /// Whether it is IPv6, and the bits by which it is told from others of its kind.
+    pub(crate) fn bits(self) -> (bool, u64) {
+        match self.0 {
+            IpAddr::V4(v4) => (false, v4.to_bits().into()),
+            IpAddr::V6(net) => (true, (net.to_bits() >> 64) as u64),
+        }
+    }
+}
+
 impl fmt::Display for ClientIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
