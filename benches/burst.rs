@@ -28,7 +28,7 @@ fn portcullis() -> Limiter {
         clock.advance(Duration::from_millis(now - last));
         last = now;
         match store.take(std::slice::from_ref(&take)) {
-            Answer::Ready(Ok(taken)) => taken[0].decision.allowed,
+            Answer::Ready(Ok(taken)) => taken[0].decision.is_allowed(),
             _ => false,
         }
     })

@@ -30,7 +30,7 @@ impl Limiter for Portcullis {
         let key = Key::from(ClientIp::from(client));
         let take = Take { limiter: "ip", key, quota: self.1, cost: 1, hold: false };
         match self.0.take(std::slice::from_ref(&take)) {
-            Answer::Ready(Ok(taken)) => taken[0].decision.allowed,
+            Answer::Ready(Ok(taken)) => taken[0].decision.is_allowed(),
             _ => false,
         }
     }

@@ -16,6 +16,8 @@ pub const RESOLUTION: u32 = 64;
 /// server that was killed, too) has counted it for good, as far as others are told when to retry.
 pub const IN_FLIGHT: Duration = Duration::from_secs(60);
 
+const SECOND: u64 = 1_000_000;
+
 /// What one limiter remembers of one client: when it admitted how many, oldest first.
 ///
 /// A limit is a promise: in any window of its length, wherever that begins, no more than the limit
@@ -43,10 +45,10 @@ pub const IN_FLIGHT: Duration = Duration::from_secs(60);
 /// use portcullis::limit::{Log, Quota};
 /// use std::time::Duration;
 /// let (quota, mut log) = (Quota::per_second(1), Log::default());
-/// assert!(log.take(0, &quota, 1, 64).allowed);
+/// assert!(log.take(0, &quota, 1, 64).is_allowed());
 /// let refused = log.take(400_000, &quota, 1, 64);
-/// assert_eq!(refused.retry_after, Some(Duration::from_millis(600)));
-/// assert!(log.take(1_000_000, &quota, 1, 64).allowed);
+/// assert_eq!(refused.retry_after(), Some(Duration::from_millis(600)));
+/// assert!(log.take(1_000_000, &quota, 1, 64).is_allowed());
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Log {
@@ -105,24 +107,22 @@ impl Log {
     /// [advanced](Self::advance) to now.
     #[must_use]
     pub fn decide(&self, now: u64, quota: &Quota, cost: u32) -> Decision {
-        let until_left = |at: u64| Duration::from_micros(at + quota.window_us() - now);
-        let allowed = self.has_room(quota, cost);
-        let retry_after = if allowed || cost > quota.limit() {
-            None
+        let until_left = |at: u64| at + quota.window_us() - now;
+        let remaining = quota.limit().saturating_sub(self.used);
+        let reset = if self.used > 0 { until_left(self.oldest()) } else { 0 };
+        if self.has_room(quota, cost) {
+            return Decision::in_micros(*quota, remaining, reset, None);
+        }
+        let retry = if cost > quota.limit() {
+            u64::MAX
         } else {
             let needed = u64::from(self.used) + u64::from(cost) - u64::from(quota.limit());
             let entries = self.entries();
-            let room = leaver(&entries, needed).map_or(quota.window(), until_left);
+            let room = leaver(&entries, needed).map_or(quota.window_us(), until_left);
             let only_in_flight = in_flight(&entries, now) >= needed;
-            Some(if only_in_flight { room.min(Duration::from_secs(1)) } else { room })
+            if only_in_flight { room.min(SECOND) } else { room }
         };
-        Decision {
-            allowed,
-            quota: *quota,
-            remaining: quota.limit().saturating_sub(self.used),
-            reset_after: if self.used > 0 { until_left(self.oldest()) } else { Duration::ZERO },
-            retry_after,
-        }
+        Decision::in_micros(*quota, remaining, reset, Some(retry))
     }
 
     /// Counts a request that was admitted, on trial where `hold` says so; the mark finds it again.

@@ -4,7 +4,6 @@ use std::{
     fmt,
     hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use foldhash::fast::RandomState;
@@ -38,8 +37,8 @@ use crate::{
 /// let store = MemoryRateLimitStore::new();
 /// let quota = Quota::per_minute(1);
 /// let take = Take { limiter: "ip", key: "203.0.113.9".into(), quota, cost: 1, hold: false };
-/// assert!(store.take(std::slice::from_ref(&take)).await?[0].decision.allowed);
-/// assert!(!store.take(&[take]).await?[0].decision.allowed);
+/// assert!(store.take(std::slice::from_ref(&take)).await?[0].decision.is_allowed());
+/// assert!(!store.take(&[take]).await?[0].decision.is_allowed());
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -141,7 +140,7 @@ impl MemoryRateLimitStore {
         u64::try_from(self.clock.monotonic().as_micros()).unwrap_or(u64::MAX / 2)
     }
 
-    fn take_one(&self, take: &Take) -> Result<Taken, StoreError> {
+    fn decide(&self, take: &Take) -> Result<Taken, StoreError> {
         let place = self.state.place(take);
         if let Some(decision) = self.recall(&place, take) {
             return Ok(Taken { decision, hold: None });
@@ -152,21 +151,21 @@ impl MemoryRateLimitStore {
         if let Some(slot) = shard.find(&place) {
             slot.log.advance(now, &take.quota);
             let decision = slot.log.decide(now, &take.quota, take.cost);
-            if decision.allowed {
+            if decision.is_allowed() {
                 return Ok(slot.admit(now, take, self.resolution));
             }
             self.remember(&place, take, &decision, now);
             return Ok(Taken { decision, hold: None });
         }
         let decision = Log::default().decide(now, &take.quota, take.cost);
-        if !decision.allowed || take.cost == 0 {
+        if !decision.is_allowed() || take.cost == 0 {
             return Ok(Taken { decision, hold: None });
         }
         shard.make_room(now, self.state.shard_capacity)?;
         Ok(shard.insert(&place, &self.state.hasher).admit(now, take, self.resolution))
     }
 
-    fn take_all(&self, takes: &[Take]) -> Result<Decisions, StoreError> {
+    fn decide_all(&self, takes: &[Take]) -> Result<Decisions, StoreError> {
         let places: SmallVec<[Place; 4]> =
             takes.iter().map(|take| self.state.place(take)).collect();
         // Always locked in the same order, so that two requests never wait for one another.
@@ -195,7 +194,7 @@ impl MemoryRateLimitStore {
             };
             decisions.push(Taken { decision, hold: None });
         }
-        if decisions.iter().any(|taken| !taken.decision.allowed) {
+        if decisions.iter().any(|taken| !taken.decision.is_allowed()) {
             return Ok(decisions);
         }
         // Room for all before any is counted: a shard that has none must not leave half of them.
@@ -220,24 +219,18 @@ impl MemoryRateLimitStore {
     /// The refusal that is known already, without a lock.
     fn recall(&self, place: &Place, take: &Take) -> Option<Decision> {
         let until = self.state.refusal(place).until(place.client, &take.quota)?;
-        let wait = Duration::from_micros(until.checked_sub(self.now()).filter(|wait| *wait > 0)?);
-        (take.cost == 1).then_some(Decision {
-            allowed: false,
-            quota: take.quota,
-            remaining: 0,
-            reset_after: wait,
-            retry_after: Some(wait),
-        })
+        let wait = until.checked_sub(self.now()).filter(|wait| *wait > 0)?;
+        (take.cost == 1).then(|| Decision::in_micros(take.quota, 0, wait, Some(wait)))
     }
 
     /// Remembers a refusal that nothing but time ends: all is taken, and what leaves first makes
     /// room. Expects the shard to be locked.
     fn remember(&self, place: &Place, take: &Take, decision: &Decision, now: u64) {
         if take.cost == 1
-            && decision.remaining == 0
-            && decision.retry_after == Some(decision.reset_after)
+            && decision.remaining() == 0
+            && decision.retry_after() == Some(decision.reset_after())
         {
-            let until = now + decision.reset_after.as_micros() as u64;
+            let until = now + decision.reset_after().as_micros() as u64;
             self.state.refusal(place).put(place.client, &take.quota, until);
         }
     }
@@ -252,9 +245,13 @@ impl Default for MemoryRateLimitStore {
 impl RateLimitStore for MemoryRateLimitStore {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
         Answer::Ready(match takes {
-            [take] => self.take_one(take).map(|taken| smallvec![taken]),
-            _ => self.take_all(takes),
+            [take] => self.decide(take).map(|taken| smallvec![taken]),
+            _ => self.decide_all(takes),
         })
+    }
+
+    fn take_one(&self, take: &Take) -> Answer<Result<Taken, StoreError>> {
+        Answer::Ready(self.decide(take))
     }
 
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
@@ -385,7 +382,7 @@ mod tests {
             cost: 1,
             hold: false,
         };
-        store.take_one(&take).map(|taken| taken.decision.allowed)
+        store.decide(&take).map(|taken| taken.decision.is_allowed())
     }
 
     #[test]
@@ -443,8 +440,8 @@ mod tests {
             cost,
             hold: false,
         };
-        store.take_one(&counts("caller", 5)).unwrap();
-        let decisions = store.take_all(&[counts("caller", 1), counts("stranger", 0)]).unwrap();
-        assert_eq!(decisions[0].decision.remaining, 4);
+        store.decide(&counts("caller", 5)).unwrap();
+        let decisions = store.decide_all(&[counts("caller", 1), counts("stranger", 0)]).unwrap();
+        assert_eq!(decisions[0].decision.remaining(), 4);
     }
 }
