@@ -18,6 +18,11 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// Time since some fixed moment in the past; never goes back.
     fn monotonic(&self) -> Duration;
+
+    /// The same in whole microseconds, which is how limits count.
+    fn monotonic_micros(&self) -> u64 {
+        u64::try_from(self.monotonic().as_micros()).unwrap_or(u64::MAX / 2)
+    }
 }
 
 /// A clock as it is handed around.
@@ -35,7 +40,7 @@ pub type SharedClock = Arc<dyn Clock>;
 pub struct SystemClock {
     // Reads the time stamp counter where that is sound, at less than half the cost of `Instant`.
     stopwatch: quanta::Clock,
-    origin: quanta::Instant,
+    origin: u64,
 }
 
 impl SystemClock {
@@ -43,7 +48,7 @@ impl SystemClock {
     #[must_use]
     pub fn new() -> Self {
         let stopwatch = quanta::Clock::new();
-        Self { origin: stopwatch.now(), stopwatch }
+        Self { origin: stopwatch.raw(), stopwatch }
     }
 
     /// The same, ready to be handed around.
@@ -65,7 +70,11 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.stopwatch.now().duration_since(self.origin)
+        self.stopwatch.delta(self.origin, self.stopwatch.raw())
+    }
+
+    fn monotonic_micros(&self) -> u64 {
+        self.stopwatch.delta_as_nanos(self.origin, self.stopwatch.raw()) / 1_000
     }
 }
 

@@ -32,7 +32,7 @@ impl Decision {
     /// There is room for the request, for `remaining` more, and again for more `reset_after` that.
     #[must_use]
     pub fn admitted(quota: Quota, remaining: u32, reset_after: Duration) -> Self {
-        Self::in_micros(quota, remaining, micros(reset_after), None)
+        Self::in_micros(quota, remaining, micros(reset_after))
     }
 
     /// There is no room for the request before `retry_after`; ever, where that is `None`.
@@ -43,18 +43,19 @@ impl Decision {
         reset_after: Duration,
         retry_after: Option<Duration>,
     ) -> Self {
-        let retry_us = retry_after.map_or(NEVER, micros);
-        Self::in_micros(quota, remaining, micros(reset_after), Some(retry_us))
+        Self::admitted(quota, remaining, reset_after).refused_for(retry_after.map_or(NEVER, micros))
     }
 
-    /// Refused for `retry_us`, where there is one.
-    pub(crate) fn in_micros(
-        quota: Quota,
-        remaining: u32,
-        reset_us: u64,
-        retry_us: Option<u64>,
-    ) -> Self {
-        Self { quota, remaining, reset_us, retry_us: retry_us.map_or(0, |wait| wait.max(1)) }
+    /// Admitted.
+    #[inline]
+    pub(crate) fn in_micros(quota: Quota, remaining: u32, reset_us: u64) -> Self {
+        Self { quota, remaining, reset_us, retry_us: 0 }
+    }
+
+    /// The same, but refused for so many microseconds; `u64::MAX` for ever.
+    #[inline]
+    pub(crate) fn refused_for(self, retry_us: u64) -> Self {
+        Self { retry_us: retry_us.max(1), ..self }
     }
 
     /// Whether this limiter has room for the request.

@@ -81,24 +81,23 @@ type Entries = SmallVec<[Entry; 4]>;
 
 impl Log {
     /// Decides a request of this cost, and counts it where it is admitted.
+    #[inline]
     pub fn take(&mut self, now: u64, quota: &Quota, cost: u32, resolution: u32) -> Decision {
         self.advance(now, quota);
         if !self.has_room(quota, cost) {
-            return self.decide(now, quota, cost);
+            return self.refuse(now, quota, cost);
         }
-        self.admit(now, quota, cost, resolution, false);
-        self.decide(now, quota, 0)
+        self.count(now, quota, cost, resolution);
+        self.standing(now, quota)
     }
 
     /// Drops what has left the window, and pulls back to `now` what is later than that.
+    #[inline]
     pub fn advance(&mut self, now: u64, quota: &Quota) {
-        while self.used > 0 && self.oldest() + quota.window_us() <= now {
-            match self.older.pop() {
-                Some(count) => self.used -= count,
-                None => *self = Self::default(),
-            }
+        if self.oldest() + quota.window_us() <= now {
+            self.drop_dead(now, quota);
         }
-        if self.used > 0 && self.at > now {
+        if self.at > now {
             self.pull_back(now);
         }
     }
@@ -107,22 +106,11 @@ impl Log {
     /// [advanced](Self::advance) to now.
     #[must_use]
     pub fn decide(&self, now: u64, quota: &Quota, cost: u32) -> Decision {
-        let until_left = |at: u64| at + quota.window_us() - now;
-        let remaining = quota.limit().saturating_sub(self.used);
-        let reset = if self.used > 0 { until_left(self.oldest()) } else { 0 };
         if self.has_room(quota, cost) {
-            return Decision::in_micros(*quota, remaining, reset, None);
-        }
-        let retry = if cost > quota.limit() {
-            u64::MAX
+            self.standing(now, quota)
         } else {
-            let needed = u64::from(self.used) + u64::from(cost) - u64::from(quota.limit());
-            let entries = self.entries();
-            let room = leaver(&entries, needed).map_or(quota.window_us(), until_left);
-            let only_in_flight = in_flight(&entries, now) >= needed;
-            if only_in_flight { room.min(SECOND) } else { room }
-        };
-        Decision::in_micros(*quota, remaining, reset, Some(retry))
+            self.refuse(now, quota, cost)
+        }
     }
 
     /// Counts a request that was admitted, on trial where `hold` says so; the mark finds it again.
@@ -134,26 +122,8 @@ impl Log {
         resolution: u32,
         hold: bool,
     ) -> Mark {
-        if cost == 0 {
-            return Mark(now);
-        }
-        // What is at the same instant always joins, as a mark is found by it.
-        if self.used == 0 {
-            self.opened = now;
-        } else if self.at == now || is_within_span(now - self.opened, quota, resolution) {
-            self.older.newest_moves(self.at, now);
-        } else {
-            self.older.push(self.at, self.used - self.older.sum(), now);
-            self.opened = now;
-        }
-        self.at = now;
-        self.used = self.used.saturating_add(cost);
-        self.window_log2 = quota.window_us().next_power_of_two().ilog2() as u8;
-        self.room = match quota.limit().saturating_sub(self.used) {
-            0 => 0,
-            free => (32 + free.ilog2() - quota.limit().ilog2()) as u8,
-        };
-        if hold {
+        self.count(now, quota, cost, resolution);
+        if hold && cost > 0 {
             self.older.hold(now, cost);
         }
         Mark(now)
@@ -208,15 +178,84 @@ impl Log {
         self.room
     }
 
+    /// When a request was last counted; 0 where none is.
+    #[inline]
+    pub(crate) fn latest(&self) -> u64 {
+        self.at
+    }
+
     /// The instant of the oldest entry.
+    #[inline]
     fn oldest(&self) -> u64 {
         self.older.oldest(self.at).min(self.at)
     }
 
+    #[inline]
     fn has_room(&self, quota: &Quota, cost: u32) -> bool {
         cost == 0 || u64::from(self.used) + u64::from(cost) <= u64::from(quota.limit())
     }
 
+    #[inline]
+    fn count(&mut self, now: u64, quota: &Quota, cost: u32, resolution: u32) {
+        if cost == 0 {
+            return;
+        }
+        // What is at the same instant always joins, as a mark is found by it.
+        let joins = is_within_span(now - self.opened, quota, resolution) || self.at == now;
+        if !joins || self.used == 0 {
+            self.open(now);
+        }
+        if quota.window_us() > Older::REACH {
+            self.older.spill(self.at);
+        }
+        self.at = now;
+        self.used = self.used.saturating_add(cost);
+        self.window_log2 = (u64::BITS - quota.window_us().leading_zeros()) as u8;
+        self.room = match quota.limit().saturating_sub(self.used) {
+            0 => 0,
+            free => (32 + quota.limit().leading_zeros() - free.leading_zeros()) as u8,
+        };
+    }
+
+    /// Begins another entry.
+    fn open(&mut self, now: u64) {
+        if self.used > 0 {
+            self.older.push(self.at, self.used - self.older.sum());
+        }
+        self.opened = now;
+    }
+
+    /// How the limit stands where there is room.
+    #[inline]
+    fn standing(&self, now: u64, quota: &Quota) -> Decision {
+        let reset = if self.used > 0 { self.oldest() + quota.window_us() - now } else { 0 };
+        Decision::in_micros(*quota, quota.limit().saturating_sub(self.used), reset)
+    }
+
+    #[cold]
+    fn refuse(&self, now: u64, quota: &Quota, cost: u32) -> Decision {
+        let standing = self.standing(now, quota);
+        if cost > quota.limit() {
+            return standing.refused_for(u64::MAX);
+        }
+        let needed = u64::from(self.used) + u64::from(cost) - u64::from(quota.limit());
+        let entries = self.entries();
+        let room = leaver(&entries, needed).unwrap_or(now) + quota.window_us() - now;
+        let only_in_flight = in_flight(&entries, now) >= needed;
+        standing.refused_for(if only_in_flight { room.min(SECOND) } else { room })
+    }
+
+    #[cold]
+    fn drop_dead(&mut self, now: u64, quota: &Quota) {
+        while self.used > 0 && self.oldest() + quota.window_us() <= now {
+            match self.older.pop() {
+                Some(count) => self.used -= count,
+                None => *self = Self::default(),
+            }
+        }
+    }
+
+    #[cold]
     fn pull_back(&mut self, now: u64) {
         let mut entries = self.entries();
         let later = entries.partition_point(|entry| entry.at < now);
@@ -243,7 +282,10 @@ impl Log {
         (self.used, self.opened, self.older) = (0, opened, Older::default());
         for entry in entries {
             if self.used > 0 {
-                self.older.push(self.at, self.used - self.older.sum(), entry.at);
+                if entry.at - self.oldest() > Older::REACH {
+                    self.older.spill(self.at);
+                }
+                self.older.push(self.at, self.used - self.older.sum());
             }
             self.at = entry.at;
             self.used += entry.count;
@@ -272,6 +314,7 @@ fn in_flight(entries: &[Entry], now: u64) -> u64 {
 
 /// Whether requests so far apart share an entry: within `ceil(W / M)`, where the limit is above the
 /// resolution M.
+#[inline]
 fn is_within_span(apart: u64, quota: &Quota, resolution: u32) -> bool {
     let coalesces = quota.limit() > resolution;
     // The same as apart < ceil(W / M), without the division.

@@ -20,8 +20,7 @@ pub(super) enum Older {
 /// An entry of which nothing is on trial. A count of 0 is none.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Brief {
-    /// The lower half of its instant. The rest follows from the newest entry's, which is less than
-    /// 2^32 microseconds later.
+    /// The lower half of its instant. The rest follows from the newest entry's.
     at_low: u32,
     count: u32,
 }
@@ -42,6 +41,9 @@ impl Default for Older {
 }
 
 impl Older {
+    /// How much earlier than the newest entry those may be of which half an instant is kept.
+    pub(super) const REACH: u64 = u32::MAX as u64;
+
     /// The instant of the first, or, where there is none, something not before the newest's.
     #[inline]
     pub(super) fn oldest(&self, newest: u64) -> u64 {
@@ -53,6 +55,7 @@ impl Older {
     }
 
     /// The sum of the counts.
+    #[inline]
     pub(super) fn sum(&self) -> u32 {
         match self {
             Self::Few(entries) => entries.iter().map(|entry| entry.count).sum(),
@@ -101,22 +104,18 @@ impl Older {
         }
     }
 
-    /// Appends what was the newest entry, so far from the next one.
-    pub(super) fn push(&mut self, at: u64, count: u32, next: u64) {
+    /// Appends what was the newest entry.
+    pub(super) fn push(&mut self, at: u64, count: u32) {
         let brief = Brief { at_low: at as u32, count };
         match self {
-            Self::Few([first, _]) if first.count == 0 && is_near(at, next) => *first = brief,
-            Self::Few([first, second]) if second.count == 0 && is_near(first.at(at), next) => {
-                *second = brief;
-            }
-            _ => {
-                self.in_block(at, |oldest, block| {
-                    *oldest = (*oldest).min(at);
-                    block.sum = block.sum.saturating_add(count);
-                    let held = std::mem::take(&mut block.newest_held);
-                    block.entries.push_back(Entry { at, count, held });
-                });
-            }
+            Self::Few([first, _]) if first.count == 0 => *first = brief,
+            Self::Few([_, second]) if second.count == 0 => *second = brief,
+            _ => self.in_block(at, |oldest, block| {
+                *oldest = (*oldest).min(at);
+                block.sum = block.sum.saturating_add(count);
+                let held = std::mem::take(&mut block.newest_held);
+                block.entries.push_back(Entry { at, count, held });
+            }),
         }
     }
 
@@ -127,14 +126,12 @@ impl Older {
         });
     }
 
-    /// The newest entry moves to a later instant.
-    #[inline]
-    pub(super) fn newest_moves(&mut self, from: u64, to: u64) {
+    /// Keeps whole instants from now on, as the newest entry may get out of [`Self::REACH`].
+    pub(super) fn spill(&mut self, newest: u64) {
         if let Self::Few([first, _]) = self
             && first.count > 0
-            && !is_near(first.at(from), to)
         {
-            self.in_block(from, |_, _| {});
+            self.in_block(newest, |_, _| {});
         }
     }
 
@@ -157,9 +154,4 @@ impl Brief {
     fn at(self, newest: u64) -> u64 {
         newest - u64::from((newest as u32).wrapping_sub(self.at_low))
     }
-}
-
-/// Whether the lower half tells an instant from a later one.
-fn is_near(at: u64, later: u64) -> bool {
-    later - at <= u64::from(u32::MAX)
 }

@@ -2,8 +2,10 @@
 
 use std::{
     fmt,
-    hash::BuildHasher,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use foldhash::fast::RandomState;
@@ -60,7 +62,11 @@ struct State {
 /// A cache line of its own, so that locks taken by different threads don't fight over one.
 #[derive(Default)]
 #[repr(align(64))]
-struct Padded(Mutex<Shard>);
+struct Padded {
+    /// A bit for each of its refusals that has ever been written, so that nobody looks at others.
+    refused: AtomicU32,
+    shard: Mutex<Shard>,
+}
 
 #[derive(Default)]
 struct Shard {
@@ -137,32 +143,37 @@ impl MemoryRateLimitStore {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.clock.monotonic().as_micros()).unwrap_or(u64::MAX / 2)
+        self.clock.monotonic_micros()
     }
 
     fn decide(&self, take: &Take) -> Result<Taken, StoreError> {
+        let now = self.now();
         let place = self.state.place(take);
-        if let Some(decision) = self.recall(&place, take) {
+        if let Some(decision) = self.recall(&place, take, now) {
             return Ok(Taken { decision, hold: None });
         }
         let mut shard = self.state.shards[place.shard].lock();
-        // Read under the lock, so that each log sees time go forward.
-        let now = self.now();
-        if let Some(slot) = shard.find(&place) {
+        let Some(slot) = shard.find(&place) else {
+            let decision = Log::default().decide(now, &take.quota, take.cost);
+            if !decision.is_allowed() || take.cost == 0 {
+                return Ok(Taken { decision, hold: None });
+            }
+            shard.make_room(now, self.state.shard_capacity)?;
+            return Ok(shard.insert(&place, &self.state.hasher).admit(now, take, self.resolution));
+        };
+        // Others may have been here since the clock was read. For each log time goes forward.
+        let now = now.max(slot.log.latest());
+        if take.hold {
             slot.log.advance(now, &take.quota);
-            let decision = slot.log.decide(now, &take.quota, take.cost);
-            if decision.is_allowed() {
+            if slot.log.decide(now, &take.quota, take.cost).is_allowed() {
                 return Ok(slot.admit(now, take, self.resolution));
             }
+        }
+        let decision = slot.log.take(now, &take.quota, take.cost, self.resolution);
+        if !decision.is_allowed() {
             self.remember(&place, take, &decision, now);
-            return Ok(Taken { decision, hold: None });
         }
-        let decision = Log::default().decide(now, &take.quota, take.cost);
-        if !decision.is_allowed() || take.cost == 0 {
-            return Ok(Taken { decision, hold: None });
-        }
-        shard.make_room(now, self.state.shard_capacity)?;
-        Ok(shard.insert(&place, &self.state.hasher).admit(now, take, self.resolution))
+        Ok(Taken { decision, hold: None })
     }
 
     fn decide_all(&self, takes: &[Take]) -> Result<Decisions, StoreError> {
@@ -217,10 +228,15 @@ impl MemoryRateLimitStore {
     }
 
     /// The refusal that is known already, without a lock.
-    fn recall(&self, place: &Place, take: &Take) -> Option<Decision> {
+    #[inline]
+    fn recall(&self, place: &Place, take: &Take, now: u64) -> Option<Decision> {
+        if self.state.shards[place.shard].refused.load(Ordering::Relaxed) & place.refusal_bit() == 0
+        {
+            return None;
+        }
         let until = self.state.refusal(place).until(place.client, &take.quota)?;
-        let wait = until.checked_sub(self.now()).filter(|wait| *wait > 0)?;
-        (take.cost == 1).then(|| Decision::in_micros(take.quota, 0, wait, Some(wait)))
+        let wait = until.checked_sub(now).filter(|wait| *wait > 0)?;
+        (take.cost == 1).then(|| Decision::in_micros(take.quota, 0, wait).refused_for(wait))
     }
 
     /// Remembers a refusal that nothing but time ends: all is taken, and what leaves first makes
@@ -232,6 +248,7 @@ impl MemoryRateLimitStore {
         {
             let until = now + decision.reset_after().as_micros() as u64;
             self.state.refusal(place).put(place.client, &take.quota, until);
+            self.state.shards[place.shard].refused.fetch_or(place.refusal_bit(), Ordering::Relaxed);
         }
     }
 }
@@ -287,27 +304,40 @@ impl State {
         }
     }
 
+    #[inline]
     fn place(&self, take: &Take) -> Place {
         self.place_of(take.limiter, &take.key)
     }
 
+    #[inline]
     fn place_of(&self, limiter: &str, key: &Key) -> Place {
         let client = self.clients.client(limiter, key);
-        let hash = self.hasher.hash_one(client);
+        let hash = client.hash(&self.hasher);
         // By the upper half of the hash, scaled; the table takes its place from the lower one.
         let shard = ((hash >> 32) * self.shards.len() as u64) >> 32;
         Place { client, hash, shard: shard as usize }
     }
 
     fn refusal(&self, place: &Place) -> &Refusal {
-        &self.refusals[place.shard * REFUSALS + place.hash as usize % REFUSALS]
+        &self.refusals[place.shard * REFUSALS + place.refusal()]
+    }
+}
+
+impl Place {
+    /// Which of the shard's refusals is this client's.
+    fn refusal(&self) -> usize {
+        self.hash as usize % REFUSALS
+    }
+
+    fn refusal_bit(&self) -> u32 {
+        1 << self.refusal()
     }
 }
 
 impl Padded {
     fn lock(&self) -> MutexGuard<'_, Shard> {
         // No code that runs under the lock leaves a log half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -318,7 +348,7 @@ impl Shard {
 
     fn insert(&mut self, place: &Place, hasher: &RandomState) -> &mut Slot {
         let slot = Slot { client: place.client, log: Log::default() };
-        let rehash = |slot: &Slot| hasher.hash_one(slot.client);
+        let rehash = |slot: &Slot| slot.client.hash(hasher);
         self.slots.insert_unique(place.hash, slot, rehash).into_mut()
     }
 
