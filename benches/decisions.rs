@@ -6,7 +6,6 @@
 mod support;
 
 use std::{
-    cell::LazyCell,
     hint::black_box,
     sync::Barrier,
     thread,
@@ -53,6 +52,7 @@ impl Load {
         Self { clients, sequence: (0..1 << 21).map(|_| draw()).collect() }
     }
 
+    /// One client.
     fn one() -> Self {
         Self { clients: 1, sequence: vec![0; 2] }
     }
@@ -94,18 +94,14 @@ impl<L: Limiter> Race<L> {
     }
 }
 
-/// Each on as many threads as are named.
 fn race<L: Limiter>(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    (name, limiter): (&str, impl FnOnce() -> L),
+    name: &str,
+    limiter: L,
     load: &Load,
-    (threads, settled): (&[usize], u64),
+    threads: &[usize],
 ) {
-    let race = LazyCell::new(|| {
-        let race = Race::new(limiter(), load);
-        race.run(1, settled);
-        race
-    });
+    let race = Race::new(limiter, load);
     for &threads in threads {
         group.bench_function(BenchmarkId::new(name, threads), |b| {
             b.iter_custom(|decisions| race.run(threads, decisions));
@@ -113,43 +109,41 @@ fn race<L: Limiter>(
     }
 }
 
-fn all(group: &mut BenchmarkGroup<'_, WallTime>, load: &Load, limit: u32, settled: u64) {
-    let how = (&[1, 2][..], settled);
-    race(group, ("portcullis", || Portcullis::new(limit, load.clients)), load, how);
-    race(group, ("governor", || Governor::new(limit, DefaultClock::default())), load, how);
-    race(group, ("two counters", || TwoCounters::new(limit, DefaultClock::default())), load, how);
-    race(group, ("trypema", || Trypema::new(limit)), load, how);
+fn all(group: &mut BenchmarkGroup<'_, WallTime>, load: &Load, limit: u32) {
+    let threads = &[1, 2];
+    race(group, "portcullis", Portcullis::new(limit, load.clients), load, threads);
+    race(group, "governor", Governor::new(limit, DefaultClock::default()), load, threads);
+    race(group, "two counters", TwoCounters::new(limit, DefaultClock::default()), load, threads);
+    race(group, "trypema", Trypema::new(limit), load, threads);
     #[cfg(feature = "tower-rate-limiter")]
-    race(group, ("tower-rate-limiter", || TowerRateLimiter::new(limit)), load, how);
+    race(group, "tower-rate-limiter", TowerRateLimiter::new(limit), load, threads);
 }
 
 fn decisions(c: &mut Criterion) {
     for (name, clients) in [("decision, 10k clients", 10_000), ("decision, 1M clients", 1_000_000)]
     {
         let load = Load::zipf(clients);
-        all(&mut c.benchmark_group(name), &load, ENDLESS, 0);
+        all(&mut c.benchmark_group(name), &load, ENDLESS);
     }
 }
 
 /// One client that has used up its limit, and goes on asking.
 fn refusals(c: &mut Criterion) {
-    all(&mut c.benchmark_group("decision, refused"), &Load::one(), 100, 1000);
+    all(&mut c.benchmark_group("decision, refused"), &Load::one(), 1);
 }
 
 fn clients(c: &mut Criterion) {
     let mut group = c.benchmark_group("cost over clients");
     for clients in [1, 10, 1000, 100_000, 1_000_000, 10_000_000] {
-        let load = LazyCell::new(|| if clients == 1 { Load::one() } else { Load::zipf(clients) });
-        let ours = LazyCell::new(|| Race::new(Portcullis::new(ENDLESS, clients), &load));
-        group.bench_function(BenchmarkId::new("portcullis", clients), |b| {
-            b.iter_custom(|decisions| ours.run(1, decisions));
-        });
-        drop(ours);
-        let governor =
-            LazyCell::new(|| Race::new(Governor::new(ENDLESS, DefaultClock::default()), &load));
-        group.bench_function(BenchmarkId::new("governor", clients), |b| {
-            b.iter_custom(|decisions| governor.run(1, decisions));
-        });
+        let load = Load::zipf(clients);
+        let mut time = |name, run: &dyn Fn(u64) -> Duration| {
+            group.bench_function(BenchmarkId::new(name, clients), |b| b.iter_custom(run));
+        };
+        let race = Race::new(Portcullis::new(ENDLESS, clients), &load);
+        time("portcullis", &|decisions| race.run(1, decisions));
+        drop(race);
+        let race = Race::new(Governor::new(ENDLESS, DefaultClock::default()), &load);
+        time("governor", &|decisions| race.run(1, decisions));
     }
 }
 
@@ -163,12 +157,12 @@ struct Steady<L: Limiter> {
 }
 
 impl<L: Limiter> Steady<L> {
-    fn new(limiter: L, clock: &Ticks, limit: u32, windows: f64) -> Self {
+    fn new(limiter: L, clock: &Ticks, limit: u32, windows: u32) -> Self {
         // A little slower than the limit, for what a bounded log rounds: a 64th of a window.
         let step = Duration::from_secs(60).mul_f64(1.04) / limit;
         let mut steady = Self { limiter, key: L::key(client(1)), clock: clock.clone(), step };
-        let admitted = steady.admitted((f64::from(limit) * windows) as u64);
-        assert_eq!(admitted, (f64::from(limit) * windows) as u64, "all are admitted");
+        let requests = u64::from(limit) * u64::from(windows);
+        assert_eq!(steady.admitted(requests), requests, "all are admitted");
         steady
     }
 
@@ -195,23 +189,21 @@ impl<L: Limiter> Steady<L> {
     }
 }
 
-fn ours(limit: u32, windows: f64) -> Steady<Portcullis> {
+fn ours(limit: u32, windows: u32) -> Steady<Portcullis> {
     let clock = Ticks::default();
     Steady::new(Portcullis::new(limit, 1).with_clock(&clock), &clock, limit, windows)
 }
 
-fn governor(limit: u32, windows: f64) -> Steady<Governor<Ticks>> {
+fn governor(limit: u32, windows: u32) -> Steady<Governor<Ticks>> {
     let clock = Ticks::default();
     Steady::new(Governor::new(limit, clock.clone()), &clock, limit, windows)
 }
 
-/// Over one benchmark's samples, the same limiter.
 fn steady<L: Limiter>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: BenchmarkId,
-    limiter: impl FnOnce() -> Steady<L>,
+    mut limiter: Steady<L>,
 ) {
-    let mut limiter = LazyCell::new(limiter);
     group.bench_function(id, |b| b.iter_custom(|decisions| limiter.run(decisions)));
 }
 
@@ -219,23 +211,22 @@ fn limits(c: &mut Criterion) {
     let limits = [5, 100, 10_000, 1_000_000];
     let mut group = c.benchmark_group("cost over limit, admitted");
     for limit in limits {
-        steady(&mut group, BenchmarkId::new("portcullis", limit), || ours(limit, 2.0));
-        steady(&mut group, BenchmarkId::new("governor", limit), || governor(limit, 2.0));
+        steady(&mut group, BenchmarkId::new("portcullis", limit), ours(limit, 2));
+        steady(&mut group, BenchmarkId::new("governor", limit), governor(limit, 2));
     }
     group.finish();
     let mut group = c.benchmark_group("cost over limit, refused");
     for limit in limits {
-        steady(&mut group, BenchmarkId::new("portcullis", limit), || ours(limit, 2.0).used_up());
-        steady(&mut group, BenchmarkId::new("governor", limit), || governor(limit, 2.0).used_up());
+        steady(&mut group, BenchmarkId::new("portcullis", limit), ours(limit, 2).used_up());
+        steady(&mut group, BenchmarkId::new("governor", limit), governor(limit, 2).used_up());
     }
 }
 
 fn uptime(c: &mut Criterion) {
     let mut group = c.benchmark_group("cost over uptime, in windows");
     for windows in [1, 10, 100] {
-        let up = f64::from(windows);
-        steady(&mut group, BenchmarkId::new("portcullis", windows), || ours(10_000, up));
-        steady(&mut group, BenchmarkId::new("governor", windows), || governor(10_000, up));
+        steady(&mut group, BenchmarkId::new("portcullis", windows), ours(10_000, windows));
+        steady(&mut group, BenchmarkId::new("governor", windows), governor(10_000, windows));
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //!     cargo run --release --bin memory
 
+#[path = "support/figures.rs"]
+mod figures;
 mod support;
 
 use std::{
@@ -108,13 +110,11 @@ fn main() {
     }
     println!("bytes a client, of {CLIENTS}, that holds so many requests:");
     println!("{:>20} {:>6} {:>6} {:>6}", "", REQUESTS[0], REQUESTS[1], REQUESTS[2]);
-    let mut figures = serde_json::Map::new();
+    let mut table = serde_json::Map::new();
     for (name, _) in LIMITERS {
         let bytes = REQUESTS.map(|requests| measured_apart(name, requests));
         println!("{name:>20} {:>6} {:>6} {:>6}", bytes[0], bytes[1], bytes[2]);
-        figures.insert((*name).to_owned(), bytes.to_vec().into());
+        table.insert((*name).to_owned(), bytes.to_vec().into());
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/figures/memory.json");
-    fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/target/figures")).expect("a folder");
-    fs::write(path, serde_json::to_string_pretty(&figures).expect("JSON")).expect("a file");
+    figures::write("memory", table.into());
 }

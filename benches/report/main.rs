@@ -1,0 +1,76 @@
+//! What the benches measured, as the tables of the README and as plots: reads what criterion and the
+//! other programs left under `target`, rewrites the part of `README.md` between its two `report`
+//! marks, and draws `plots/`.
+//!
+//!     cargo run --release --bin report
+
+mod measured;
+mod plot;
+mod table;
+
+use std::{fs, path::Path};
+
+use measured::Measured;
+use plot::Series;
+use table::SECTIONS;
+
+const BEGIN: &str = "<!-- report -->\n";
+const END: &str = "<!-- /report -->";
+
+fn main() {
+    let measured = Measured::read();
+    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+
+    let readme = fs::read_to_string(home.join("README.md")).expect("the README");
+    let (before, rest) = readme.split_once(BEGIN).expect("the first mark");
+    let (_, after) = rest.split_once(END).expect("the second mark");
+    let report = format!("{}\n{}", measured::machine(), table::markdown(&measured));
+    fs::write(home.join("README.md"), format!("{before}{BEGIN}\n{report}\n{END}{after}"))
+        .expect("to write the README");
+
+    for (name, plot) in plots(&measured) {
+        fs::write(home.join("plots").join(name), plot).expect("to write a plot");
+    }
+}
+
+fn plots(measured: &Measured) -> [(&'static str, String); 3] {
+    let ratios = SECTIONS
+        .iter()
+        .flat_map(|section| section.rows)
+        .filter_map(|row| {
+            let goal = row.goal.ratio()?;
+            Some((row.what, row.against, row.ratio(measured)?, goal))
+        })
+        .collect::<Vec<_>>();
+    let over = |group: &str, who: &'static str| measured.over(group, who);
+    let (ours, theirs) = ("portcullis", "governor");
+    let clients = "cost over clients";
+    let (admitted, refused) = ("cost over limit, admitted", "cost over limit, refused");
+    [
+        ("ratios.svg", plot::bars("Time, portcullis ÷ its rival", &ratios)),
+        (
+            "clients.svg",
+            plot::lines(
+                "A decision, by the number of clients",
+                "clients known, asked for by Zipf's law",
+                &[
+                    Series::new(ours, plot::OURS, false, over(clients, ours)),
+                    Series::new(theirs, plot::THEIRS, false, over(clients, theirs)),
+                ],
+            ),
+        ),
+        (
+            "limits.svg",
+            plot::lines(
+                "A decision, by the limit",
+                "requests a minute",
+                &[
+                    Series::new("portcullis, admitted", plot::OURS, false, over(admitted, ours)),
+                    Series::new("portcullis, refused", plot::OURS, true, over(refused, ours)),
+                    Series::new("governor, admitted", plot::THEIRS, false, over(admitted, theirs)),
+                    Series::new("governor, refused", plot::THEIRS, true, over(refused, theirs)),
+                ],
+            ),
+        ),
+    ]
+}
