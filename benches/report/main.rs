@@ -38,8 +38,7 @@ fn plots(measured: &Measured) -> [(&'static str, String); 3] {
         .iter()
         .flat_map(|section| section.rows)
         .filter_map(|row| {
-            let goal = row.goal.ratio()?;
-            Some((row.what, row.against, row.ratio(measured)?, goal))
+            Some((row.what, row.against, row.ratio_of_times(measured)?, row.goal.ratio()))
         })
         .collect::<Vec<_>>();
     let over = |group: &str, who: &'static str| measured.over(group, who);

@@ -63,7 +63,7 @@ pub fn lines(title: &str, axis: &str, series: &[Series]) -> String {
                 y(*time)
             ));
         }
-        let at = left + i as f64 * (right - left) / series.len() as f64;
+        let at = 20.0 + i as f64 * 150.0;
         svg.push(&format!(
             "<path d=\"M{at:.0} 36h18\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>"
         ));
@@ -72,38 +72,41 @@ pub fn lines(title: &str, axis: &str, series: &[Series]) -> String {
     svg.finish()
 }
 
-/// What, beside whom, the ratio, and the goal; ratios on a logarithmic axis.
-pub fn bars(title: &str, rows: &[(&str, &str, f64, f64)]) -> String {
-    let (left, right, top, height) = (270.0, 590.0, 50.0, 24.0);
+/// What, beside whom, the ratio, and the goal; on a logarithmic axis, from 1 to the left where the
+/// first is faster.
+pub fn bars(title: &str, rows: &[(&str, &str, f64, Option<f64>)]) -> String {
+    let (left, right, top, height) = (270.0, 580.0, 50.0, 24.0);
     let bottom = top + height * rows.len() as f64;
-    let least = rows.iter().fold(0.2, |least: f64, row| least.min(row.2).min(row.3)) * 0.8;
-    let most = rows.iter().fold(1.2, |most: f64, row| most.max(row.2)) * 1.1;
+    let all = || rows.iter().flat_map(|(.., ratio, goal)| [Some(*ratio), *goal]).flatten();
+    let (least, most) = (all().fold(0.5, f64::min) * 0.8, all().fold(1.2, f64::max) * 1.2);
     let x = |ratio: f64| left + (ratio / least).ln() / (most / least).ln() * (right - left);
 
     let mut svg = Svg::new(title, bottom + 50.0);
     for ratio in [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0] {
         if (least..=most).contains(&ratio) {
-            let colour = if ratio == 1.0 { INK } else { GRID };
-            svg.line((x(ratio), top), (x(ratio), bottom), colour);
+            svg.line((x(ratio), top), (x(ratio), bottom), if ratio == 1.0 { INK } else { GRID });
             svg.text((x(ratio), bottom + 16.0), "middle", INK, &ratio.to_string());
         }
     }
     for (i, (what, against, ratio, goal)) in rows.iter().enumerate() {
         let y = top + height * i as f64;
-        let colour = if ratio <= goal { OURS } else { THEIRS };
-        svg.text((left - 8.0, y + 16.0), "end", INK, &format!("{what} ÷ {against}"));
+        let colour = if *ratio <= 1.0 { OURS } else { THEIRS };
+        let (from, to) = (x(ratio.min(1.0)), x(ratio.max(1.0)));
         svg.push(&format!(
-            "<rect x=\"{left}\" y=\"{:.1}\" width=\"{:.1}\" height=\"16\" fill=\"{colour}\"/>",
+            "<rect x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"16\" fill=\"{colour}\"/>",
             y + 4.0,
-            x(*ratio) - left
+            to - from
         ));
-        svg.push(&format!(
-            "<path d=\"M{:.1} {y:.1}v{height}\" stroke=\"{INK}\" stroke-width=\"3\"/>",
-            x(*goal)
-        ));
-        svg.text((x(ratio.max(*goal)) + 6.0, y + 16.0), "start", INK, &format!("{ratio:.2}"));
+        if let Some(goal) = goal {
+            let x = x(*goal);
+            svg.push(&format!(
+                "<path d=\"M{x:.1} {y:.1}v{height}\" stroke=\"{INK}\" stroke-width=\"3\"/>"
+            ));
+        }
+        svg.text((left - 8.0, y + 16.0), "end", INK, &format!("{what} ÷ {against}"));
+        svg.text((right + 8.0, y + 16.0), "start", INK, &format!("{ratio:.2}"));
     }
-    svg.text((20.0, bottom + 38.0), "start", INK, "Shorter is better. The mark is the goal.");
+    svg.text((20.0, bottom + 38.0), "start", INK, "Further left is faster. The mark is the goal.");
     svg.finish()
 }
 

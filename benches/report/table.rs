@@ -68,6 +68,11 @@ impl Row {
         Some(self.figure(measured, "portcullis")? / self.figure(measured, self.against)?)
     }
 
+    /// Nothing where what was measured is no time.
+    pub fn ratio_of_times(&self, measured: &Measured) -> Option<f64> {
+        matches!(self.unit, Unit::Time | Unit::TimeOverBare).then(|| self.ratio(measured)).flatten()
+    }
+
     fn show(&self, figure: f64) -> String {
         match self.unit {
             Unit::Bytes => format!("{figure:.0} B"),
