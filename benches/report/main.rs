@@ -12,7 +12,7 @@ use std::{fs, path::Path};
 
 use measured::Measured;
 use plot::Series;
-use table::SECTIONS;
+use table::{Row, SECTIONS};
 
 const BEGIN: &str = "<!-- report -->\n";
 const END: &str = "<!-- /report -->";
@@ -34,19 +34,18 @@ fn main() {
 }
 
 fn plots(measured: &Measured) -> [(&'static str, String); 3] {
-    let ratios = SECTIONS
-        .iter()
-        .flat_map(|section| section.rows)
-        .filter_map(|row| {
-            Some((row.what, row.against, row.ratio_of_times(measured)?, row.goal.ratio()))
-        })
-        .collect::<Vec<_>>();
+    let rows = SECTIONS.iter().flat_map(|section| section.rows);
+    let slower = |row: &'static Row| {
+        let (ratio, goal) = row.slower(measured)?;
+        Some((row.what, row.against, ratio, goal))
+    };
+    let slower: Vec<_> = rows.filter_map(slower).collect();
     let over = |group: &str, who: &'static str| measured.over(group, who);
     let (ours, theirs) = ("portcullis", "governor");
     let clients = "cost over clients";
     let (admitted, refused) = ("cost over limit, admitted", "cost over limit, refused");
     [
-        ("ratios.svg", plot::bars("Time, portcullis ÷ its rival", &ratios)),
+        ("ratios.svg", plot::bars("Time, portcullis ÷ its rival", &slower)),
         (
             "clients.svg",
             plot::lines(

@@ -6,26 +6,64 @@ use serde_json::Value;
 
 const TARGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target");
 
-/// Figures by name: `group/contestant/value` as criterion names them, in nanoseconds; with `@` and
-/// the name of a baseline where it was saved as one. `memory/…` is in bytes, `burst/…` in requests.
+/// Figures by name, `group/contestant/size`, in the unit of the row that shows them. Those of criterion
+/// are medians in nanoseconds, with `@` and its name where one was saved as a baseline.
 pub struct Measured(BTreeMap<String, f64>);
 
 impl Measured {
     pub fn read() -> Self {
         let target = Path::new(TARGET);
-        let mut measured = BTreeMap::new();
-        read_criterion(&target.join("criterion"), &mut measured);
-        let memory = json(&target.join("figures/memory.json"));
-        for (name, sizes) in memory.as_object().into_iter().flatten() {
+        let mut measured = Self(BTreeMap::new());
+        measured.read_criterion(&target.join("criterion"));
+        for (name, sizes) in
+            json(&target.join("figures/memory.json")).as_object().into_iter().flatten()
+        {
             for (requests, bytes) in [1, 2, 5].iter().zip(sizes.as_array().into_iter().flatten()) {
-                measured.extend(bytes.as_f64().map(|b| (format!("memory/{name}/{requests}"), b)));
+                measured.add(format!("memory/{name}/{requests}"), bytes.as_f64());
             }
         }
-        let burst = json(&target.join("figures/burst.json"));
-        for (name, admitted) in burst.as_object().into_iter().flatten() {
-            measured.extend(admitted.as_f64().map(|admitted| (format!("burst/{name}"), admitted)));
+        for (name, admitted) in
+            json(&target.join("figures/burst.json")).as_object().into_iter().flatten()
+        {
+            measured.add(format!("burst/{name}"), admitted.as_f64());
         }
-        Self(measured)
+        for result in json(&target.join("redis.json")).as_array().into_iter().flatten() {
+            let text = |key: &str| result[key].as_str().unwrap_or_default();
+            let which = if text("clients").is_empty() { "" } else { ", " };
+            let group = format!("redis {}{which}{}", text("bench"), text("clients"));
+            let who = if text("who").is_empty() { "portcullis" } else { text("who") };
+            let nanoseconds = result["microseconds"].as_f64().map(|micros| micros * 1e3);
+            let figure = nanoseconds.or(result["nanoseconds"].as_f64());
+            measured.add(format!("{group}/{who}"), figure.or(result["per_second"].as_f64()));
+        }
+        for result in json(&target.join("servers.json")).as_array().into_iter().flatten() {
+            let text = |key: &str| result[key].as_str().unwrap_or_default();
+            let rate = result["requests_per_second"].as_f64();
+            measured.add(format!("server {}/{}", text("group"), text("name")), rate);
+        }
+        measured
+    }
+
+    fn add(&mut self, name: String, figure: Option<f64>) {
+        self.0.extend(figure.map(|figure| (name, figure)));
+    }
+
+    fn read_criterion(&mut self, folder: &Path) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if !path.is_dir() {
+                continue;
+            }
+            let run = entry.file_name().to_string_lossy().into_owned();
+            let id = json(&path.join("benchmark.json"))["full_id"].as_str().map(str::to_owned);
+            let median = json(&path.join("estimates.json"))["median"]["point_estimate"].as_f64();
+            match (id, run.as_str()) {
+                (Some(_), "base" | "change") => {}
+                (Some(id), "new") => self.add(id, median),
+                (Some(id), baseline) => self.add(format!("{id}@{baseline}"), median),
+                (None, _) => self.read_criterion(&path),
+            }
+        }
     }
 
     pub fn get(&self, name: &str) -> Option<f64> {
@@ -42,26 +80,6 @@ impl Measured {
         let mut sizes: Vec<_> = sizes.collect();
         sizes.sort_by(|a, b| a.0.total_cmp(&b.0));
         sizes
-    }
-}
-
-fn read_criterion(folder: &Path, measured: &mut BTreeMap<String, f64>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if !path.is_dir() {
-            continue;
-        }
-        let run = entry.file_name().to_string_lossy().into_owned();
-        let id = json(&path.join("benchmark.json"))["full_id"].as_str().map(str::to_owned);
-        let median = json(&path.join("estimates.json"))["median"]["point_estimate"].as_f64();
-        match (id, median, run.as_str()) {
-            (Some(_), _, "base" | "change") => {}
-            (Some(id), Some(median), "new") => _ = measured.insert(id, median),
-            (Some(id), Some(median), baseline) => {
-                measured.insert(format!("{id}@{baseline}"), median);
-            }
-            _ => read_criterion(&path, measured),
-        }
     }
 }
 
