@@ -48,8 +48,8 @@ fn portcullis() -> Limiter {
     Box::new(move |now| {
         clock.advance(now - last);
         last = now;
-        match store.take(std::slice::from_ref(&take)) {
-            Answer::Ready(Ok(taken)) => taken[0].decision.allowed,
+        match store.take_one(&take) {
+            Answer::Ready(Ok(taken)) => taken.decision.is_allowed(),
             _ => false,
         }
     })

@@ -31,7 +31,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use http::{Extensions, HeaderMap, HeaderName, header};
@@ -57,27 +57,43 @@ impl<A: Into<SocketAddr>> From<A> for PeerAddr {
 /// assert_eq!(ip("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
 /// assert_eq!(ip("::ffff:203.0.113.9"), ip("203.0.113.9"));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClientIp(IpAddr);
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientIp {
+    is_v6: bool,
+    /// The address, or the upper half of an IPv6 one.
+    bits: u64,
+}
 
 impl From<IpAddr> for ClientIp {
+    #[inline]
     fn from(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(v6) => {
-                let net = v6.to_bits() & !u128::from(u64::MAX);
-                IpAddr::V6(Ipv6Addr::from_bits(net))
-            }
-            v4 => v4,
-        })
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self { is_v6: false, bits: v4.to_bits().into() },
+            IpAddr::V6(v6) => Self { is_v6: true, bits: (v6.to_bits() >> 64) as u64 },
+        }
+    }
+}
+
+impl ClientIp {
+    /// Whether it is IPv6, and the bits by which it is told from others of its kind.
+    pub(crate) fn bits(self) -> (bool, u64) {
+        (self.is_v6, self.bits)
     }
 }
 
 impl fmt::Display for ClientIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(v4) => v4.fmt(f),
-            IpAddr::V6(net) => write!(f, "{net}/64"),
+        if self.is_v6 {
+            write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(self.bits) << 64))
+        } else {
+            Ipv4Addr::from_bits(self.bits as u32).fmt(f)
         }
+    }
+}
+
+impl fmt::Debug for ClientIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientIp({self})")
     }
 }
 

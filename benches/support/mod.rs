@@ -69,8 +69,8 @@ impl Limiter for Portcullis {
     fn admits(&self, client: &ClientIp) -> bool {
         let key = (*client).into();
         let take = Take { limiter: "ip", key, quota: self.quota, cost: 1, hold: false };
-        match self.store.take(&[take]) {
-            Answer::Ready(Ok(taken)) => taken[0].decision.allowed,
+        match self.store.take_one(&take) {
+            Answer::Ready(Ok(taken)) => taken.decision.is_allowed(),
             _ => false,
         }
     }

@@ -139,7 +139,7 @@ impl FallbackStore {
         let answer = self.store.take(takes);
         let decisions = self.in_time(answer, || takes.iter().map(look).collect()).await?;
         if let Some(local) = &self.local
-            && decisions.iter().all(|taken| taken.decision.allowed)
+            && decisions.iter().all(|taken| taken.decision.is_allowed())
         {
             local.warm(takes).await;
         }

@@ -41,14 +41,14 @@ impl Reports {
     pub(crate) fn write(&self, headers: &mut HeaderMap, now: SystemTime) {
         let Some(speaker) = self.speaker() else { return };
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        headers.insert(LIMIT, speaker.quota.limit().into());
-        headers.insert(REMAINING, speaker.remaining.into());
-        headers.insert(RESET, seconds(since_epoch + speaker.reset_after).into());
+        headers.insert(LIMIT, speaker.quota().limit().into());
+        headers.insert(REMAINING, speaker.remaining().into());
+        headers.insert(RESET, seconds(since_epoch + speaker.reset_after()).into());
 
         let (mut policies, mut limits) = (String::new(), String::new());
         for Report { limiter, decision } in &self.0 {
-            let (q, w) = (decision.quota.limit(), seconds(decision.quota.window()));
-            let (r, t) = (decision.remaining, until_more(decision));
+            let (q, w) = (decision.quota().limit(), seconds(decision.quota().window()));
+            let (r, t) = (decision.remaining(), until_more(decision));
             let comma = if policies.is_empty() { "" } else { ", " };
             // Writing to a string does not fail.
             let _ = write!(policies, "{comma}\"{limiter}\";q={q};w={w}");
@@ -64,27 +64,27 @@ impl Reports {
     /// The refusal that lasts longest, if there is one; as clients are told it, so that no limiter's
     /// `t` is later than `Retry-After`.
     pub(crate) fn refusal(&self) -> Option<&Report> {
-        let refusals = self.0.iter().filter(|report| !report.decision.allowed);
+        let refusals = self.0.iter().filter(|report| !report.decision.is_allowed());
         refusals.max_by_key(|report| retry_after(&report.decision).unwrap_or(u64::MAX))
     }
 
     fn speaker(&self) -> Option<&Decision> {
-        let least = || self.0.iter().min_by_key(|report| report.decision.remaining);
+        let least = || self.0.iter().min_by_key(|report| report.decision.remaining());
         self.refusal().or_else(least).map(|report| &report.decision)
     }
 }
 
 /// `Retry-After` of a refusal, in seconds; `None` where waiting doesn't help.
 pub(crate) fn retry_after(decision: &Decision) -> Option<u64> {
-    decision.retry_after.map(|wait| seconds(wait).max(until_more(decision)).max(1))
+    decision.retry_after().map(|wait| seconds(wait).max(until_more(decision)).max(1))
 }
 
 /// `t` of a limiter, in seconds.
 fn until_more(decision: &Decision) -> u64 {
-    let more = decision.retry_after.unwrap_or(decision.reset_after);
-    let window_us = u128::from(decision.quota.window_us());
-    let fair = (u128::from(decision.remaining) * window_us)
-        .div_ceil(u128::from(decision.quota.limit()) * 1_000_000);
+    let more = decision.retry_after().unwrap_or(decision.reset_after());
+    let window_us = u128::from(decision.quota().window_us());
+    let fair = (u128::from(decision.remaining()) * window_us)
+        .div_ceil(u128::from(decision.quota().limit()) * 1_000_000);
     seconds(more).max(u64::try_from(fair).unwrap_or(u64::MAX))
 }
 
@@ -99,12 +99,13 @@ mod tests {
     use crate::Quota;
 
     fn decision(quota: Quota, remaining: u32, reset_ms: u64, retry_ms: Option<u64>) -> Decision {
-        Decision {
-            allowed: retry_ms.is_none(),
-            quota,
-            remaining,
-            reset_after: Duration::from_millis(reset_ms),
-            retry_after: retry_ms.map(Duration::from_millis),
+        let reset_after = Duration::from_millis(reset_ms);
+        match retry_ms {
+            None => Decision::admitted(quota, remaining, reset_after),
+            retry_ms => {
+                let retry_after = retry_ms.map(Duration::from_millis);
+                Decision::refused(quota, remaining, reset_after, retry_after)
+            }
         }
     }
 
@@ -178,7 +179,7 @@ mod tests {
             let refused = decision(IP, remaining, 0, Some(retry_ms));
             assert_eq!(retry_after(&refused), Some(wait));
         }
-        let never = Decision { allowed: false, ..decision(IP, 100, 0, None) };
+        let never = Decision::refused(IP, 100, Duration::ZERO, None);
         assert_eq!(retry_after(&never), None);
     }
 }

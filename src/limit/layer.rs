@@ -119,7 +119,7 @@ impl RateLimitLayer {
 impl Shared {
     /// The 429 of these reports, of which this refuses for longest.
     pub(super) fn refuse(&self, longest: Report, reports: Reports) -> Response<Bytes> {
-        let violated = reports.0.iter().filter(|report| !report.decision.allowed);
+        let violated = reports.0.iter().filter(|report| !report.decision.is_allowed());
         let refusal = Refusal {
             limiter: longest.limiter,
             violated: violated.map(|report| report.limiter).collect(),

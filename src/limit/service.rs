@@ -102,7 +102,7 @@ impl Shared {
             }
         };
         for (take, taken) in takes.iter().zip(&taken) {
-            signals::limit_decided(take.limiter, taken.decision.allowed);
+            signals::limit_decided(take.limiter, taken.decision.is_allowed());
         }
         let reports = takes
             .iter()

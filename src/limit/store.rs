@@ -32,6 +32,18 @@ pub trait RateLimitStore: fmt::Debug + Send + Sync + 'static {
     /// No limiter and key stand in `takes` twice.
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>>;
 
+    /// [`take`](RateLimitStore::take) for one limit, which is all that most requests have to pass: a
+    /// store that answers at once can do that without a list.
+    fn take_one(&self, take: &Take) -> Answer<Result<Taken, StoreError>> {
+        let first = |decisions: Decisions| {
+            decisions.into_iter().next().ok_or_else(|| StoreError::internal("nothing was decided"))
+        };
+        match self.take(std::slice::from_ref(take)) {
+            Answer::Ready(answer) => Answer::Ready(answer.and_then(first)),
+            Answer::Pending(answer) => Answer::pending(async move { first(answer.await?) }),
+        }
+    }
+
     /// Ends a hold: the request counts (`keep`), or is given back. The answer is how the limit
     /// stands then. A hold that the store no longer knows, because its request left the window, changes
     /// nothing: it is never taken from requests that came later.
@@ -135,6 +147,10 @@ impl From<&str> for Key {
 impl<S: RateLimitStore + ?Sized> RateLimitStore for Arc<S> {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
         (**self).take(takes)
+    }
+
+    fn take_one(&self, take: &Take) -> Answer<Result<Taken, StoreError>> {
+        (**self).take_one(take)
     }
 
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {

@@ -1,9 +1,12 @@
 //! The arithmetic of the sliding window: pure, in integers, without a clock. [`Log`] tells it all.
 
+mod older;
+
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use self::older::Older;
 use super::{Decision, Mark, Quota};
 
 /// How many entries a [`Log`] has, about, unless a store is configured otherwise.
@@ -12,6 +15,8 @@ pub const RESOLUTION: u32 = 64;
 /// How long a request counted on trial is taken for one still in flight. Who holds longer (a
 /// server that was killed, too) has counted it for good, as far as others are told when to retry.
 pub const IN_FLIGHT: Duration = Duration::from_secs(60);
+
+const SECOND: u64 = 1_000_000;
 
 /// What one limiter remembers of one client: when it admitted how many, oldest first.
 ///
@@ -40,35 +45,39 @@ pub const IN_FLIGHT: Duration = Duration::from_secs(60);
 /// use portcullis::limit::{Log, Quota};
 /// use std::time::Duration;
 /// let (quota, mut log) = (Quota::per_second(1), Log::default());
-/// assert!(log.take(0, &quota, 1, 64).allowed);
+/// assert!(log.take(0, &quota, 1, 64).is_allowed());
 /// let refused = log.take(400_000, &quota, 1, 64);
-/// assert_eq!(refused.retry_after, Some(Duration::from_millis(600)));
-/// assert!(log.take(1_000_000, &quota, 1, 64).allowed);
+/// assert_eq!(refused.retry_after(), Some(Duration::from_millis(600)));
+/// assert!(log.take(1_000_000, &quota, 1, 64).is_allowed());
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Log {
+    /// When the last request of the newest entry was admitted; means nothing where none is counted.
+    at: u64,
     /// When the newest entry was opened: what decides which requests join it.
     opened: u64,
-    /// The sum of the live counts.
-    used: u64,
-    /// The part of it that is on trial.
-    held: u32,
-    /// How many entries at the front have left the window. They are dropped many at a time: to close
-    /// the gap after each costs more than all else here.
-    dead: u32,
-    /// In the order of their instants, which are all different.
-    entries: SmallVec<[Entry; 2]>,
+    /// The sum of all counts. What the older entries don't have of it is the newest one's.
+    used: u32,
+    /// The logarithm of the window by which it was last counted, rounded up.
+    window_log2: u8,
+    /// How much of the limit was free then, in halvings: 0 where none was.
+    room: u8,
+    older: Older,
 }
 
+/// Requests that were admitted about the same time.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// When the last request of this entry was admitted.
+    /// When the last of them was.
     at: u64,
     /// The cost of all of them.
     count: u32,
     /// The part of it that is on trial.
     held: u32,
 }
+
+/// Oldest first. In the order of their instants, which are all different.
+type Entries = SmallVec<[Entry; 4]>;
 
 impl Log {
     /// Decides a request of this cost, and counts it where it is admitted.
@@ -83,22 +92,13 @@ impl Log {
 
     /// Drops what has left the window, and pulls back to `now` what is later than that.
     pub fn advance(&mut self, now: u64, quota: &Quota) {
-        while let Some(&oldest) = self.live().first()
-            && !is_live(&oldest, now, quota)
-        {
-            self.used -= u64::from(oldest.count);
-            self.held -= oldest.held;
-            self.dead += 1;
+        while self.used > 0 && self.oldest() + quota.window_us() <= now {
+            match self.older.pop() {
+                Some(count) => self.used -= count,
+                None => *self = Self::default(),
+            }
         }
-        let dead = self.dead as usize;
-        if dead == self.entries.len() {
-            self.entries.clear();
-            self.dead = 0;
-        } else if dead >= 32 || dead > self.entries.len() / 2 {
-            self.entries.drain(..dead);
-            self.dead = 0;
-        }
-        if self.entries.last().is_some_and(|newest| newest.at > now) {
+        if self.used > 0 && self.at > now {
             self.pull_back(now);
         }
     }
@@ -107,25 +107,22 @@ impl Log {
     /// [advanced](Self::advance) to now.
     #[must_use]
     pub fn decide(&self, now: u64, quota: &Quota, cost: u32) -> Decision {
-        let leaves = |entry: &Entry| Duration::from_micros(entry.at + quota.window_us() - now);
-        let (limit, cost_64) = (u64::from(quota.limit()), u64::from(cost));
-        let allowed = self.has_room(quota, cost);
-        let retry_after = if allowed || cost_64 > limit {
-            None
-        } else {
-            let needed = self.used + cost_64 - limit;
-            let room = self.leaver(needed).map_or(quota.window(), leaves);
-            let only_in_flight = self.in_flight(now) >= needed;
-            Some(if only_in_flight { room.min(Duration::from_secs(1)) } else { room })
-        };
-        Decision {
-            allowed,
-            quota: *quota,
-            // Not above the limit, which is 32 bits wide.
-            remaining: limit.saturating_sub(self.used) as u32,
-            reset_after: self.live().first().map_or(Duration::ZERO, leaves),
-            retry_after,
+        let until_left = |at: u64| at + quota.window_us() - now;
+        let remaining = quota.limit().saturating_sub(self.used);
+        let reset = if self.used > 0 { until_left(self.oldest()) } else { 0 };
+        if self.has_room(quota, cost) {
+            return Decision::in_micros(*quota, remaining, reset, None);
         }
+        let retry = if cost > quota.limit() {
+            u64::MAX
+        } else {
+            let needed = u64::from(self.used) + u64::from(cost) - u64::from(quota.limit());
+            let entries = self.entries();
+            let room = leaver(&entries, needed).map_or(quota.window_us(), until_left);
+            let only_in_flight = in_flight(&entries, now) >= needed;
+            if only_in_flight { room.min(SECOND) } else { room }
+        };
+        Decision::in_micros(*quota, remaining, reset, Some(retry))
     }
 
     /// Counts a request that was admitted, on trial where `hold` says so; the mark finds it again.
@@ -140,20 +137,24 @@ impl Log {
         if cost == 0 {
             return Mark(now);
         }
-        let held = if hold { cost } else { 0 };
-        self.used += u64::from(cost);
-        self.held += held;
-        match self.entries.last_mut() {
-            // What is at the same instant always joins, as a mark is found by it.
-            Some(newest) if now - self.opened < span(quota, resolution) || newest.at == now => {
-                newest.at = now;
-                newest.count += cost;
-                newest.held += held;
-            }
-            _ => {
-                self.opened = now;
-                self.entries.push(Entry { at: now, count: cost, held });
-            }
+        // What is at the same instant always joins, as a mark is found by it.
+        if self.used == 0 {
+            self.opened = now;
+        } else if self.at == now || is_within_span(now - self.opened, quota, resolution) {
+            self.older.newest_moves(self.at, now);
+        } else {
+            self.older.push(self.at, self.used - self.older.sum(), now);
+            self.opened = now;
+        }
+        self.at = now;
+        self.used = self.used.saturating_add(cost);
+        self.window_log2 = quota.window_us().next_power_of_two().ilog2() as u8;
+        self.room = match quota.limit().saturating_sub(self.used) {
+            0 => 0,
+            free => (32 + free.ilog2() - quota.limit().ilog2()) as u8,
+        };
+        if hold {
+            self.older.hold(now, cost);
         }
         Mark(now)
     }
@@ -172,81 +173,109 @@ impl Log {
         if mark.0.saturating_add(quota.window_us()) <= now {
             return;
         }
+        let mut entries = self.entries();
         // Entries don't overlap, so the one that the request joined is the first that ends no
         // earlier; one that ends much later began after it, in a log that had forgotten it.
-        let first = self.dead as usize;
-        let Some(index) = self.live().iter().position(|entry| entry.at >= mark.0) else { return };
-        let entry = &mut self.entries[first + index];
-        if entry.at - mark.0 >= span(quota, resolution) || entry.held < cost {
+        let Some(index) = entries.iter().position(|entry| entry.at >= mark.0) else { return };
+        let entry = &mut entries[index];
+        let joined = entry.at == mark.0 || is_within_span(entry.at - mark.0, quota, resolution);
+        if !joined || entry.held < cost {
             return;
         }
         entry.held -= cost;
-        self.held -= cost;
         if !keep {
             entry.count -= cost;
-            self.used -= u64::from(cost);
         }
+        let mut opened = self.opened;
         if entry.count == 0 {
-            self.entries.remove(first + index);
+            entries.remove(index);
             // Whatever entry is the newest now was opened earlier: nothing later may join it.
-            self.opened = 0;
+            opened = 0;
         }
+        self.replace(&entries, opened);
     }
 
-    /// Whether nothing is counted at this moment.
+    /// Whether nothing is counted at this moment; for certain, and at most a window late.
     #[must_use]
-    pub fn is_idle(&self, now: u64, quota: &Quota) -> bool {
-        self.live().last().is_none_or(|newest| !is_live(newest, now, quota))
+    pub fn is_idle(&self, now: u64) -> bool {
+        self.used == 0 || self.at + (1 << self.window_log2) <= now
     }
 
-    fn live(&self) -> &[Entry] {
-        &self.entries[self.dead as usize..]
+    /// How far it was from its limit when a request was last counted: 0 at the limit, 32 at less
+    /// than half of it, and one less for each further halving of what is free.
+    #[must_use]
+    pub fn room(&self) -> u8 {
+        self.room
+    }
+
+    /// The instant of the oldest entry.
+    fn oldest(&self) -> u64 {
+        self.older.oldest(self.at).min(self.at)
     }
 
     fn has_room(&self, quota: &Quota, cost: u32) -> bool {
-        cost == 0 || self.used + u64::from(cost) <= u64::from(quota.limit())
+        cost == 0 || u64::from(self.used) + u64::from(cost) <= u64::from(quota.limit())
     }
 
     fn pull_back(&mut self, now: u64) {
-        let first = self.dead as usize + self.live().partition_point(|entry| entry.at < now);
+        let mut entries = self.entries();
+        let later = entries.partition_point(|entry| entry.at < now);
         let mut merged = Entry { at: now, count: 0, held: 0 };
-        for entry in self.entries.drain(first..) {
-            merged.count = merged.count.saturating_add(entry.count);
-            merged.held = merged.held.saturating_add(entry.held);
+        for entry in entries.drain(later..) {
+            merged.count += entry.count;
+            merged.held += entry.held;
         }
-        self.entries.push(merged);
-        self.opened = self.opened.min(now);
+        entries.push(merged);
+        let opened = self.opened.min(now);
+        self.replace(&entries, opened);
     }
 
-    fn in_flight(&self, now: u64) -> u64 {
-        if self.held == 0 {
-            return 0;
+    fn entries(&self) -> Entries {
+        let mut entries = self.older.entries(self.at);
+        if self.used > 0 {
+            let (count, held) = (self.used - self.older.sum(), self.older.newest_held());
+            entries.push(Entry { at: self.at, count, held });
         }
-        let recent = |entry: &&Entry| now - entry.at < IN_FLIGHT.as_micros() as u64;
-        self.live().iter().filter(recent).map(|entry| u64::from(entry.held)).sum()
+        entries
     }
 
-    /// The first entry with whose leaving so much has become free.
-    fn leaver(&self, needed: u64) -> Option<&Entry> {
-        let mut freed = 0;
-        self.live().iter().find(|entry| {
-            freed += u64::from(entry.count);
-            freed >= needed
-        })
+    fn replace(&mut self, entries: &[Entry], opened: u64) {
+        (self.used, self.opened, self.older) = (0, opened, Older::default());
+        for entry in entries {
+            if self.used > 0 {
+                self.older.push(self.at, self.used - self.older.sum(), entry.at);
+            }
+            self.at = entry.at;
+            self.used += entry.count;
+            if entry.held > 0 {
+                self.older.hold(entry.at, entry.held);
+            }
+        }
     }
 }
 
-/// Requests that come within so many microseconds of one another share an entry.
-fn span(quota: &Quota, resolution: u32) -> u64 {
-    if quota.limit() > resolution {
-        quota.window_us().div_ceil(u64::from(resolution.max(1)))
-    } else {
-        1
-    }
+/// When the entry was admitted with whose leaving so much has become free.
+fn leaver(entries: &[Entry], needed: u64) -> Option<u64> {
+    let mut freed = 0;
+    let leaver = entries.iter().find(|entry| {
+        freed += u64::from(entry.count);
+        freed >= needed
+    });
+    leaver.map(|entry| entry.at)
 }
 
-fn is_live(entry: &Entry, now: u64, quota: &Quota) -> bool {
-    entry.at + quota.window_us() > now
+/// How much is on trial, of requests that may still be in flight.
+fn in_flight(entries: &[Entry], now: u64) -> u64 {
+    let recent = entries.iter().filter(|entry| now - entry.at < IN_FLIGHT.as_micros() as u64);
+    recent.map(|entry| u64::from(entry.held)).sum()
+}
+
+/// Whether requests so far apart share an entry: within `ceil(W / M)`, where the limit is above the
+/// resolution M.
+fn is_within_span(apart: u64, quota: &Quota, resolution: u32) -> bool {
+    let coalesces = quota.limit() > resolution;
+    // The same as apart < ceil(W / M), without the division.
+    coalesces && apart.saturating_mul(u64::from(resolution.max(1))) < quota.window_us()
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn guesses() -> Rule {
 }
 
 async fn remaining(store: &Arc<dyn RateLimitStore>) -> u32 {
-    look(store, "login", client(), QUOTA).await.remaining
+    look(store, "login", client(), QUOTA).await.remaining()
 }
 
 fn client() -> ClientIp {
@@ -42,7 +42,7 @@ fn client() -> ClientIp {
 /// The wait that a refusal names: a second where others may still be given back.
 async fn wait(store: &Arc<dyn RateLimitStore>) -> Option<Duration> {
     let take = Take { limiter: "login", key: client().into(), quota: QUOTA, cost: 3, hold: false };
-    store.take(&[take]).await.unwrap()[0].decision.retry_after
+    store.take(&[take]).await.unwrap()[0].decision.retry_after()
 }
 
 async fn settled() {

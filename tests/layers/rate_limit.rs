@@ -137,7 +137,7 @@ async fn what_one_rule_refuses_no_other_counts() {
             let service = layer(&store, &clock, rules).layer(inner());
             assert_eq!(statuses(&service, request).await, [200, 429, 429], "{name}");
             let client = portcullis::ClientIp::from(std::net::IpAddr::from([203, 0, 113, 9]));
-            assert_eq!(look(&store, "hour", client, hour).await.remaining, 8, "{name}");
+            assert_eq!(look(&store, "hour", client, hour).await.remaining(), 8, "{name}");
             clock.advance(hour.window());
         }
     }

@@ -31,7 +31,7 @@ impl Wing {
     }
 
     async fn remaining(&self, take: Take) -> u32 {
-        self.decide(Take { cost: 0, ..take }).await.remaining
+        self.decide(Take { cost: 0, ..take }).await.remaining()
     }
 
     fn wait(&self, time: Duration) {
@@ -104,16 +104,10 @@ limit_contract!(memory, { #[tokio::test(flavor = "multi_thread")] }, {
 pub(crate) async fn limit_is_admitted_and_no_more(wing: &Wing) {
     for left in [2, 1, 0] {
         let decision = wing.decide(of(3)).await;
-        let expected = Decision {
-            allowed: true,
-            quota: Quota::per_minute(3),
-            remaining: left,
-            reset_after: MINUTE,
-            retry_after: None,
-        };
+        let expected = Decision::admitted(Quota::per_minute(3), left, MINUTE);
         assert_eq!(decision, expected);
     }
-    assert!(!wing.decide(of(3)).await.allowed);
+    assert!(!wing.decide(of(3)).await.is_allowed());
 }
 
 pub(crate) async fn request_leaves_exactly_a_window_after_it_came(wing: &Wing) {
@@ -121,11 +115,11 @@ pub(crate) async fn request_leaves_exactly_a_window_after_it_came(wing: &Wing) {
     wing.wait(MINUTE / 2);
     wing.decide(of(2)).await;
     wing.wait(MINUTE / 2 - TICK);
-    assert!(!wing.decide(of(2)).await.allowed);
+    assert!(!wing.decide(of(2)).await.is_allowed());
     wing.wait(TICK);
     assert_eq!(wing.remaining(of(2)).await, 1);
-    assert!(wing.decide(of(2)).await.allowed);
-    assert!(!wing.decide(of(2)).await.allowed);
+    assert!(wing.decide(of(2)).await.is_allowed());
+    assert!(!wing.decide(of(2)).await.is_allowed());
 }
 
 pub(crate) async fn refusal_counts_nothing_and_names_when_it_would_be_admitted(wing: &Wing) {
@@ -137,25 +131,25 @@ pub(crate) async fn refusal_counts_nothing_and_names_when_it_would_be_admitted(w
         let retry_after = Some(Duration::from_secs(50));
         let reset_after = Duration::from_secs(50);
         let quota = Quota::per_minute(2);
-        let expected = Decision { allowed: false, quota, remaining: 0, reset_after, retry_after };
+        let expected = Decision::refused(quota, 0, reset_after, retry_after);
         assert_eq!(refused, expected);
     }
     wing.wait(Duration::from_secs(50) - TICK);
-    assert!(!wing.decide(of(2)).await.allowed);
+    assert!(!wing.decide(of(2)).await.is_allowed());
     wing.wait(TICK);
-    assert!(wing.decide(of(2)).await.allowed);
+    assert!(wing.decide(of(2)).await.is_allowed());
 }
 
 pub(crate) async fn one_refusal_of_several_counts_under_none(wing: &Wing) {
     wing.decide(login(1)).await;
     for _ in 0..3 {
         let decisions = wing.take(&[of(5), login(1)]).await;
-        assert!(decisions[0].decision.allowed && !decisions[1].decision.allowed);
-        assert_eq!(decisions[0].decision.remaining, 5);
+        assert!(decisions[0].decision.is_allowed() && !decisions[1].decision.is_allowed());
+        assert_eq!(decisions[0].decision.remaining(), 5);
     }
     assert_eq!(wing.remaining(of(5)).await, 5);
     let decisions = wing.take(&[of(5), login(2)]).await;
-    assert!(decisions.iter().all(|taken| taken.decision.allowed));
+    assert!(decisions.iter().all(|taken| taken.decision.is_allowed()));
     assert_eq!((wing.remaining(of(5)).await, wing.remaining(login(2)).await), (4, 0));
 }
 
@@ -166,15 +160,15 @@ pub(crate) async fn all_that_refuse_say_so(wing: &Wing) {
 }
 
 fn wait_of(taken: &portcullis::limit::Taken) -> Option<Duration> {
-    taken.decision.retry_after
+    taken.decision.retry_after()
 }
 
 pub(crate) async fn cost_is_counted_whole_or_not_at_all(wing: &Wing) {
     let three = || Take { cost: 3, ..of(5) };
-    assert_eq!(wing.decide(three()).await.remaining, 2);
+    assert_eq!(wing.decide(three()).await.remaining(), 2);
     wing.wait(TICK);
-    assert!(!wing.decide(three()).await.allowed);
-    assert_eq!(wing.decide(Take { cost: 2, ..of(5) }).await.remaining, 0);
+    assert!(!wing.decide(three()).await.is_allowed());
+    assert_eq!(wing.decide(Take { cost: 2, ..of(5) }).await.remaining(), 0);
 }
 
 pub(crate) async fn cost_of_nothing_only_looks(wing: &Wing) {
@@ -182,18 +176,21 @@ pub(crate) async fn cost_of_nothing_only_looks(wing: &Wing) {
     for remaining in [1, 1] {
         let seen = wing.decide(look()).await;
         assert_eq!(
-            (seen.allowed, seen.remaining, seen.reset_after),
+            (seen.is_allowed(), seen.remaining(), seen.reset_after()),
             (true, remaining, Duration::ZERO)
         );
     }
     wing.decide(of(1)).await;
     let seen = wing.decide(look()).await;
-    assert_eq!((seen.allowed, seen.remaining, seen.reset_after), (true, 0, MINUTE));
+    assert_eq!((seen.is_allowed(), seen.remaining(), seen.reset_after()), (true, 0, MINUTE));
 }
 
 pub(crate) async fn cost_above_the_limit_is_never_admitted(wing: &Wing) {
     let refused = wing.decide(Take { cost: 4, ..of(3) }).await;
-    assert_eq!((refused.allowed, refused.retry_after, refused.remaining), (false, None, 3));
+    assert_eq!(
+        (refused.is_allowed(), refused.retry_after(), refused.remaining()),
+        (false, None, 3)
+    );
 }
 
 pub(crate) async fn changed_limit_applies_at_once(wing: &Wing) {
@@ -201,27 +198,30 @@ pub(crate) async fn changed_limit_applies_at_once(wing: &Wing) {
         wing.decide(of(10)).await;
     }
     let lowered = wing.decide(of(5)).await;
-    assert_eq!((lowered.allowed, lowered.remaining), (false, 0));
-    assert_eq!(wing.decide(of(100_000)).await.remaining, 99_989);
+    assert_eq!((lowered.is_allowed(), lowered.remaining()), (false, 0));
+    assert_eq!(wing.decide(of(100_000)).await.remaining(), 99_989);
     let longer = Take { quota: Quota::per_hour(12), ..of(12) };
-    assert_eq!(wing.decide(longer).await.remaining, 0);
+    assert_eq!(wing.decide(longer).await.remaining(), 0);
 }
 
 pub(crate) async fn hold_counts_until_it_is_given_back(wing: &Wing) {
     let hold = wing.hold(login(1)).await;
-    assert!(!wing.decide(login(1)).await.allowed);
+    assert!(!wing.decide(login(1)).await.is_allowed());
     let after = wing.store.settle(hold, false).await.unwrap();
-    assert_eq!((after.allowed, after.remaining, after.reset_after), (true, 1, Duration::ZERO));
-    assert!(wing.decide(login(1)).await.allowed);
+    assert_eq!(
+        (after.is_allowed(), after.remaining(), after.reset_after()),
+        (true, 1, Duration::ZERO)
+    );
+    assert!(wing.decide(login(1)).await.is_allowed());
 }
 
 pub(crate) async fn kept_hold_counts_like_any_request(wing: &Wing) {
     let hold = wing.hold(login(2)).await;
     wing.wait(MINUTE);
     let after = wing.store.settle(hold, true).await.unwrap();
-    assert_eq!((after.remaining, after.reset_after), (1, 14 * MINUTE));
+    assert_eq!((after.remaining(), after.reset_after()), (1, 14 * MINUTE));
     wing.decide(login(2)).await;
-    assert_eq!(wing.decide(login(2)).await.retry_after, Some(14 * MINUTE));
+    assert_eq!(wing.decide(login(2)).await.retry_after(), Some(14 * MINUTE));
 }
 
 pub(crate) async fn refusal_due_to_holds_in_flight_is_for_a_second(wing: &Wing) {
@@ -229,19 +229,19 @@ pub(crate) async fn refusal_due_to_holds_in_flight_is_for_a_second(wing: &Wing) 
     wing.decide(login(3)).await;
     wing.wait(TICK);
     let (first, second_hold) = (wing.hold(login(3)).await, wing.hold(login(3)).await);
-    assert_eq!(wing.decide(login(3)).await.retry_after, second);
+    assert_eq!(wing.decide(login(3)).await.retry_after(), second);
     wing.store.settle(first, true).await.unwrap();
-    assert_eq!(wing.decide(login(3)).await.retry_after, second);
+    assert_eq!(wing.decide(login(3)).await.retry_after(), second);
     wing.store.settle(second_hold, true).await.unwrap();
-    assert_eq!(wing.decide(login(3)).await.retry_after, Some(15 * MINUTE - TICK));
+    assert_eq!(wing.decide(login(3)).await.retry_after(), Some(15 * MINUTE - TICK));
 }
 
 pub(crate) async fn hold_that_left_the_window_takes_nothing_from_later_requests(wing: &Wing) {
     let hold = wing.hold(of(2)).await;
     wing.wait(MINUTE);
     let later = wing.hold(of(2)).await;
-    assert_eq!(wing.store.settle(hold, false).await.unwrap().remaining, 1);
-    assert_eq!(wing.store.settle(later, false).await.unwrap().remaining, 2);
+    assert_eq!(wing.store.settle(hold, false).await.unwrap().remaining(), 1);
+    assert_eq!(wing.store.settle(later, false).await.unwrap().remaining(), 2);
 }
 
 pub(crate) async fn hold_is_given_back_under_each_limit_apart(wing: &Wing) {
@@ -278,15 +278,15 @@ async fn admitted(wing: &Wing, requests: usize, takes: impl Fn(usize) -> Vec<Tak
         tasks.spawn(async move { store.take(&takes).await.unwrap() });
     }
     let answers = tasks.join_all().await;
-    answers.iter().filter(|taken| taken.iter().all(|taken| taken.decision.allowed)).count()
+    answers.iter().filter(|taken| taken.iter().all(|taken| taken.decision.is_allowed())).count()
 }
 
 pub(crate) async fn clones_and_limiters_and_keys(wing: &Wing) {
     wing.decide(of(3)).await;
     let clone = Arc::clone(&wing.store);
-    assert_eq!(clone.take(&[of(3)]).await.unwrap()[0].decision.remaining, 1);
-    assert_eq!(wing.decide(Take { limiter: "other", ..of(3) }).await.remaining, 2);
-    assert_eq!(wing.decide(Take { key: "b".into(), ..of(3) }).await.remaining, 2);
+    assert_eq!(clone.take(&[of(3)]).await.unwrap()[0].decision.remaining(), 1);
+    assert_eq!(wing.decide(Take { limiter: "other", ..of(3) }).await.remaining(), 2);
+    assert_eq!(wing.decide(Take { key: "b".into(), ..of(3) }).await.remaining(), 2);
 }
 
 pub(crate) async fn no_key_reaches_another(wing: &Wing) {
@@ -317,7 +317,7 @@ pub(crate) async fn no_key_reaches_another(wing: &Wing) {
     for key in keys {
         for limiter in ["ip", "a"] {
             let take = Take { limiter, key: key.clone(), ..of(1) };
-            assert!(wing.decide(take).await.allowed, "{limiter} {key:?} was counted before");
+            assert!(wing.decide(take).await.is_allowed(), "{limiter} {key:?} was counted before");
         }
     }
 }

@@ -126,7 +126,7 @@ fn script_and_log_are_twins() {
                     let quota = &request.quota;
                     log.advance(now, quota);
                     let mut expected = log.decide(now, quota, cost);
-                    if expected.allowed {
+                    if expected.is_allowed() {
                         let mark = log.admit(now, quota, cost, resolution, hold);
                         expected = log.decide(now, quota, 0);
                         prop_assert_eq!(taken.hold.is_some(), hold && cost > 0);
@@ -219,9 +219,12 @@ async fn who_is_refused_again_costs_no_call() {
     let refused = decide(&store, take(1, MINUTE)).await;
     cmd("DEL").arg(format!("{prefix}:ip:=a")).exec_async(&mut redis).await.unwrap();
     let again = decide(&store, take(1, MINUTE)).await;
-    assert!(!again.allowed && again.retry_after <= refused.retry_after);
-    assert!(decide(&store, take(2, MINUTE)).await.allowed, "another quota is another question");
-    assert!(decide(&store, Take { key: "b".into(), ..take(1, MINUTE) }).await.allowed);
+    assert!(!again.is_allowed() && again.retry_after() <= refused.retry_after());
+    assert!(
+        decide(&store, take(2, MINUTE)).await.is_allowed(),
+        "another quota is another question"
+    );
+    assert!(decide(&store, Take { key: "b".into(), ..take(1, MINUTE) }).await.is_allowed());
 }
 
 #[tokio::test]
@@ -242,11 +245,11 @@ async fn what_is_not_ours_is_replaced_and_counted() {
         let mut command = cmd(words[0]);
         command.arg(&key).arg(&words[2..]).exec_async(&mut redis).await.unwrap();
         let request = Take { key: name.as_str().into(), ..take(3, MINUTE) };
-        assert_eq!(decide(&store, Take { cost: 0, ..request.clone() }).await.remaining, 3);
+        assert_eq!(decide(&store, Take { cost: 0, ..request.clone() }).await.remaining(), 3);
         assert_eq!(store.replaced(), i as u64, "looking replaces nothing");
-        assert_eq!(decide(&store, request.clone()).await.remaining, 2);
+        assert_eq!(decide(&store, request.clone()).await.remaining(), 2);
         assert_eq!(store.replaced(), i as u64 + 1);
-        assert_eq!(decide(&store, request).await.remaining, 1);
+        assert_eq!(decide(&store, request).await.remaining(), 1);
         assert!(support::pttl(&mut redis, &key).await > 0);
     }
 }
@@ -259,7 +262,7 @@ async fn state_is_small() {
     for (limit, requests, most) in [(100, 5, 152), (64, 64, 536), (300, 300, 536), (5, 5, 152)] {
         let request = Take { key: name.as_str().into(), ..take(limit, MINUTE) };
         for _ in 0..requests {
-            assert!(decide(&store, request.clone()).await.allowed);
+            assert!(decide(&store, request.clone()).await.is_allowed());
         }
         let key = format!("{prefix}:ip:={name}");
         let bytes: usize =

@@ -67,7 +67,7 @@ fn local() -> MemoryRateLimitStore {
 }
 
 async fn remaining(store: &FallbackStore, limit: u32) -> u32 {
-    store.take(&take(limit, false)).await.unwrap()[0].decision.remaining
+    store.take(&take(limit, false)).await.unwrap()[0].decision.remaining()
 }
 
 async fn open(store: &FallbackStore, inner: &Moody) {
@@ -129,7 +129,7 @@ async fn single_failures_and_refusals_open_nothing() {
         inner.is(Mood::Good);
         store.take(&take(3, false)).await.unwrap();
     }
-    assert!(!store.take(&take(3, false)).await.unwrap()[0].decision.allowed);
+    assert!(!store.take(&take(3, false)).await.unwrap()[0].decision.is_allowed());
     assert!(!store.is_open());
 }
 
@@ -144,7 +144,7 @@ async fn an_outage_is_no_new_start_where_a_local_store_decides() {
     for left in (0..6).rev() {
         assert_eq!(remaining(&store, 10).await, left);
     }
-    assert!(!store.take(&take(10, false)).await.unwrap()[0].decision.allowed);
+    assert!(!store.take(&take(10, false)).await.unwrap()[0].decision.is_allowed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +158,7 @@ async fn each_replica_grants_its_share() {
         for left in (0..share).rev() {
             assert_eq!(remaining(&store, limit).await, left);
         }
-        assert!(!store.take(&take(limit, false)).await.unwrap()[0].decision.allowed);
+        assert!(!store.take(&take(limit, false)).await.unwrap()[0].decision.is_allowed());
     }
 }
 
@@ -170,12 +170,12 @@ async fn a_hold_is_settled_where_it_was_taken() {
 
     let (kept, given_back) = (hold().await, hold().await);
     store.settle(kept, true).await.unwrap();
-    assert_eq!(store.settle(given_back, false).await.unwrap().remaining, 4);
+    assert_eq!(store.settle(given_back, false).await.unwrap().remaining(), 4);
 
     inner.is(Mood::Gone);
     let (kept, given_back) = (hold().await, hold().await);
-    assert_eq!(store.settle(kept, true).await.unwrap().remaining, 2);
+    assert_eq!(store.settle(kept, true).await.unwrap().remaining(), 2);
     inner.is(Mood::Good);
-    assert_eq!(store.settle(given_back, false).await.unwrap().remaining, 3);
+    assert_eq!(store.settle(given_back, false).await.unwrap().remaining(), 3);
     assert_eq!(remaining(&store, 5).await, 1, "the shared store never gave these back");
 }

@@ -47,7 +47,8 @@ proptest! {
         (quota, resolution, steps) in history()
     ) {
         let (window, limit) = (quota.window_us(), u64::from(quota.limit()));
-        let late = if quota.limit() > resolution { span(&quota, resolution) } else { 0 };
+        let coalesces = quota.limit() > resolution;
+        let late = if coalesces { window.div_ceil(resolution.into()) } else { 0 };
         let (mut log, mut oracle, mut held) = (Log::default(), Oracle::default(), Vec::new());
         let mut now = 10 * window;
         for step in steps {
@@ -57,7 +58,7 @@ proptest! {
                     log.advance(now, &quota);
                     let decision = log.decide(now, &quota, cost);
                     let exact = oracle.counted(now - window, now);
-                    if decision.allowed {
+                    if decision.is_allowed() {
                         prop_assert!(exact + u64::from(cost) <= limit, "more than the limit");
                         let mark = log.admit(now, &quota, cost, resolution, hold);
                         oracle.0.push((now, cost));
@@ -79,7 +80,7 @@ proptest! {
                 }
                 Step::Settle { .. } => {}
             }
-            prop_assert!(log.live().len() as u64 <= u64::from(resolution.min(quota.limit())) + 1);
+            prop_assert!(log.entries().len() as u64 <= u64::from(resolution.min(quota.limit())) + 1);
         }
     }
 
@@ -92,9 +93,9 @@ proptest! {
                 Step::Take { cost, .. } => {
                     let before = log.clone();
                     let decision = log.take(now, &quota, cost, resolution);
-                    let Some(retry) = decision.retry_after else { continue };
+                    let Some(retry) = decision.retry_after() else { continue };
                     let then = now + retry.as_micros() as u64;
-                    let at = |then| before.clone().take(then, &quota, cost, resolution).allowed;
+                    let at = |then| before.clone().take(then, &quota, cost, resolution).is_allowed();
                     prop_assert!(!at(then - 1));
                     prop_assert!(at(then));
                 }
@@ -115,12 +116,12 @@ proptest! {
                 Step::Settle { .. } => {}
             }
         }
-        let remaining = log.take(now, &quota, 0, resolution).remaining;
+        let remaining = log.take(now, &quota, 0, resolution).remaining();
         for left in (0..remaining).rev() {
             let decision = log.take(now, &quota, 1, resolution);
-            prop_assert_eq!((decision.allowed, decision.remaining), (true, left));
+            prop_assert_eq!((decision.is_allowed(), decision.remaining()), (true, left));
         }
-        prop_assert!(!log.take(now, &quota, 1, resolution).allowed);
+        prop_assert!(!log.take(now, &quota, 1, resolution).is_allowed());
     }
 
     #[test]
@@ -130,12 +131,12 @@ proptest! {
         let quota = Quota::per_minute(limit);
         let (mut log, now) = (Log::default(), 7_200_000_000);
         for _ in 0..limit {
-            prop_assert!(log.take(now, &quota, 1, RESOLUTION).allowed);
+            prop_assert!(log.take(now, &quota, 1, RESOLUTION).is_allowed());
         }
         let stepped = now - back;
-        prop_assert!(!log.take(stepped, &quota, 1, RESOLUTION).allowed);
-        prop_assert!(!log.take(stepped + later.min(59_999_999), &quota, 1, RESOLUTION).allowed);
-        prop_assert!(log.take(stepped + quota.window_us(), &quota, 1, RESOLUTION).allowed);
+        prop_assert!(!log.take(stepped, &quota, 1, RESOLUTION).is_allowed());
+        prop_assert!(!log.take(stepped + later.min(59_999_999), &quota, 1, RESOLUTION).is_allowed());
+        prop_assert!(log.take(stepped + quota.window_us(), &quota, 1, RESOLUTION).is_allowed());
     }
 }
 
@@ -145,7 +146,7 @@ fn no_burst_around_a_boundary_doubles_a_limit() {
     let minute = quota.window_us();
     let mut admitted = Vec::new();
     for now in (0..100).map(|i| minute - 100 + i).chain((minute..3 * minute).step_by(1_000)) {
-        if log.take(now, &quota, 1, RESOLUTION).allowed {
+        if log.take(now, &quota, 1, RESOLUTION).is_allowed() {
             admitted.push(now);
         }
     }
@@ -160,9 +161,12 @@ fn what_is_in_flight_refuses_for_a_second_only() {
     let (quota, mut log) = (Quota::new(2, Duration::from_secs(900)).unwrap(), Log::default());
     log.take(0, &quota, 1, RESOLUTION);
     let mark = log.admit(1_000, &quota, 1, RESOLUTION, true);
-    assert_eq!(log.decide(2_000, &quota, 1).retry_after, Some(Duration::from_secs(1)));
+    assert_eq!(log.decide(2_000, &quota, 1).retry_after(), Some(Duration::from_secs(1)));
     log.settle(2_000, &quota, 1, RESOLUTION, mark, true);
-    assert_eq!(log.decide(2_000, &quota, 1).retry_after, Some(Duration::from_micros(899_998_000)));
+    assert_eq!(
+        log.decide(2_000, &quota, 1).retry_after(),
+        Some(Duration::from_micros(899_998_000))
+    );
 }
 
 #[test]
@@ -170,7 +174,7 @@ fn a_hold_whose_server_died_is_one_that_counts() {
     let (quota, mut log) = (Quota::new(1, Duration::from_secs(900)).unwrap(), Log::default());
     log.admit(0, &quota, 1, RESOLUTION, true);
     let later = IN_FLIGHT.as_micros() as u64;
-    assert_eq!(log.decide(later, &quota, 1).retry_after, Some(Duration::from_secs(840)));
+    assert_eq!(log.decide(later, &quota, 1).retry_after(), Some(Duration::from_secs(840)));
 }
 
 #[test]
@@ -179,14 +183,14 @@ fn what_is_given_back_is_given_back_once_and_only_while_it_counts() {
     let early = log.admit(0, &quota, 1, RESOLUTION, true);
     let late = log.admit(30_000_000, &quota, 1, RESOLUTION, true);
     log.settle(60_000_000, &quota, 1, RESOLUTION, early, false);
-    assert_eq!(log.decide(60_000_000, &quota, 0).remaining, 2, "it had left the window");
+    assert_eq!(log.decide(60_000_000, &quota, 0).remaining(), 2, "it had left the window");
     for _ in 0..2 {
         log.settle(60_000_000, &quota, 1, RESOLUTION, late, false);
-        assert_eq!(log.decide(60_000_000, &quota, 0).remaining, 3);
+        assert_eq!(log.decide(60_000_000, &quota, 0).remaining(), 3);
     }
     log.take(61_000_000, &quota, 1, RESOLUTION);
     log.settle(61_000_000, &quota, 1, RESOLUTION, late, false);
-    assert_eq!(log.decide(61_000_000, &quota, 0).remaining, 2, "another's request was taken");
+    assert_eq!(log.decide(61_000_000, &quota, 0).remaining(), 2, "another's request was taken");
 }
 
 #[test]
@@ -198,7 +202,7 @@ fn what_comes_at_the_instant_of_a_give_back_can_be_given_back_too() {
     let third = log.admit(1, &quota, 1, RESOLUTION, true);
     log.settle(1, &quota, 1, RESOLUTION, second, true);
     log.settle(1, &quota, 1, RESOLUTION, third, false);
-    assert_eq!(log.decide(1, &quota, 0).remaining, 2);
+    assert_eq!(log.decide(1, &quota, 0).remaining(), 2);
 }
 
 #[test]
@@ -208,7 +212,7 @@ fn what_has_left_the_window_takes_nothing_from_the_next_entry() {
     let late = log.admit(900, &quota, 1, 8, true);
     log.admit(1_000, &quota, 1, 8, true);
     log.settle(8_900, &quota, 1, 8, late, false);
-    assert_eq!(log.decide(8_900, &quota, 0).remaining, 12);
+    assert_eq!(log.decide(8_900, &quota, 0).remaining(), 12);
 }
 
 #[test]
@@ -217,12 +221,12 @@ fn a_changed_limit_applies_at_once() {
     for _ in 0..10 {
         log.take(0, &Quota::per_minute(10), 1, RESOLUTION);
     }
-    assert_eq!(log.decide(1, &Quota::per_minute(5), 1).remaining, 0);
-    assert_eq!(log.decide(1, &Quota::per_minute(600), 1).remaining, 590);
+    assert_eq!(log.decide(1, &Quota::per_minute(5), 1).remaining(), 0);
+    assert_eq!(log.decide(1, &Quota::per_minute(600), 1).remaining(), 590);
 }
 
 #[test]
 fn a_cost_above_the_limit_never_fits_and_names_no_time() {
     let decision = Log::default().take(0, &Quota::per_minute(3), 4, RESOLUTION);
-    assert_eq!((decision.allowed, decision.retry_after), (false, None));
+    assert_eq!((decision.is_allowed(), decision.retry_after()), (false, None));
 }

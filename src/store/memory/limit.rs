@@ -8,10 +8,14 @@ use std::{
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
+use super::{
+    clients::{Client, Clients},
+    refusals::Refusal,
+};
 use crate::{
-    Answer, Quota, SharedClock, StoreError, SystemClock,
+    Answer, SharedClock, StoreError, SystemClock,
     limit::{Decision, Decisions, Hold, Key, Log, RESOLUTION, RateLimitStore, Take, Taken},
 };
 
@@ -33,8 +37,8 @@ use crate::{
 /// let store = MemoryRateLimitStore::new();
 /// let quota = Quota::per_minute(1);
 /// let take = Take { limiter: "ip", key: "203.0.113.9".into(), quota, cost: 1, hold: false };
-/// assert!(store.take(std::slice::from_ref(&take)).await?[0].decision.allowed);
-/// assert!(!store.take(&[take]).await?[0].decision.allowed);
+/// assert!(store.take(std::slice::from_ref(&take)).await?[0].decision.is_allowed());
+/// assert!(!store.take(&[take]).await?[0].decision.is_allowed());
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -45,9 +49,12 @@ pub struct MemoryRateLimitStore {
 }
 
 struct State {
+    clients: Clients,
     hasher: RandomState,
     shards: Box<[Padded]>,
     shard_capacity: usize,
+    /// So many of each shard, which are written under its lock.
+    refusals: Box<[Refusal]>,
 }
 
 /// A cache line of its own, so that locks taken by different threads don't fight over one.
@@ -62,20 +69,30 @@ struct Shard {
     hand: usize,
 }
 
-/// What is remembered of one client.
+/// What is remembered of one client: a cache line.
+#[repr(align(64))]
 struct Slot {
-    limiter: &'static str,
-    key: Key,
-    /// By which it was last counted: tells when it is idle.
-    quota: Quota,
+    client: Client,
     log: Log,
 }
 
+/// As many clients as a table of 2^14 buckets holds at most: a store that is full has full tables.
+const SHARD_CAPACITY: usize = (1 << 14) / 8 * 7;
+/// So many refusals of a shard are remembered.
+const REFUSALS: usize = 16;
 /// Looked at for each new client, so that idle ones leave as fast as new ones come: at least a
 /// quarter of a table's buckets is in use.
 const SWEPT: usize = 8;
 /// So many are looked at for one that makes room.
 const SAMPLED: usize = 32;
+
+/// Where a client is found.
+#[derive(Clone, Copy)]
+struct Place {
+    client: Client,
+    hash: u64,
+    shard: usize,
+}
 
 impl MemoryRateLimitStore {
     /// An empty store on the machine's clock.
@@ -123,76 +140,99 @@ impl MemoryRateLimitStore {
         u64::try_from(self.clock.monotonic().as_micros()).unwrap_or(u64::MAX / 2)
     }
 
-    fn take_one(&self, take: &Take) -> Result<Taken, StoreError> {
-        let hash = self.state.hash(take.limiter, &take.key);
-        let mut shard = self.state.shards[self.state.shard_of(hash)].lock();
+    fn decide(&self, take: &Take) -> Result<Taken, StoreError> {
+        let place = self.state.place(take);
+        if let Some(decision) = self.recall(&place, take) {
+            return Ok(Taken { decision, hold: None });
+        }
+        let mut shard = self.state.shards[place.shard].lock();
         // Read under the lock, so that each log sees time go forward.
         let now = self.now();
-        let decision = match shard.find(hash, take.limiter, &take.key) {
-            Some(slot) => {
-                let decision = slot.decide(now, take);
-                if decision.allowed && take.cost > 0 {
-                    return Ok(slot.admit(now, take, self.resolution));
-                }
-                decision
+        if let Some(slot) = shard.find(&place) {
+            slot.log.advance(now, &take.quota);
+            let decision = slot.log.decide(now, &take.quota, take.cost);
+            if decision.is_allowed() {
+                return Ok(slot.admit(now, take, self.resolution));
             }
-            None => Log::default().decide(now, &take.quota, take.cost),
-        };
-        if !decision.allowed || take.cost == 0 {
+            self.remember(&place, take, &decision, now);
+            return Ok(Taken { decision, hold: None });
+        }
+        let decision = Log::default().decide(now, &take.quota, take.cost);
+        if !decision.is_allowed() || take.cost == 0 {
             return Ok(Taken { decision, hold: None });
         }
         shard.make_room(now, self.state.shard_capacity)?;
-        Ok(shard.insert(hash, take, &self.state.hasher).admit(now, take, self.resolution))
+        Ok(shard.insert(&place, &self.state.hasher).admit(now, take, self.resolution))
     }
 
-    fn take_all(&self, takes: &[Take]) -> Result<Decisions, StoreError> {
-        let hashes: SmallVec<[u64; 4]> =
-            takes.iter().map(|take| self.state.hash(take.limiter, &take.key)).collect();
+    fn decide_all(&self, takes: &[Take]) -> Result<Decisions, StoreError> {
+        let places: SmallVec<[Place; 4]> =
+            takes.iter().map(|take| self.state.place(take)).collect();
         // Always locked in the same order, so that two requests never wait for one another.
-        let mut order: SmallVec<[usize; 4]> =
-            hashes.iter().map(|hash| self.state.shard_of(*hash)).collect();
+        let mut order: SmallVec<[usize; 4]> = places.iter().map(|place| place.shard).collect();
         order.sort_unstable();
         order.dedup();
         let mut guards: SmallVec<[MutexGuard<'_, Shard>; 4]> =
-            order.iter().map(|place| self.state.shards[*place].lock()).collect();
-        let place = |hash| order.binary_search(&self.state.shard_of(hash)).unwrap_or_default();
+            order.iter().map(|shard| self.state.shards[*shard].lock()).collect();
+        let guard = |place: &Place| order.binary_search(&place.shard).unwrap_or_default();
         let now = self.now();
 
         let mut decisions = Decisions::new();
         let mut crowded: SmallVec<[usize; 4]> = SmallVec::new();
-        for (take, &hash) in takes.iter().zip(&hashes) {
-            let place = place(hash);
-            let decision = match guards[place].find(hash, take.limiter, &take.key) {
-                Some(slot) => slot.decide(now, take),
+        for (take, place) in takes.iter().zip(&places) {
+            let decision = match guards[guard(place)].find(place) {
+                Some(slot) => {
+                    slot.log.advance(now, &take.quota);
+                    slot.log.decide(now, &take.quota, take.cost)
+                }
                 None => {
                     if take.cost > 0 {
-                        crowded.push(place);
+                        crowded.push(guard(place));
                     }
                     Log::default().decide(now, &take.quota, take.cost)
                 }
             };
             decisions.push(Taken { decision, hold: None });
         }
-        if decisions.iter().any(|taken| !taken.decision.allowed) {
+        if decisions.iter().any(|taken| !taken.decision.is_allowed()) {
             return Ok(decisions);
         }
         // Room for all before any is counted: a shard that has none must not leave half of them.
-        for place in crowded {
-            guards[place].make_room(now, self.state.shard_capacity)?;
+        for shard in crowded {
+            guards[shard].make_room(now, self.state.shard_capacity)?;
         }
-        for ((take, &hash), taken) in takes.iter().zip(&hashes).zip(&mut decisions) {
+        for ((take, place), taken) in takes.iter().zip(&places).zip(&mut decisions) {
             if take.cost == 0 {
                 continue;
             }
-            let shard = &mut guards[place(hash)];
-            if shard.find(hash, take.limiter, &take.key).is_none() {
-                shard.insert(hash, take, &self.state.hasher);
+            let shard = &mut guards[guard(place)];
+            if shard.find(place).is_none() {
+                shard.insert(place, &self.state.hasher);
             }
-            if let Some(slot) = shard.find(hash, take.limiter, &take.key) {
+            if let Some(slot) = shard.find(place) {
                 *taken = slot.admit(now, take, self.resolution);
             }
         }
         Ok(decisions)
+    }
+
+    /// The refusal that is known already, without a lock.
+    fn recall(&self, place: &Place, take: &Take) -> Option<Decision> {
+        let until = self.state.refusal(place).until(place.client, &take.quota)?;
+        let wait = until.checked_sub(self.now()).filter(|wait| *wait > 0)?;
+        (take.cost == 1).then(|| Decision::in_micros(take.quota, 0, wait, Some(wait)))
+    }
+
+    /// Remembers a refusal that nothing but time ends: all is taken, and what leaves first makes
+    /// room. Expects the shard to be locked.
+    fn remember(&self, place: &Place, take: &Take, decision: &Decision, now: u64) {
+        if take.cost == 1
+            && decision.remaining() == 0
+            && decision.retry_after() == Some(decision.reset_after())
+        {
+            let until = now + decision.reset_after().as_micros() as u64;
+            self.state.refusal(place).put(place.client, &take.quota, until);
+        }
     }
 }
 
@@ -205,18 +245,23 @@ impl Default for MemoryRateLimitStore {
 impl RateLimitStore for MemoryRateLimitStore {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
         Answer::Ready(match takes {
-            [take] => self.take_one(take).map(|taken| smallvec::smallvec![taken]),
-            _ => self.take_all(takes),
+            [take] => self.decide(take).map(|taken| smallvec![taken]),
+            _ => self.decide_all(takes),
         })
     }
 
+    fn take_one(&self, take: &Take) -> Answer<Result<Taken, StoreError>> {
+        Answer::Ready(self.decide(take))
+    }
+
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
-        let hash = self.state.hash(hold.limiter, &hold.key);
-        let mut shard = self.state.shards[self.state.shard_of(hash)].lock();
+        let place = self.state.place_of(hold.limiter, &hold.key);
+        let mut shard = self.state.shards[place.shard].lock();
         let now = self.now();
-        Answer::Ready(Ok(match shard.find(hash, hold.limiter, &hold.key) {
+        Answer::Ready(Ok(match shard.find(&place) {
             Some(slot) => {
                 slot.log.settle(now, &hold.quota, hold.cost, self.resolution, hold.mark, keep);
+                self.state.refusal(&place).forget();
                 slot.log.decide(now, &hold.quota, 0)
             }
             None => Log::default().decide(now, &hold.quota, 0),
@@ -232,21 +277,30 @@ impl fmt::Debug for MemoryRateLimitStore {
 
 impl State {
     fn new(capacity: usize) -> Self {
-        let shards = (capacity / 1024).clamp(1, 64).next_power_of_two();
+        let shards = capacity.div_ceil(SHARD_CAPACITY).max(1);
         Self {
+            clients: Clients::default(),
             hasher: RandomState::default(),
             shards: (0..shards).map(|_| Padded::default()).collect(),
             shard_capacity: capacity.div_ceil(shards).max(1),
+            refusals: (0..shards * REFUSALS).map(|_| Refusal::default()).collect(),
         }
     }
 
-    fn hash(&self, limiter: &'static str, key: &Key) -> u64 {
-        self.hasher.hash_one((limiter, key))
+    fn place(&self, take: &Take) -> Place {
+        self.place_of(take.limiter, &take.key)
     }
 
-    /// By bits of the hash that the table in the shard doesn't use.
-    fn shard_of(&self, hash: u64) -> usize {
-        (hash >> 40) as usize & (self.shards.len() - 1)
+    fn place_of(&self, limiter: &str, key: &Key) -> Place {
+        let client = self.clients.client(limiter, key);
+        let hash = self.hasher.hash_one(client);
+        // By the upper half of the hash, scaled; the table takes its place from the lower one.
+        let shard = ((hash >> 32) * self.shards.len() as u64) >> 32;
+        Place { client, hash, shard: shard as usize }
+    }
+
+    fn refusal(&self, place: &Place) -> &Refusal {
+        &self.refusals[place.shard * REFUSALS + place.hash as usize % REFUSALS]
     }
 }
 
@@ -258,28 +312,21 @@ impl Padded {
 }
 
 impl Shard {
-    fn find(&mut self, hash: u64, limiter: &str, key: &Key) -> Option<&mut Slot> {
-        // The same constant, as a rule, so that its address settles it.
-        let same = |name: &str| std::ptr::eq(name, limiter) || name == limiter;
-        self.slots.find_mut(hash, |slot| slot.key == *key && same(slot.limiter))
+    fn find(&mut self, place: &Place) -> Option<&mut Slot> {
+        self.slots.find_mut(place.hash, |slot| slot.client == place.client)
     }
 
-    fn insert(&mut self, hash: u64, take: &Take, hasher: &RandomState) -> &mut Slot {
-        let slot = Slot {
-            limiter: take.limiter,
-            key: take.key.clone(),
-            quota: take.quota,
-            log: Log::default(),
-        };
-        let rehash = |slot: &Slot| hasher.hash_one((slot.limiter, &slot.key));
-        self.slots.insert_unique(hash, slot, rehash).into_mut()
+    fn insert(&mut self, place: &Place, hasher: &RandomState) -> &mut Slot {
+        let slot = Slot { client: place.client, log: Log::default() };
+        let rehash = |slot: &Slot| hasher.hash_one(slot.client);
+        self.slots.insert_unique(place.hash, slot, rehash).into_mut()
     }
 
     /// Lets idle clients go, and, where the shard is full, one more.
     fn make_room(&mut self, now: u64, capacity: usize) -> Result<(), StoreError> {
         for _ in 0..SWEPT.min(self.slots.num_buckets()) {
             let at = self.next_bucket();
-            if self.slots.get_bucket(at).is_some_and(|slot| slot.log.is_idle(now, &slot.quota)) {
+            if self.slots.get_bucket(at).is_some_and(|slot| slot.log.is_idle(now)) {
                 self.remove(at);
             }
         }
@@ -288,7 +335,7 @@ impl Shard {
         }
         let sampled = (0..self.slots.num_buckets()).filter_map(|_| {
             let at = self.next_bucket();
-            self.slots.get_bucket_mut(at).map(|slot| (slot.room(now), at))
+            self.slots.get_bucket(at).map(|slot| (slot.log.room(), at))
         });
         match sampled.take(SAMPLED).max() {
             Some((room, at)) if room > 0 => self.remove(at),
@@ -310,26 +357,13 @@ impl Shard {
 }
 
 impl Slot {
-    fn decide(&mut self, now: u64, take: &Take) -> Decision {
-        self.log.advance(now, &take.quota);
-        self.log.decide(now, &take.quota, take.cost)
-    }
-
-    /// Counts a request that [`decide`](Self::decide) allowed, and says how the limit stands then.
+    /// Counts a request that was allowed, and says how the limit stands then.
     fn admit(&mut self, now: u64, take: &Take, resolution: u32) -> Taken {
-        self.quota = take.quota;
         let mark = self.log.admit(now, &take.quota, take.cost, resolution, take.hold);
         Taken {
             decision: self.log.decide(now, &take.quota, 0),
-            hold: take.hold.then(|| take.hold(mark)),
+            hold: (take.hold && take.cost > 0).then(|| take.hold(mark)),
         }
-    }
-
-    /// Which part of its limit is free, in 65,536ths; 0 where it is reached.
-    fn room(&mut self, now: u64) -> u64 {
-        self.log.advance(now, &self.quota);
-        let remaining = u64::from(self.log.decide(now, &self.quota, 0).remaining);
-        (remaining << 16).div_ceil(u64::from(self.quota.limit()))
     }
 }
 
@@ -338,7 +372,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ManualClock;
+    use crate::{ManualClock, Quota};
 
     fn take(store: &MemoryRateLimitStore, key: &str, limit: u32) -> Result<bool, StoreError> {
         let take = Take {
@@ -348,7 +382,7 @@ mod tests {
             cost: 1,
             hold: false,
         };
-        store.take_one(&take).map(|taken| taken.decision.allowed)
+        store.decide(&take).map(|taken| taken.decision.is_allowed())
     }
 
     #[test]
@@ -359,7 +393,7 @@ mod tests {
             take(&store, &format!("early {i}"), 10).unwrap();
         }
         assert_eq!(store.len(), 1_000);
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_secs(120));
         for i in 0..1_000 {
             take(&store, &format!("late {i}"), 10).unwrap();
         }
@@ -406,8 +440,8 @@ mod tests {
             cost,
             hold: false,
         };
-        store.take_one(&counts("caller", 5)).unwrap();
-        let decisions = store.take_all(&[counts("caller", 1), counts("stranger", 0)]).unwrap();
-        assert_eq!(decisions[0].decision.remaining, 4);
+        store.decide(&counts("caller", 5)).unwrap();
+        let decisions = store.decide_all(&[counts("caller", 1), counts("stranger", 0)]).unwrap();
+        assert_eq!(decisions[0].decision.remaining(), 4);
     }
 }

@@ -1,7 +1,9 @@
 //! Stores in the memory of this process: the reference implementations, and what a single server
 //! needs no other for.
 
+mod clients;
 mod limit;
+mod refusals;
 mod token;
 mod user;
 

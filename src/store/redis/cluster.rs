@@ -74,7 +74,7 @@ async fn carry(route: Route, connection: ClusterConnection, job: Job) -> RedisRe
     }
     let mut trials = Vec::new();
     let mut answer = calls.take_each(&request, &mut trials).await;
-    if !answer.as_ref().is_ok_and(|verdict| verdict.iter().all(|(limit, _)| limit.allowed)) {
+    if !answer.as_ref().is_ok_and(|verdict| verdict.iter().all(|(limit, _)| limit.is_allowed())) {
         for (i, trial) in trials.drain(..) {
             let given_back = calls.settle(trial, false).await;
             if let (Ok(verdict), Ok(after)) = (&mut answer, given_back) {
@@ -113,7 +113,7 @@ impl Calls {
         for (i, row) in request.rows.iter().enumerate() {
             let rows = smallvec![Row { flag: true, ..row.clone() }];
             for (decision, mark) in self.ask(&Request { settles: false, rows }).await? {
-                if decision.allowed && row.cost > 0 {
+                if decision.is_allowed() && row.cost > 0 {
                     trials.push((i, Row { mark, ..row.clone() }));
                 }
                 verdict.push((decision, mark));

@@ -210,7 +210,7 @@ impl RateLimitStore for RedisRateLimitStore {
         let (store, takes) = (self.clone(), SmallVec::<[Take; 2]>::from(takes));
         Answer::pending(async move {
             let verdict = store.ask(request).await?;
-            let all = verdict.iter().all(|(decision, _)| decision.allowed);
+            let all = verdict.iter().all(|(decision, _)| decision.is_allowed());
             let taken = takes.iter().zip(verdict).map(|(take, (decision, mark))| Taken {
                 decision,
                 hold: (all && take.hold && take.cost > 0).then(|| take.hold(mark)),

@@ -42,18 +42,14 @@ impl Refusals {
             return None;
         }
         let passed = now.saturating_sub(refusal.since);
-        Some(Decision {
-            reset_after: refusal.decision.reset_after.saturating_sub(passed),
-            retry_after: refusal.decision.retry_after.map(|wait| wait.saturating_sub(passed)),
-            ..refusal.decision
-        })
+        Some(refusal.decision.later(passed))
     }
 
     /// Remembers a decision if it is a refusal. The server made it at some moment of the call:
     /// times are told from the end of it, and it is believed from the beginning, so that neither is
     /// wrong.
     pub(super) fn note(&self, row: &Row, decision: Decision, asked: Duration, answered: Duration) {
-        if let Some(wait) = decision.retry_after {
+        if let Some(wait) = decision.retry_after() {
             let longest = if row.flag { LONGEST_ON_TRIAL } else { LONGEST };
             let until = asked + wait.min(longest);
             let (quota, cost) = (row.quota, row.cost);
@@ -82,13 +78,7 @@ mod tests {
     }
 
     fn refusal(wait: Duration) -> Decision {
-        Decision {
-            allowed: false,
-            quota: Quota::per_minute(3),
-            remaining: 0,
-            reset_after: wait,
-            retry_after: Some(wait),
-        }
+        Decision::refused(Quota::per_minute(3), 0, wait, Some(wait))
     }
 
     #[test]
@@ -96,7 +86,7 @@ mod tests {
         let refusals = Refusals::new(10);
         refusals.note(&row(3, false), refusal(ms(500)), ms(1_000), ms(1_020));
         let later = refusals.recall(&row(3, false), ms(1_120)).unwrap();
-        assert_eq!((later.allowed, later.retry_after), (false, Some(ms(400))));
+        assert_eq!((later.is_allowed(), later.retry_after()), (false, Some(ms(400))));
         assert!(refusals.recall(&row(3, false), ms(1_499)).is_some());
         assert!(refusals.recall(&row(3, false), ms(1_500)).is_none());
     }

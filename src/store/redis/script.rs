@@ -143,20 +143,17 @@ fn read(reply: Value, requests: &[&Request]) -> RedisResult<Verdicts> {
 
 fn decision(quota: Quota, numbers: &[i64]) -> RedisResult<Decision> {
     let &[allowed, remaining, reset, retry] = numbers else { return Err(odd_reply()) };
-    Ok(Decision {
-        allowed: match allowed {
-            0 => false,
-            1 => true,
-            _ => return Err(odd_reply()),
-        },
-        quota,
-        remaining: u32::try_from(remaining).map_err(|_| odd_reply())?,
-        reset_after: Duration::from_micros(unsigned(reset)?),
-        retry_after: match retry {
-            -1 => None,
-            _ => Some(Duration::from_micros(unsigned(retry)?)),
-        },
-    })
+    let remaining = u32::try_from(remaining).map_err(|_| odd_reply())?;
+    let reset_after = Duration::from_micros(unsigned(reset)?);
+    let retry_after = match retry {
+        -1 => None,
+        _ => Some(Duration::from_micros(unsigned(retry)?)),
+    };
+    match allowed {
+        0 => Ok(Decision::refused(quota, remaining, reset_after, retry_after)),
+        1 => Ok(Decision::admitted(quota, remaining, reset_after)),
+        _ => Err(odd_reply()),
+    }
 }
 
 fn unsigned(number: i64) -> RedisResult<u64> {

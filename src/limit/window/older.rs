@@ -1,0 +1,165 @@
+//! The entries of a [`Log`](super::Log) before its newest one, in little memory: most clients have
+//! made a request or two, and a server remembers many of them.
+
+use std::collections::VecDeque;
+
+use super::{Entries, Entry};
+
+/// Oldest first. Two stand in place; more, and those that need a word more, in a block of their own.
+#[derive(Clone, Debug)]
+pub(super) enum Older {
+    Few([Brief; 2]),
+    Many {
+        /// The instant of the first, here so that whether it is over costs no look at the block;
+        /// `u64::MAX` where there is none.
+        oldest: u64,
+        block: Box<Block>,
+    },
+}
+
+/// An entry of which nothing is on trial. A count of 0 is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Brief {
+    /// The lower half of its instant. The rest follows from the newest entry's, which is less than
+    /// 2^32 microseconds later.
+    at_low: u32,
+    count: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Block {
+    entries: VecDeque<Entry>,
+    /// Of their counts.
+    sum: u32,
+    /// What of the newest entry, which is not among these, is on trial.
+    newest_held: u32,
+}
+
+impl Default for Older {
+    fn default() -> Self {
+        Self::Few([Brief::default(); 2])
+    }
+}
+
+impl Older {
+    /// The instant of the first, or, where there is none, something not before the newest's.
+    #[inline]
+    pub(super) fn oldest(&self, newest: u64) -> u64 {
+        match self {
+            Self::Few([first, _]) if first.count > 0 => first.at(newest),
+            Self::Few(_) => newest,
+            Self::Many { oldest, .. } => *oldest,
+        }
+    }
+
+    /// The sum of the counts.
+    pub(super) fn sum(&self) -> u32 {
+        match self {
+            Self::Few(entries) => entries.iter().map(|entry| entry.count).sum(),
+            Self::Many { block, .. } => block.sum,
+        }
+    }
+
+    /// How much of the newest entry is on trial.
+    pub(super) fn newest_held(&self) -> u32 {
+        match self {
+            Self::Few(_) => 0,
+            Self::Many { block, .. } => block.newest_held,
+        }
+    }
+
+    /// All of them.
+    pub(super) fn entries(&self, newest: u64) -> Entries {
+        match self {
+            Self::Few(entries) => {
+                let there = entries.iter().filter(|entry| entry.count > 0);
+                there
+                    .map(|entry| Entry { at: entry.at(newest), count: entry.count, held: 0 })
+                    .collect()
+            }
+            Self::Many { block, .. } => block.entries.iter().copied().collect(),
+        }
+    }
+
+    /// Drops the first, whose count this is.
+    pub(super) fn pop(&mut self) -> Option<u32> {
+        match self {
+            Self::Few([first, second]) => {
+                let count = first.count;
+                (*first, *second) = (*second, Brief::default());
+                (count > 0).then_some(count)
+            }
+            Self::Many { oldest, block } => {
+                let count = block.entries.pop_front()?.count;
+                block.sum -= count;
+                *oldest = block.entries.front().map_or(u64::MAX, |entry| entry.at);
+                if block.entries.is_empty() && block.newest_held == 0 {
+                    *self = Self::default();
+                }
+                Some(count)
+            }
+        }
+    }
+
+    /// Appends what was the newest entry, so far from the next one.
+    pub(super) fn push(&mut self, at: u64, count: u32, next: u64) {
+        let brief = Brief { at_low: at as u32, count };
+        match self {
+            Self::Few([first, _]) if first.count == 0 && is_near(at, next) => *first = brief,
+            Self::Few([first, second]) if second.count == 0 && is_near(first.at(at), next) => {
+                *second = brief;
+            }
+            _ => {
+                self.in_block(at, |oldest, block| {
+                    *oldest = (*oldest).min(at);
+                    block.sum = block.sum.saturating_add(count);
+                    let held = std::mem::take(&mut block.newest_held);
+                    block.entries.push_back(Entry { at, count, held });
+                });
+            }
+        }
+    }
+
+    /// Notes that so much of the newest entry, which is at that instant, is on trial.
+    pub(super) fn hold(&mut self, newest: u64, cost: u32) {
+        self.in_block(newest, |_, block| {
+            block.newest_held = block.newest_held.saturating_add(cost);
+        });
+    }
+
+    /// The newest entry moves to a later instant.
+    #[inline]
+    pub(super) fn newest_moves(&mut self, from: u64, to: u64) {
+        if let Self::Few([first, _]) = self
+            && first.count > 0
+            && !is_near(first.at(from), to)
+        {
+            self.in_block(from, |_, _| {});
+        }
+    }
+
+    /// Changes the block, made where there is none.
+    fn in_block(&mut self, newest: u64, change: impl FnOnce(&mut u64, &mut Block)) {
+        match self {
+            Self::Many { oldest, block } => change(oldest, block),
+            Self::Few([first, _]) => {
+                let mut oldest = if first.count > 0 { first.at(newest) } else { u64::MAX };
+                let entries = self.entries(newest).into_iter().collect();
+                let mut block = Box::new(Block { entries, sum: self.sum(), newest_held: 0 });
+                change(&mut oldest, &mut block);
+                *self = Self::Many { oldest, block };
+            }
+        }
+    }
+}
+
+impl Brief {
+    fn at(self, newest: u64) -> u64 {
+        newest - u64::from((newest as u32).wrapping_sub(self.at_low))
+    }
+}
+
+/// Whether the lower half tells an instant from a later one.
+fn is_near(at: u64, later: u64) -> bool {
+    later - at <= u64::from(u32::MAX)
+}

@@ -1,0 +1,60 @@
+//! Whom a limiter counts, in two words: what stands in the table instead of names and addresses.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::limit::Key;
+
+/// A limiter and whom it counts.
+///
+/// An address stands as it is. Text stands as its SipHash-1-3 of 126 bits under a key that nobody
+/// knows: that two are the same happens as often as somebody guesses such a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Client(pub(super) [u64; 2]);
+
+/// Knows the key.
+#[derive(Debug)]
+pub(super) struct Clients {
+    names: foldhash::fast::RandomState,
+    texts: SipHasher13,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        // The standard library's state is where it hands out random words.
+        let random = RandomState::new();
+        Self {
+            names: foldhash::fast::RandomState::default(),
+            texts: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
+        }
+    }
+}
+
+/// In the lowest bits of the first word, so that no kind of key is taken for another.
+const KIND: u64 = 3;
+
+impl Clients {
+    /// Whom this limiter counts by this key.
+    pub(super) fn client(&self, limiter: &str, key: &Key) -> Client {
+        let (kind, [first, second]) = match key {
+            Key::ClientIp(ip) => {
+                let (is_v6, bits) = ip.bits();
+                (u64::from(is_v6), [self.names.hash_one(limiter), bits])
+            }
+            Key::User(id) => (2, self.text(limiter, id.as_str())),
+            Key::Text(text) => (3, self.text(limiter, text)),
+        };
+        Client([first & !KIND | kind, second])
+    }
+
+    fn text(&self, limiter: &str, text: &str) -> [u64; 2] {
+        let mut hasher = self.texts;
+        // No name of a limiter holds a space.
+        for part in [limiter, " ", text] {
+            hasher.write(part.as_bytes());
+        }
+        let hash = hasher.finish128();
+        [hash.h1, hash.h2]
+    }
+}
