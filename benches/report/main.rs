@@ -33,7 +33,7 @@ fn main() {
     }
 }
 
-fn plots(measured: &Measured) -> [(&'static str, String); 3] {
+fn plots(measured: &Measured) -> [(&'static str, String); 4] {
     let rows = SECTIONS.iter().flat_map(|section| section.rows);
     let slower = |row: &'static Row| {
         let (ratio, goal) = row.slower(measured)?;
@@ -42,7 +42,7 @@ fn plots(measured: &Measured) -> [(&'static str, String); 3] {
     let slower: Vec<_> = rows.filter_map(slower).collect();
     let over = |group: &str, who: &'static str| measured.over(group, who);
     let (ours, theirs) = ("portcullis", "governor");
-    let clients = "cost over clients";
+    let (clients, uptime) = ("cost over clients", "cost over uptime, in windows");
     let (admitted, refused) = ("cost over limit, admitted", "cost over limit, refused");
     [
         ("ratios.svg", plot::bars("Time, portcullis ÷ its rival", &slower)),
@@ -54,6 +54,17 @@ fn plots(measured: &Measured) -> [(&'static str, String); 3] {
                 &[
                     Series::new(ours, plot::OURS, false, over(clients, ours)),
                     Series::new(theirs, plot::THEIRS, false, over(clients, theirs)),
+                ],
+            ),
+        ),
+        (
+            "uptime.svg",
+            plot::lines(
+                "A decision, by how long the limiter has run",
+                "full windows of 10,000 requests before",
+                &[
+                    Series::new(ours, plot::OURS, false, over(uptime, ours)),
+                    Series::new(theirs, plot::THEIRS, false, over(uptime, theirs)),
                 ],
             ),
         ),
