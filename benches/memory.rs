@@ -79,7 +79,10 @@ fn bytes_a_client<L: Limiter>(requests: usize, limiter: impl FnOnce(Ticks) -> L)
     bytes
 }
 
-const LIMITERS: &[(&str, fn(usize) -> usize)] = &[
+/// Bytes a client takes that holds so many requests.
+type Measure = fn(usize) -> usize;
+
+const LIMITERS: &[(&str, Measure)] = &[
     ("portcullis", |requests| {
         bytes_a_client(requests, |clock| Portcullis::new(LIMIT, CLIENTS).with_clock(&clock))
     }),

@@ -75,7 +75,7 @@ pub fn lines(title: &str, axis: &str, series: &[Series]) -> String {
 /// What, beside whom, the ratio, and the goal; on a logarithmic axis, from 1 to the left where the
 /// first is faster.
 pub fn bars(title: &str, rows: &[(&str, &str, f64, Option<f64>)]) -> String {
-    let (left, right, top, height) = (270.0, 580.0, 50.0, 24.0);
+    let (left, right, top, height) = (330.0, 580.0, 50.0, 24.0);
     let bottom = top + height * rows.len() as f64;
     let all = || rows.iter().flat_map(|(.., ratio, goal)| [Some(*ratio), *goal]).flatten();
     let (least, most) = (all().fold(0.5, f64::min) * 0.8, all().fold(1.2, f64::max) * 1.2);
@@ -103,7 +103,8 @@ pub fn bars(title: &str, rows: &[(&str, &str, f64, Option<f64>)]) -> String {
                 "<path d=\"M{x:.1} {y:.1}v{height}\" stroke=\"{INK}\" stroke-width=\"3\"/>"
             ));
         }
-        svg.text((left - 8.0, y + 16.0), "end", INK, &format!("{what} ÷ {against}"));
+        let rival = against.split(',').next().unwrap_or(against);
+        svg.text((left - 8.0, y + 16.0), "end", INK, &format!("{what} ÷ {rival}"));
         svg.text((right + 8.0, y + 16.0), "start", INK, &format!("{ratio:.2}"));
     }
     svg.text((20.0, bottom + 38.0), "start", INK, "Further left is faster. The mark is the goal.");

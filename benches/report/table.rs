@@ -43,6 +43,8 @@ pub enum Goal {
     Times(f64),
     /// Ours is at most so much.
     AtMost(f64),
+    /// None was set.
+    Open,
 }
 
 impl Row {
@@ -55,6 +57,9 @@ impl Row {
     }
 
     fn ratio(&self, measured: &Measured) -> Option<f64> {
+        if matches!(self.unit, Unit::Requests) {
+            return None;
+        }
         let rival = self.figure(measured, self.against).filter(|rival| *rival > 0.0)?;
         Some(self.figure(measured, self.ours)? / rival)
     }
@@ -64,7 +69,7 @@ impl Row {
         let goal = match self.goal {
             Goal::Ratio(goal) => Some(goal),
             Goal::Times(goal) => Some(1.0 / goal),
-            Goal::AtMost(_) => None,
+            Goal::AtMost(_) | Goal::Open => None,
         };
         match self.unit {
             Unit::Time | Unit::TimeOverBare => Some((self.ratio(measured)?, goal)),
@@ -106,6 +111,7 @@ pub fn markdown(measured: &Measured) -> String {
                 Goal::Ratio(goal) => format!("≤ {goal:.2} of {}", row.against),
                 Goal::Times(goal) => format!("≥ {goal:.2} of {}", row.against),
                 Goal::AtMost(figure) => format!("≤ {}", row.show(figure)),
+                Goal::Open => "–".to_owned(),
             };
             let _ =
                 writeln!(text, "| {} | {} | {figures} | {ratio} | {goal} |", row.number, row.what);
@@ -125,7 +131,7 @@ const fn row(
     Row { number, what, group, value, ours: "portcullis", unit, against, goal }
 }
 
-use Goal::{AtMost, Ratio, Times};
+use Goal::{AtMost, Open, Ratio, Times};
 use Unit::{Bytes, Rate, Requests, Time, TimeOverBare};
 
 pub const SECTIONS: &[Section] = &[
@@ -166,7 +172,7 @@ pub const SECTIONS: &[Section] = &[
                 ("decision, refused", "/1"),
                 Time,
                 "governor",
-                Ratio(1.0),
+                Open,
             ),
             row(
                 ("3", "one client, refused, 2 threads"),
