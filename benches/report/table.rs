@@ -1,0 +1,398 @@
+//! Which figures stand beside which, and what was to be reached.
+
+use std::fmt::Write;
+
+use crate::measured::Measured;
+
+pub struct Section {
+    title: &'static str,
+    /// Ours first.
+    columns: &'static [&'static str],
+    pub rows: &'static [Row],
+}
+
+pub struct Row {
+    /// In the table of goals.
+    number: &'static str,
+    pub what: &'static str,
+    group: &'static str,
+    /// What follows the contestant's name: the bench's parameter, or `@` and a baseline.
+    value: &'static str,
+    ours: &'static str,
+    unit: Unit,
+    /// Whose figure ours is divided by.
+    pub against: &'static str,
+    pub goal: Goal,
+}
+
+#[derive(Clone, Copy)]
+enum Unit {
+    Time,
+    /// What it costs more than the group's bare service.
+    TimeOverBare,
+    Bytes,
+    Requests,
+    /// Decisions or requests in a second.
+    Rate,
+}
+
+pub enum Goal {
+    /// Ours is at most so many times the rival's.
+    Ratio(f64),
+    /// Ours is at least so many times the rival's.
+    Times(f64),
+    /// Ours is at most so much.
+    AtMost(f64),
+    /// None was set.
+    Open,
+}
+
+impl Row {
+    fn figure(&self, measured: &Measured, who: &str) -> Option<f64> {
+        let at = |who: &str| measured.get(&format!("{}/{who}{}", self.group, self.value));
+        match self.unit {
+            Unit::TimeOverBare => Some((at(who)? - at("bare")?).max(0.0)),
+            _ => at(who),
+        }
+    }
+
+    fn ratio(&self, measured: &Measured) -> Option<f64> {
+        if matches!(self.unit, Unit::Requests) {
+            return None;
+        }
+        let rival = self.figure(measured, self.against).filter(|rival| *rival > 0.0)?;
+        Some(self.figure(measured, self.ours)? / rival)
+    }
+
+    /// How long ours takes by the rival's time, and how long it may; of what is timed.
+    pub fn slower(&self, measured: &Measured) -> Option<(f64, Option<f64>)> {
+        let goal = match self.goal {
+            Goal::Ratio(goal) => Some(goal),
+            Goal::Times(goal) => Some(1.0 / goal),
+            Goal::AtMost(_) | Goal::Open => None,
+        };
+        match self.unit {
+            Unit::Time | Unit::TimeOverBare => Some((self.ratio(measured)?, goal)),
+            Unit::Rate => Some((1.0 / self.ratio(measured)?, goal)),
+            Unit::Bytes | Unit::Requests => None,
+        }
+    }
+
+    fn show(&self, figure: f64) -> String {
+        match self.unit {
+            Unit::Bytes => format!("{figure:.0} B"),
+            Unit::Requests => format!("{figure:.0}"),
+            Unit::Rate => format!("{:.1}k/s", figure / 1e3),
+            _ if figure < 1e3 => format!("{figure:.0} ns"),
+            _ if figure < 1e5 => format!("{:.1} µs", figure / 1e3),
+            _ => format!("{:.0} µs", figure / 1e3),
+        }
+    }
+}
+
+pub fn markdown(measured: &Measured) -> String {
+    let mut text = String::new();
+    for Section { title, columns, rows } in SECTIONS {
+        let known = |row: &Row| columns.iter().any(|who| row.figure(measured, who).is_some());
+        if !rows.iter().any(known) {
+            continue;
+        }
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "### {title}\n");
+        let _ = writeln!(text, "| # | | {} | ratio | goal |", columns.join(" | "));
+        let _ = writeln!(text, "| --- | --- |{}", " ---: |".repeat(columns.len() + 2));
+        for row in *rows {
+            let figures = columns.iter().map(|who| {
+                row.figure(measured, who).map_or("–".to_owned(), |figure| row.show(figure))
+            });
+            let figures = figures.collect::<Vec<_>>().join(" | ");
+            let ratio = row.ratio(measured).map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
+            let goal = match row.goal {
+                Goal::Ratio(goal) => format!("≤ {goal:.2} of {}", row.against),
+                Goal::Times(goal) => format!("≥ {goal:.2} of {}", row.against),
+                Goal::AtMost(figure) => format!("≤ {}", row.show(figure)),
+                Goal::Open => "–".to_owned(),
+            };
+            let _ =
+                writeln!(text, "| {} | {} | {figures} | {ratio} | {goal} |", row.number, row.what);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+const fn row(
+    (number, what): (&'static str, &'static str),
+    (group, value): (&'static str, &'static str),
+    unit: Unit,
+    against: &'static str,
+    goal: Goal,
+) -> Row {
+    Row { number, what, group, value, ours: "portcullis", unit, against, goal }
+}
+
+use Goal::{AtMost, Open, Ratio, Times};
+use Unit::{Bytes, Rate, Requests, Time, TimeOverBare};
+
+pub const SECTIONS: &[Section] = &[
+    Section {
+        title: "A decision in this process",
+        columns: &["portcullis", "governor", "two counters", "trypema", "tower-rate-limiter"],
+        rows: &[
+            row(
+                ("1", "10,000 clients, 1 thread"),
+                ("decision, 10k clients", "/1"),
+                Time,
+                "governor",
+                Ratio(0.8),
+            ),
+            row(
+                ("1", "10,000 clients, 2 threads"),
+                ("decision, 10k clients", "/2"),
+                Time,
+                "governor",
+                Ratio(0.8),
+            ),
+            row(
+                ("2", "1,000,000 clients, 1 thread"),
+                ("decision, 1M clients", "/1"),
+                Time,
+                "governor",
+                Ratio(0.8),
+            ),
+            row(
+                ("2", "1,000,000 clients, 2 threads"),
+                ("decision, 1M clients", "/2"),
+                Time,
+                "governor",
+                Ratio(0.8),
+            ),
+            row(
+                ("3", "one client, refused, 1 thread"),
+                ("decision, refused", "/1"),
+                Time,
+                "governor",
+                Open,
+            ),
+            row(
+                ("3", "one client, refused, 2 threads"),
+                ("decision, refused", "/2"),
+                Time,
+                "governor",
+                Ratio(0.25),
+            ),
+        ],
+    },
+    Section {
+        title: "Memory a client takes",
+        columns: &[
+            "portcullis",
+            "governor",
+            "two counters",
+            "naive log",
+            "trypema",
+            "tower-rate-limiter",
+        ],
+        rows: &[
+            row(("2", "that holds 1 request"), ("memory", "/1"), Bytes, "governor", AtMost(100.0)),
+            row(("2", "that holds 2"), ("memory", "/2"), Bytes, "governor", AtMost(100.0)),
+            row(("2", "that holds 5"), ("memory", "/5"), Bytes, "governor", AtMost(100.0)),
+        ],
+    },
+    Section {
+        title: "The layer around a service",
+        columns: &["portcullis", "tower_governor", "axum-governor", "tower-rate-limiter"],
+        rows: &[
+            row(
+                ("4", "layer, no headers"),
+                ("layer, no headers", ""),
+                TimeOverBare,
+                "tower_governor",
+                Ratio(0.6),
+            ),
+            row(
+                ("4", "layer, headers"),
+                ("layer, headers", ""),
+                TimeOverBare,
+                "tower_governor",
+                Ratio(1.0),
+            ),
+            row(
+                ("5", "layer, a refusal"),
+                ("layer, refused", ""),
+                Time,
+                "tower_governor",
+                AtMost(1000.0),
+            ),
+        ],
+    },
+    Section {
+        title: "The adversarial burst: admitted in the worst window, of 100",
+        columns: &["portcullis", "governor", "tower_governor", "two counters", "fixed window"],
+        rows: &[row(("", "admitted"), ("burst", ""), Requests, "governor", AtMost(100.0))],
+    },
+    Section {
+        title: "Tokens: RS256 by ring",
+        columns: &["portcullis", "bare", "ring", "aws-lc-rs", "jsonwebtoken"],
+        rows: TOKENS_BY_RING,
+    },
+    Section {
+        title: "Tokens: RS256 by aws-lc-rs",
+        columns: &["portcullis", "bare", "ring", "aws-lc-rs", "jsonwebtoken"],
+        rows: TOKENS_BY_AWS_LC,
+    },
+    Section {
+        title: "Redis",
+        columns: &[
+            "portcullis",
+            "deadpool-redis, a checkout each",
+            "MultiplexedConnection",
+            "ConnectionManager",
+            "our script, a call each",
+            "trypema",
+        ],
+        rows: &[
+            row(
+                ("9", "256 waiting, 10,000 clients"),
+                ("redis waiting, 10,000 by Zipf", ""),
+                Rate,
+                "deadpool-redis, a checkout each",
+                Times(5.0),
+            ),
+            row(
+                ("9", "256 waiting, 10,000 clients"),
+                ("redis waiting, 10,000 by Zipf", ""),
+                Rate,
+                "MultiplexedConnection",
+                Times(2.0),
+            ),
+            row(
+                ("9", "256 waiting, each its own"),
+                ("redis waiting, 256, each its own", ""),
+                Rate,
+                "deadpool-redis, a checkout each",
+                Times(5.0),
+            ),
+            row(
+                ("9", "256 waiting, each its own"),
+                ("redis waiting, 256, each its own", ""),
+                Rate,
+                "MultiplexedConnection",
+                Times(2.0),
+            ),
+        ],
+    },
+    Section {
+        title: "Redis, nobody else waits",
+        columns: &[
+            "portcullis",
+            "our script, bare",
+            "two counters, bare",
+            "deadpool, two counters",
+        ],
+        rows: &[
+            row(("10", "a decision"), ("redis alone", ""), Time, "our script, bare", Ratio(1.1)),
+            row(
+                ("12", "a client that is refused already"),
+                ("redis refused", ""),
+                Time,
+                "",
+                AtMost(300.0),
+            ),
+        ],
+    },
+    Section {
+        title: "Redis, three limits of one request",
+        columns: &[
+            "portcullis, three",
+            "portcullis, one",
+            "a call each, three",
+            "a call each, one",
+        ],
+        rows: &[Row {
+            ours: "portcullis, three",
+            ..row(
+                ("11", "nobody else waits"),
+                ("redis limits", ""),
+                Time,
+                "portcullis, one",
+                Ratio(1.3),
+            )
+        }],
+    },
+    Section {
+        title: "Whole servers, wrk with 64 connections",
+        columns: &[
+            "portcullis",
+            "bare axum",
+            "portcullis without cache",
+            "hand-made cache, governor",
+            "jsonwebtoken, no limit",
+        ],
+        rows: &[row(
+            ("13", "limits in process"),
+            ("server in process", ""),
+            Rate,
+            "bare axum",
+            Times(0.85),
+        )],
+    },
+    Section {
+        title: "Whole servers, refusing",
+        columns: &["portcullis, all refused", "a constant 429"],
+        rows: &[Row {
+            ours: "portcullis, all refused",
+            ..row(
+                ("5", "server, all refused"),
+                ("server refusing", ""),
+                Rate,
+                "a constant 429",
+                Times(0.95),
+            )
+        }],
+    },
+    Section {
+        title: "Whole servers, limits on Redis",
+        columns: &[
+            "portcullis on Redis",
+            "bare axum",
+            "hand-made cache, ConnectionManager",
+            "jsonwebtoken, ConnectionManager",
+        ],
+        rows: &[
+            Row {
+                ours: "portcullis on Redis",
+                ..row(
+                    ("14", "server, limits on Redis"),
+                    ("server Redis", ""),
+                    Rate,
+                    "bare axum",
+                    Times(0.6),
+                )
+            },
+            Row {
+                ours: "portcullis on Redis",
+                ..row(
+                    ("14", "server, limits on Redis"),
+                    ("server Redis", ""),
+                    Rate,
+                    "jsonwebtoken, ConnectionManager",
+                    Times(2.0),
+                )
+            },
+        ],
+    },
+];
+
+const TOKENS_BY_RING: &[Row] = &[
+    row(("6", "new token"), ("new token", ""), Time, "ring", Ratio(1.1)),
+    row(("7", "seen token, 1 thread"), ("seen token, 10k", "/1"), TimeOverBare, "", AtMost(250.0)),
+    row(("7", "seen token, 2 threads"), ("seen token, 10k", "/2"), TimeOverBare, "", AtMost(250.0)),
+    row(("8", "signing"), ("signing", ""), Time, "ring", Ratio(1.05)),
+];
+
+const TOKENS_BY_AWS_LC: &[Row] = &[
+    row(("6", "new token"), ("new token", "@aws-lc-rs"), Time, "aws-lc-rs", Ratio(1.1)),
+    row(("6", "new token"), ("new token", "@aws-lc-rs"), Time, "jsonwebtoken", Ratio(0.82)),
+    row(("8", "signing"), ("signing", "@aws-lc-rs"), Time, "aws-lc-rs", Ratio(1.05)),
+];
