@@ -163,10 +163,13 @@ impl OurScript {
 impl Limiter for OurScript {
     async fn admits(&self, client: Ipv4Addr) -> bool {
         let mut call = self.script.key(format!("rl:ip:{client}"));
-        call.arg("").arg(64).arg(1).arg(1).arg(self.limit).arg(60_000_000).arg(1).arg(0).arg(0);
-        let reply: Vec<i64> =
+        // As the head of the script says: one quota, and one row of it.
+        let quota = [&self.limit.to_le_bytes()[..], &60_000_000_u64.to_le_bytes()].concat();
+        let numbers = [1_u32, 1, 1, 1].map(u32::to_le_bytes).concat();
+        call.arg("").arg(64).arg(quota).arg([&numbers[..], &[0; 9]].concat());
+        let reply: Vec<u8> =
             call.invoke_async(&mut self.connection.clone()).await.expect("a decision");
-        reply[2] == 1
+        reply[16] == 1
     }
 }
 

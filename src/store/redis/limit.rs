@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Answer, Quota, SharedClock, StoreError, SystemClock,
-    limit::{Decision, Decisions, Hold, Key, Mark, RESOLUTION, RateLimitStore, Take, Taken},
+    limit::{Decision, Decisions, Hold, Key, RESOLUTION, RateLimitStore, Take, Taken},
 };
 
 /// Limits in Redis; see the [module](super) docs.
@@ -97,7 +97,7 @@ impl RedisRateLimitStore {
     pub async fn probe(&self) -> Result<(), RedisConfigError> {
         let quota = Quota::per_second(u32::MAX);
         let request =
-            self.request(false, [("probe", &Key::from("probe"), quota, 1, false, Mark(0))]);
+            self.request(false, [("probe", &Key::from("probe"), quota, 1, false, 0)]);
         let Err(error) = self.route.ask_once(&request).await else { return Ok(()) };
         RedisConfigError::of(error.clone())?;
         tracing::warn!(%error, "Redis does not answer; it is used once it does");
@@ -162,7 +162,7 @@ impl RedisRateLimitStore {
     fn request<'a>(
         &self,
         settles: bool,
-        rows: impl IntoIterator<Item = (&'a str, &'a Key, Quota, u32, bool, Mark)>,
+        rows: impl IntoIterator<Item = (&'a str, &'a Key, Quota, u32, bool, u64)>,
     ) -> Request {
         let row = |(limiter, key, quota, cost, flag, mark)| Row {
             key: key::name(&self.prefix, limiter, key),
@@ -202,7 +202,7 @@ impl RateLimitStore for RedisRateLimitStore {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
         let rows = takes
             .iter()
-            .map(|take| (take.limiter, &take.key, take.quota, take.cost, take.hold, Mark(0)));
+            .map(|take| (take.limiter, &take.key, take.quota, take.cost, take.hold, 0));
         let request = self.request(false, rows);
         if let Some(decision) = self.recall(&request) {
             return Answer::Ready(Ok(smallvec![Taken { decision, hold: None }]));
@@ -220,7 +220,7 @@ impl RateLimitStore for RedisRateLimitStore {
     }
 
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
-        let row = (hold.limiter, &hold.key, hold.quota, hold.cost, keep, hold.mark);
+        let row = (hold.limiter, &hold.key, hold.quota, hold.cost, keep, hold.mark.0);
         let (store, request) = (self.clone(), self.request(true, [row]));
         Answer::pending(async move {
             let verdict = store.ask(request).await?;

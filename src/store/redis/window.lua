@@ -1,311 +1,317 @@
--- The sliding window over a log of (instant, count), for a batch of decisions.
+-- The sliding window over a log of (instant, count), for a batch of requests.
 --
 -- The twin of src/limit/window.rs, where the rules are told: a change here is a change there.
 --
--- KEYS     every key of the batch, once
+-- KEYS     the key of each row
 -- ARGV[1]  now in microseconds; empty: the server's time
 -- ARGV[2]  the resolution M
--- ARGV[3…] the requests, one after the other; each is how many rows it has (0: one row, a hold to
---          settle), then its rows: index in KEYS, limit, window in microseconds, cost,
---          on trial or not (settle: keep or not), mark of the hold (take: 0)
--- returns  integers: now, how many foreign values were replaced, and four for each row: room or
---          not, remaining, microseconds until the first leaves, microseconds until room (-1: none)
+-- ARGV[3]  the quotas, packed: limit, window in microseconds
+-- ARGV[4]  the rows, packed. A request has one for each of its limits: how many rows the request has
+--          (0: one row, a hold to settle), how often it is made, which quota, cost, on trial or not
+--          (settle: keep or not), mark of the hold (take: 0)
+-- returns  packed: now, how many foreign values were replaced; then for each row: how often the
+--          request was admitted, room for one more or not, remaining, microseconds until the first
+--          leaves, microseconds until room (0: never, or now)
 --
 -- A log is a string: TAG, the widths of an entry's fields, the base, when the newest entry was
--- opened (0: nothing later may join it), the sum of the counts; then the entries, oldest first: instant,
--- count and, where anything was ever on trial, the part that is. Instants are stored less the base.
--- An entry takes 5 or 6 bytes for most quotas. What a decision doesn't need is not unpacked.
+-- opened (0: nothing later may join it), the sum of the counts, the newest entry; then the older
+-- ones, oldest first. An entry is its instant, less the base, its count and, where anything was
+-- ever on trial, the part that is. It takes 5 or 6 bytes for most quotas. What a decision doesn't
+-- need is not unpacked.
 --
 -- Numbers are doubles, exact to 2^53. Nothing here turns one into text: Lua keeps 14 digits then.
 
-local TAG = 167
+local TAG = 168
 local HEADER = '<BBI7I6I4'
 local HEADER_SIZE = 19
+local QUOTA = '<I4I8'
+local ROW = '<I4I4I4I4BI8'
+local DECISION = '<I4BI4I8I8'
 local IN_FLIGHT = 60000000
 local SECOND = 1000000
+
+local redis, pack, unpack = redis, struct.pack, struct.unpack
+local sub, floor, ceil, max, min = string.sub, math.floor, math.ceil, math.max, math.min
 
 local now
 if ARGV[1] == '' then
   local time = redis.call('TIME')
-  now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  now = time[1] * 1000000 + time[2]
 else
   now = tonumber(ARGV[1])
 end
-local resolution = math.max(tonumber(ARGV[2]), 1)
 local replaced = 0
 
--- Widths in bytes. An instant is at most two windows later than the base when it is encoded; twice
--- that, so that encoding anew is rare.
-local function instant_width(window)
-  if window < 2 ^ 30 then return 4 end
-  if window < 2 ^ 38 then return 5 end
-  return 6
+local quotas = {}
+do
+  local resolution, position = max(tonumber(ARGV[2]), 1), 1
+  while position <= #ARGV[3] do
+    local limit, window
+    limit, window, position = unpack(QUOTA, ARGV[3], position)
+    quotas[#quotas + 1] = {
+      limit = limit,
+      window = window,
+      span = limit > resolution and ceil(window / resolution) or 1,
+      ttl = string.format('%.0f', ceil(window / 1000)),
+      -- In bytes. An instant is at most two windows later than the base when it is encoded; twice
+      -- that, so that encoding anew is rare.
+      at = window < 2 ^ 30 and 4 or window < 2 ^ 38 and 5 or 6,
+      count = limit < 2 ^ 8 and 1 or limit < 2 ^ 16 and 2 or 4,
+    }
+  end
 end
 
-local function count_width(limit)
-  if limit < 2 ^ 8 then return 1 end
-  if limit < 2 ^ 16 then return 2 end
-  return 4
+-- How entries of these widths are packed; nil where there are none such.
+local shapes = {}
+local function shape_of(widths)
+  local shape = shapes[widths]
+  if shape then return shape end
+  local at, count, held = floor(widths / 32), floor(widths / 4) % 8, widths % 4
+  if at < 4 or at > 6 or (count ~= 1 and count ~= 2 and count ~= 4) or held > 1 then return nil end
+  local entry = 'I' .. at .. 'I' .. count .. 'I' .. held * count
+  shape = {
+    widths = widths,
+    at = at,
+    count = count,
+    held = held,
+    reach = 2 ^ (8 * at),
+    size = at + count * (1 + held),
+    entry = '<' .. entry,
+    log = HEADER .. entry,
+  }
+  shapes[widths] = shape
+  return shape
 end
 
-local function set_widths(log, at, count, held)
-  log.at_width, log.count_width, log.held_width = at, count, held
-  log.size = at + count + held
-  log.format = '<I' .. at .. 'I' .. count .. (held > 0 and 'I' .. held or '')
+local function widths_of(at, count, held) return at * 32 + count * 4 + held end
+
+-- Finds the oldest entry anew. `raw` has `older` entries from `first` on.
+local function find_oldest(log)
+  if log.older > 0 then
+    local at, count = unpack(log.shape.entry, log.raw, log.first)
+    log.oldest_at, log.oldest_count = log.base + at, count
+  end
 end
 
-local function entry(log, i)
-  local at, count, held = struct.unpack(log.format, log.body, (i - 1) * log.size + 1)
-  return at + log.base, count, log.held_width > 0 and held or 0
+local function clear(log)
+  log.sum, log.opened, log.older, log.raw, log.first = 0, 0, 0, '', 1
+  log.at, log.count, log.held = 0, 0, 0
 end
 
-local function pack_entry(log, at, count, held)
-  if log.held_width > 0 then return struct.pack(log.format, at - log.base, count, held) end
-  return struct.pack(log.format, at - log.base, count)
+local function decode(log, raw)
+  local shape = shape_of(string.byte(raw, 2) or 0)
+  local size = shape and #raw - HEADER_SIZE - shape.size
+  if not size or size < 0 or size % shape.size > 0 or string.byte(raw) ~= TAG then return false end
+  local _, base, opened, at
+  _, _, base, opened, log.sum, at, log.count, log.held, log.first = unpack(shape.log, raw)
+  log.shape, log.raw, log.older, log.base = shape, raw, size / shape.size, base
+  log.opened, log.at = opened > 0 and base + opened or 0, base + at
+  find_oldest(log)
+  return true
 end
 
--- Replaces entries first…last by what is given, a packed string.
-local function splice(log, first, last, packed)
-  log.body = string.sub(log.body, 1, (first - 1) * log.size) .. packed
-    .. string.sub(log.body, last * log.size + 1)
-  log.n = #log.body / log.size
+local function load(log, key)
+  log.key, log.foreign, log.changed = key, false, false
+  local raw = redis.pcall('GET', key)
+  if raw and type(raw) ~= 'string' then
+    if not string.find(raw.err, 'WRONGTYPE', 1, true) then error(raw.err) end
+    raw, log.foreign = nil, true
+  elseif raw and decode(log, raw) then
+    return
+  end
+  log.foreign = log.foreign or raw
+  log.shape, log.base = shape_of(widths_of(4, 1, 0)), 0
+  clear(log)
 end
 
--- Encodes all entries anew, with these widths and the latest base that serves them.
-local function encode(log, entries, at_width, count_width, held_width)
-  local base = math.min(entries[1] and entries[1][1] or now, now)
-  if log.opened > 0 then base = math.min(base, log.opened) end
-  log.base = base - 1
-  set_widths(log, at_width, count_width, held_width)
-  local packed = {}
-  for i, e in ipairs(entries) do packed[i] = pack_entry(log, e[1], e[2], e[3]) end
-  log.body, log.n = table.concat(packed), #entries
-end
-
+-- All entries, oldest first, the newest last.
 local function entries_of(log)
-  local entries = {}
-  for i = 1, log.n do entries[i] = { entry(log, i) } end
+  local entries, position = {}, log.first
+  for i = 1, log.older do
+    local at, count, held
+    at, count, held, position = unpack(log.shape.entry, log.raw, position)
+    entries[i] = { log.base + at, count, held }
+  end
+  if log.sum > 0 then entries[#entries + 1] = { log.at, log.count, log.held } end
   return entries
 end
 
-local function decode(raw)
-  if #raw < HEADER_SIZE then return nil end
-  local tag, widths, base, opened, sum = struct.unpack(HEADER, raw)
-  local at, count, held = math.floor(widths / 32), math.floor(widths / 4) % 8, widths % 4
-  if tag ~= TAG or at < 4 or at > 6 or (count ~= 1 and count ~= 2 and count ~= 4) or held > 1 then
-    return nil
+-- Puts these in place of the entries, with the latest base that serves them.
+local function encode(log, entries, shape)
+  local newest = table.remove(entries)
+  if not newest then return clear(log) end
+  local base = min(entries[1] and entries[1][1] or newest[1], now)
+  if log.opened > 0 then base = min(base, log.opened) end
+  base = base - 1
+  local packed = {}
+  for i, entry in ipairs(entries) do
+    packed[i] = pack(shape.entry, entry[1] - base, entry[2], entry[3])
   end
-  local log = { base = base, opened = opened > 0 and base + opened or 0, sum = sum }
-  set_widths(log, at, count, held * count)
-  log.body = string.sub(raw, HEADER_SIZE + 1)
-  log.n = #log.body / log.size
-  if log.n < 1 or log.n % 1 ~= 0 then return nil end
-  return log
+  log.shape, log.base, log.raw, log.first, log.older = shape, base, table.concat(packed), 1, #packed
+  log.at, log.count, log.held = newest[1], newest[2], newest[3]
+  find_oldest(log)
 end
 
-local function empty()
-  local log = { opened = 0, sum = 0, base = 0, body = '', n = 0 }
-  set_widths(log, 4, 1, 0)
-  return log
-end
-
--- The log of KEYS[i]; read once per batch.
-local logs = {}
-local function log_of(i)
-  local log = logs[i]
-  if log then return log end
-  local raw = redis.pcall('GET', KEYS[i])
-  if not raw then
-    log = empty()
-  elseif type(raw) == 'string' then
-    log = decode(raw)
-  elseif not string.find(raw.err, 'WRONGTYPE', 1, true) then
-    error(raw.err)
-  end
-  if not log then
-    log = empty()
-    log.foreign = true
-  end
-  logs[i] = log
-  return log
-end
-
--- A log with a window is one to be written.
-local function pull_back(log, window)
-  local entries, count, held = entries_of(log), 0, 0
+local function pull_back(log)
+  local entries, merged = entries_of(log), { now, 0, 0 }
   while #entries > 0 and entries[#entries][1] >= now do
     local last = table.remove(entries)
-    count, held = count + last[2], held + last[3]
+    merged[2], merged[3] = merged[2] + last[2], merged[3] + last[3]
   end
-  entries[#entries + 1] = { now, count, held }
-  log.opened = math.min(log.opened, now)
-  local width = count_width(log.sum)
-  encode(log, entries, log.at_width, width, log.held_width > 0 and width or 0)
-  log.window = window
+  entries[#entries + 1] = merged
+  log.opened = min(log.opened, now)
+  local shape = log.shape
+  -- What was counted one by one may need more room together.
+  local count = max(shape.count, log.sum < 2 ^ 8 and 1 or log.sum < 2 ^ 16 and 2 or 4)
+  encode(log, entries, shape_of(widths_of(shape.at, count, shape.held)))
+  log.changed = true
 end
 
 local function advance(log, window)
-  local dead = 0
-  while dead < log.n do
-    local at, count = entry(log, dead + 1)
-    if at + window > now then break end
-    dead, log.sum = dead + 1, log.sum - count
+  local horizon = now - window
+  while log.older > 0 and log.oldest_at <= horizon do
+    log.sum, log.older = log.sum - log.oldest_count, log.older - 1
+    log.first = log.first + log.shape.size
+    find_oldest(log)
   end
-  if dead > 0 then splice(log, 1, dead, '') end
-  if log.n == 0 then log.opened = 0 end
-  if log.n > 0 and entry(log, log.n) > now then pull_back(log, window) end
-end
-
-local function room_after(log, window, needed)
-  local freed = 0
-  for i = 1, log.n do
-    local at, count = entry(log, i)
-    freed = freed + count
-    if freed >= needed then return at + window - now end
-  end
-  return window
+  if log.sum > 0 and log.at <= horizon then clear(log) end
+  if log.at > now then pull_back(log) end
 end
 
 local function in_flight(log)
   local sum = 0
-  if log.held_width == 0 then return 0 end
-  for i = 1, log.n do
-    local at, _, held = entry(log, i)
-    if now - at < IN_FLIGHT then sum = sum + held end
+  if log.shape.held == 0 then return 0 end
+  for _, entry in ipairs(entries_of(log)) do
+    if now - entry[1] < IN_FLIGHT then sum = sum + entry[3] end
   end
   return sum
 end
 
-local function decide(log, row, cost)
-  local limit, window, used = row.limit, row.window, log.sum
-  local allowed = cost == 0 or used + cost <= limit
-  local retry = -1
-  if not allowed and cost <= limit then
-    retry = room_after(log, window, used + cost - limit)
-    if used - in_flight(log) + cost <= limit then retry = math.min(retry, SECOND) end
+-- Microseconds until the same request is admitted; 0: never.
+local function wait(log, quota, cost)
+  if cost > quota.limit then return 0 end
+  local needed, freed, position, leaves = log.sum + cost - quota.limit, 0, log.first, log.at
+  for _ = 1, log.older do
+    local at, count, _
+    at, count, _, position = unpack(log.shape.entry, log.raw, position)
+    freed = freed + count
+    if freed >= needed then
+      leaves = log.base + at
+      break
+    end
   end
-  return {
-    allowed and 1 or 0,
-    math.max(limit - used, 0),
-    log.n > 0 and entry(log, 1) + window - now or 0,
-    retry,
-  }
+  local room = leaves + quota.window - now
+  return in_flight(log) >= needed and min(room, SECOND) or room
 end
 
-local function span(row)
-  if row.limit <= resolution then return 1 end
-  return math.floor((row.window + resolution - 1) / resolution)
-end
-
--- Makes entries wide enough for what may be written now.
-local function widen(log, row)
-  local at = math.max(log.at_width, instant_width(row.window))
-  local count = math.max(log.count_width, count_width(row.limit))
-  local held = (row.flag or log.held_width > 0) and count or 0
-  if log.n == 0 or at ~= log.at_width or count ~= log.count_width or held ~= log.held_width
-    or now - log.base >= 2 ^ (8 * at)
+-- Counts a request that was admitted. The widths and the base must serve what is written now.
+local function admit(log, quota, cost, held)
+  local shape = log.shape
+  if log.sum == 0 or shape.at < quota.at or shape.count < quota.count
+    or (held > 0 and shape.held == 0) or now - log.base >= shape.reach
   then
-    encode(log, entries_of(log), at, count, held)
+    local keeps = (held > 0 or shape.held > 0) and 1 or 0
+    local widths = widths_of(max(shape.at, quota.at), max(shape.count, quota.count), keeps)
+    if log.sum == 0 then
+      log.shape, log.base = shape_of(widths), now - 1
+    else
+      encode(log, entries_of(log), shape_of(widths))
+    end
+    shape = log.shape
   end
-end
-
-local function admit(log, row)
-  if row.cost == 0 then return end
-  local held = row.flag and row.cost or 0
-  widen(log, row)
   -- What is at the same instant always joins, as a mark is found by it.
-  if log.n > 0 and (now - log.opened < span(row) or entry(log, log.n) == now) then
-    local _, count, holds = entry(log, log.n)
-    splice(log, log.n, log.n, pack_entry(log, now, count + row.cost, holds + held))
+  if log.sum > 0 and (now - log.opened < quota.span or log.at == now) then
+    log.count, log.held = log.count + cost, log.held + held
   else
-    log.opened = now
-    splice(log, log.n + 1, log.n, pack_entry(log, now, row.cost, held))
+    if log.sum > 0 then
+      local newest = pack(shape.entry, log.at - log.base, log.count, log.held)
+      log.raw, log.first, log.older = sub(log.raw, log.first) .. newest, 1, log.older + 1
+      find_oldest(log)
+    end
+    log.opened, log.count, log.held = now, cost, held
   end
-  log.sum = log.sum + row.cost
-  log.window = row.window
+  log.at, log.sum = now, log.sum + cost
+  log.changed = true
 end
 
-local function settle(log, row)
-  if row.mark + row.window <= now then return end
-  for i = 1, log.n do
-    local at, count, held = entry(log, i)
-    if at >= row.mark then
-      if at - row.mark >= span(row) or held < row.cost or row.cost == 0 then return end
-      if not row.flag then
-        count = count - row.cost
-        log.sum = log.sum - row.cost
+local function settle(log, quota, cost, keep, mark)
+  if cost == 0 or mark + quota.window <= now then return end
+  local entries = entries_of(log)
+  for i, entry in ipairs(entries) do
+    if entry[1] >= mark then
+      if entry[1] - mark >= quota.span or entry[3] < cost then return end
+      entry[3] = entry[3] - cost
+      if not keep then
+        entry[2], log.sum = entry[2] - cost, log.sum - cost
       end
-      if count > 0 then
-        splice(log, i, i, pack_entry(log, at, count, held - row.cost))
-      else
-        splice(log, i, i, '')
+      if entry[2] == 0 then
+        table.remove(entries, i)
         log.opened = 0
       end
-      log.window = row.window
+      encode(log, entries, log.shape)
+      log.changed = true
       return
     end
   end
 end
 
-local reply = { now, 0 }
-local function answer(decision)
-  for i = 1, 4 do reply[#reply + 1] = decision[i] end
-end
-
-local position = 3
-local function read_row()
-  local p = position
-  position = p + 6
-  return {
-    log = log_of(tonumber(ARGV[p])),
-    limit = tonumber(ARGV[p + 1]),
-    window = tonumber(ARGV[p + 2]),
-    cost = tonumber(ARGV[p + 3]),
-    flag = ARGV[p + 4] == '1',
-    mark = tonumber(ARGV[p + 5]),
-  }
-end
-
-while position <= #ARGV do
-  local count = tonumber(ARGV[position])
-  position = position + 1
-  if count == 0 then
-    local row = read_row()
-    advance(row.log, row.window)
-    settle(row.log, row)
-    answer(decide(row.log, row, 0))
-  else
-    local rows, decisions, allowed = {}, {}, true
-    for i = 1, count do
-      local row = read_row()
-      advance(row.log, row.window)
-      rows[i], decisions[i] = row, decide(row.log, row, row.cost)
-      allowed = allowed and decisions[i][1] == 1
-    end
-    for i, row in ipairs(rows) do
-      if allowed then
-        admit(row.log, row)
-        decisions[i] = decide(row.log, row, 0)
-      end
-      answer(decisions[i])
-    end
-  end
-end
-
 -- A key lives until its newest entry leaves the window: a whole window after a request was counted.
-for i, log in pairs(logs) do
-  if log.window then
-    if log.foreign then replaced = replaced + 1 end
-    if log.n == 0 then
-      redis.call('DEL', KEYS[i])
-    else
-      local ttl = math.max(math.ceil((entry(log, log.n) + log.window - now) / 1000), 1)
-      local widths = log.at_width * 32 + log.count_width * 4 + (log.held_width > 0 and 1 or 0)
-      local opened = log.opened > 0 and log.opened - log.base or 0
-      local value = struct.pack(HEADER, TAG, widths, log.base, opened, log.sum) .. log.body
-      redis.call('SET', KEYS[i], value, 'PX', ttl)
+local function store(log, quota)
+  if log.foreign then replaced = replaced + 1 end
+  if log.sum == 0 then return redis.call('DEL', log.key) end
+  local ttl = quota.ttl
+  if log.at < now then
+    ttl = string.format('%.0f', max(ceil((log.at + quota.window - now) / 1000), 1))
+  end
+  local shape, opened = log.shape, log.opened > 0 and log.opened - log.base or 0
+  local value = pack(shape.log, TAG, shape.widths, log.base, opened, log.sum, log.at - log.base, log.count, log.held)
+  redis.call('SET', log.key, value .. sub(log.raw, log.first), 'PX', ttl)
+end
+
+local function answer(log, quota, cost, admitted, refused)
+  local room = cost == 0 or log.sum + cost <= quota.limit
+  local oldest = log.older > 0 and log.oldest_at or log.at
+  return pack(
+    DECISION,
+    admitted,
+    room and 1 or 0,
+    max(quota.limit - log.sum, 0),
+    log.sum > 0 and oldest + quota.window - now or 0,
+    (refused and not room) and wait(log, quota, cost) or 0
+  )
+end
+
+local rows, replies, row, position = {}, {}, 0, 1
+while position <= #ARGV[4] do
+  local n, count, times, admitted = 0, nil, nil, nil
+  repeat
+    n, row = n + 1, row + 1
+    local log = rows[n]
+    if not log then
+      log = {}
+      rows[n] = log
     end
+    local quota, flag
+    count, times, quota, log.cost, flag, log.mark, position = unpack(ROW, ARGV[4], position)
+    quota = quotas[quota]
+    log.quota, log.flag = quota, flag == 1
+    load(log, KEYS[row])
+    advance(log, quota.window)
+    local room = times
+    if log.cost > 0 then room = floor((quota.limit - log.sum) / log.cost) end
+    admitted = max(min(room, admitted or times), 0)
+  until n >= count
+  for i = 1, n do
+    local log = rows[i]
+    local quota, cost = log.quota, log.cost
+    if count == 0 then
+      settle(log, quota, cost, log.flag, log.mark)
+      cost, admitted = 0, 0
+    elseif admitted > 0 and cost > 0 then
+      admit(log, quota, cost * admitted, log.flag and cost * admitted or 0)
+    end
+    if log.changed then store(log, quota) end
+    replies[#replies + 1] = answer(log, quota, cost, admitted, admitted < times)
   end
 end
-reply[2] = replaced
-return reply
+return pack('<I8I8', now, replaced) .. table.concat(replies)
