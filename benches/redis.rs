@@ -53,6 +53,10 @@ fn main() {
         if wants("waiting") {
             bench.waiting().await;
         }
+        if wanted.iter().any(|w| w == "profile") {
+            let ours = Portcullis::new(&bench.url, HIGH);
+            for _ in 0..8 { let r = load(&ours, &even(WAITING), WAITING, ROUND, &mut bench.server).await; println!("{r:?}"); }
+        }
         if wants("reach") {
             bench.reach();
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use smallvec::{SmallVec, smallvec};
+use uuid::Uuid;
 
 use super::{
     connection::Server,
@@ -85,8 +86,8 @@ impl RedisRateLimitStore {
         Ok(store)
     }
 
-    /// Asks the server whether it would have us: counts one request under a key of its own, which
-    /// lives for a second.
+    /// Asks the server whether it would have us: counts two requests under a key of its own,
+    /// which lives for a second.
     ///
     /// A server that does not answer, or is not ready yet, is no error: decisions are
     /// [unavailable](StoreError::is_unavailable) until it is.
@@ -95,10 +96,11 @@ impl RedisRateLimitStore {
     /// [`RedisConfigError`] where waiting won't help: a wrong password, a missing permission, an
     /// unknown command.
     pub async fn probe(&self) -> Result<(), RedisConfigError> {
-        let quota = Quota::per_second(u32::MAX);
-        let request =
-            self.request(false, [("probe", &Key::from("probe"), quota, 1, false, 0)]);
-        let Err(error) = self.route.ask_once(&request).await else { return Ok(()) };
+        // A key that is not there yet, and then is: each has commands of its own.
+        let (quota, key) = (Quota::per_second(u32::MAX), Key::from(&*Uuid::new_v4().to_string()));
+        let ask = |cost| self.request(false, [("probe", &key, quota, cost, false, 0)]);
+        let answer = self.route.ask_once(&[&ask(1), &ask(2)]).await;
+        let Err(error) = answer else { return Ok(()) };
         RedisConfigError::of(error.clone())?;
         tracing::warn!(%error, "Redis does not answer; it is used once it does");
         Ok(())

@@ -28,7 +28,7 @@ use crate::{SharedClock, signals};
 pub(super) const COURIERS: usize = 2;
 
 /// How many decisions share a call at most, so that none blocks the server for long.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 
 /// How many may wait; who comes then is not decided.
 pub(super) const WAITING: usize = 4096;
@@ -104,13 +104,13 @@ pub(super) struct Route {
 
 impl Route {
     /// Asks on a connection of its own.
-    pub(super) async fn ask_once(&self, request: &Request) -> RedisResult<Vec<Verdict>> {
+    pub(super) async fn ask_once(&self, requests: &[&Request]) -> RedisResult<Vec<Verdict>> {
         match &self.server {
             Server::Single(pool) => {
-                self.ask(connect(pool, self.patience).await?.connection(), &[request]).await
+                self.ask(connect(pool, self.patience).await?.connection(), requests).await
             }
             Server::Cluster(client) => {
-                self.ask(&mut connect_cluster(client, self.patience).await?, &[request]).await
+                self.ask(&mut connect_cluster(client, self.patience).await?, requests).await
             }
         }
     }

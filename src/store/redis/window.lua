@@ -14,24 +14,29 @@
 --          leaves, microseconds until room (0: never, or now)
 --
 -- A log is a string: TAG, the widths of an entry's fields, the base, when the newest entry was
--- opened (0: nothing later may join it), the sum of the counts, the newest entry; then the older
--- ones, oldest first. An entry is its instant, less the base, its count and, where anything was
--- ever on trial, the part that is. It takes 5 or 6 bytes for most quotas. What a decision doesn't
--- need is not unpacked.
+-- opened (0: nothing later may join it), when the key expires, the sum of the counts, the newest
+-- entry; then the older ones, oldest first. An entry is its instant, less the base, its count and, where anything was
+-- ever on trial, the part that is. It takes 5 or 6 bytes for most quotas. The sum is of what is
+-- stored, which may have left the window since.
 --
--- Numbers are doubles, exact to 2^53. Nothing here turns one into text: Lua keeps 14 digits then.
+-- What most requests need is one function without tables, `visit`: it was measured. What few need
+-- unfolds the log into a list, writes it anew, and visits again.
+--
+-- Numbers are doubles, exact to 2^53. Nothing here turns one into text by itself: Lua keeps 14
+-- digits then.
 
 local TAG = 168
-local HEADER = '<BBI7I6I4'
-local HEADER_SIZE = 19
+local HEADER = '<BBI7I6I6I4'
+local HEADER_SIZE = 25
 local QUOTA = '<I4I8'
 local ROW = '<I4I4I4I4BI8'
-local DECISION = '<I4BI4I8I8'
+local ANSWER = '<I4BI4I8I8'
 local IN_FLIGHT = 60000000
 local SECOND = 1000000
 
-local redis, pack, unpack = redis, struct.pack, struct.unpack
-local sub, floor, ceil, max, min = string.sub, math.floor, math.ceil, math.max, math.min
+local redis, KEYS, pack, unpack = redis, KEYS, struct.pack, struct.unpack
+local type, byte, sub, format = type, string.byte, string.sub, string.format
+local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 
 local now
 if ARGV[1] == '' then
@@ -41,277 +46,281 @@ else
   now = tonumber(ARGV[1])
 end
 local replaced = 0
+local get, call = redis.pcall, redis.call
 
-local quotas = {}
-do
-  local resolution, position = max(tonumber(ARGV[2]), 1), 1
-  while position <= #ARGV[3] do
-    local limit, window
-    limit, window, position = unpack(QUOTA, ARGV[3], position)
-    quotas[#quotas + 1] = {
-      limit = limit,
-      window = window,
-      span = limit > resolution and ceil(window / resolution) or 1,
-      ttl = string.format('%.0f', ceil(window / 1000)),
-      -- In bytes. An instant is at most two windows later than the base when it is encoded; twice
-      -- that, so that encoding anew is rare.
-      at = window < 2 ^ 30 and 4 or window < 2 ^ 38 and 5 or 6,
-      count = limit < 2 ^ 8 and 1 or limit < 2 ^ 16 and 2 or 4,
-    }
-  end
-end
-
--- How entries of these widths are packed; nil where there are none such.
+-- How entries are packed whose fields have these widths; false where none have.
 local shapes = {}
 local function shape_of(widths)
   local shape = shapes[widths]
-  if shape then return shape end
-  local at, count, held = floor(widths / 32), floor(widths / 4) % 8, widths % 4
-  if at < 4 or at > 6 or (count ~= 1 and count ~= 2 and count ~= 4) or held > 1 then return nil end
-  local entry = 'I' .. at .. 'I' .. count .. 'I' .. held * count
-  shape = {
-    widths = widths,
-    at = at,
-    count = count,
-    held = held,
-    reach = 2 ^ (8 * at),
-    size = at + count * (1 + held),
-    entry = '<' .. entry,
-    log = HEADER .. entry,
-  }
-  shapes[widths] = shape
+  if shape == nil then
+    local at, count, held = floor(widths / 32), floor(widths / 4) % 8, widths % 4
+    shape = false
+    if at >= 4 and at <= 6 and (count == 1 or count == 2 or count == 4) and held <= 1 then
+      local entry = 'I' .. at .. 'I' .. count .. 'I' .. held * count
+      local size = at + count + held * count
+      shape = {
+        widths = widths,
+        at = at,
+        count = count,
+        held = held,
+        reach = 2 ^ (8 * at),
+        entry = '<' .. entry,
+        size = size,
+        log = HEADER .. entry,
+        first = HEADER_SIZE + size + 1,
+      }
+    end
+    shapes[widths] = shape
+  end
   return shape
 end
 
-local function widths_of(at, count, held) return at * 32 + count * 4 + held end
+local function count_width(count) return count < 2 ^ 8 and 1 or count < 2 ^ 16 and 2 or 4 end
 
--- Finds the oldest entry anew. `raw` has `older` entries from `first` on.
-local function find_oldest(log)
-  if log.older > 0 then
-    local at, count = unpack(log.shape.entry, log.raw, log.first)
-    log.oldest_at, log.oldest_count = log.base + at, count
+local function quota_of(limit, window, resolution)
+  -- An instant is at most two windows later than the base when it is encoded; room for twice that,
+  -- so that encoding anew is rare.
+  local at = window < 2 ^ 30 and 4 or window < 2 ^ 38 and 5 or 6
+  local span = limit > resolution and ceil(window / resolution) or 1
+  return {
+    limit = limit,
+    window = window,
+    span = span,
+    -- A key lives until its newest entry leaves the window, whatever else joins that.
+    lives = window + span - 1,
+    ttl = format('%.0f', ceil((window + span - 1) / 1000)),
+    widths = at * 32 + count_width(limit) * 4,
+  }
+end
+
+-- These widths, or wider ones where those of a quota are, or where something is on trial.
+local function widened(shape, quota, trial)
+  local wanted = shape_of(quota.widths)
+  local held = (trial or shape.held > 0) and 1 or 0
+  return shape_of(max(shape.at, wanted.at) * 32 + max(shape.count, wanted.count) * 4 + held)
+end
+
+-- The log at a key and its shape, or whether something foreign is there.
+local function read(key)
+  local raw = get('GET', key)
+  if not raw then return nil, nil, false end
+  if type(raw) == 'string' then
+    local tag, widths = byte(raw, 1, 2)
+    local shape = tag == TAG and widths and shape_of(widths)
+    local older = shape and #raw + 1 - shape.first
+    if older and older >= 0 and older % shape.size == 0 then return raw, shape, false end
+  elseif not string.find(raw.err, 'WRONGTYPE', 1, true) then
+    error(raw.err)
   end
+  return nil, nil, true
 end
 
-local function clear(log)
-  log.sum, log.opened, log.older, log.raw, log.first = 0, 0, 0, '', 1
-  log.at, log.count, log.held = 0, 0, 0
-end
-
-local function decode(log, raw)
-  local shape = shape_of(string.byte(raw, 2) or 0)
-  local size = shape and #raw - HEADER_SIZE - shape.size
-  if not size or size < 0 or size % shape.size > 0 or string.byte(raw) ~= TAG then return false end
-  local _, base, opened, at
-  _, _, base, opened, log.sum, at, log.count, log.held, log.first = unpack(shape.log, raw)
-  log.shape, log.raw, log.older, log.base = shape, raw, size / shape.size, base
-  log.opened, log.at = opened > 0 and base + opened or 0, base + at
-  find_oldest(log)
-  return true
-end
-
-local function load(log, key)
-  log.key, log.foreign, log.changed = key, false, false
-  local raw = redis.pcall('GET', key)
-  if raw and type(raw) ~= 'string' then
-    if not string.find(raw.err, 'WRONGTYPE', 1, true) then error(raw.err) end
-    raw, log.foreign = nil, true
-  elseif raw and decode(log, raw) then
-    return
-  end
-  log.foreign = log.foreign or raw
-  log.shape, log.base = shape_of(widths_of(4, 1, 0)), 0
-  clear(log)
-end
-
--- All entries, oldest first, the newest last.
-local function entries_of(log)
-  local entries, position = {}, log.first
-  for i = 1, log.older do
+-- The entries of a log, oldest first, from that which begins at `first`; and when the newest was
+-- opened.
+local function unfold(raw, shape, first)
+  local _, _, base, opened, _, _, newest, newest_count, newest_held = unpack(shape.log, raw)
+  local entries = {}
+  while first <= #raw do
     local at, count, held
-    at, count, held, position = unpack(log.shape.entry, log.raw, position)
-    entries[i] = { log.base + at, count, held }
+    at, count, held, first = unpack(shape.entry, raw, first)
+    entries[#entries + 1] = { base + at, count, held }
   end
-  if log.sum > 0 then entries[#entries + 1] = { log.at, log.count, log.held } end
-  return entries
+  entries[#entries + 1] = { base + newest, newest_count, newest_held }
+  return entries, opened > 0 and base + opened or 0
 end
 
--- Puts these in place of the entries, with the latest base that serves them.
-local function encode(log, entries, shape)
+-- Writes these, with the latest base that serves them.
+local function write(key, quota, entries, opened, shape)
   local newest = table.remove(entries)
-  if not newest then return clear(log) end
+  if not newest then return call('DEL', key) end
   local base = min(entries[1] and entries[1][1] or newest[1], now)
-  if log.opened > 0 then base = min(base, log.opened) end
+  if opened > 0 then base = min(base, opened) end
   base = base - 1
-  local packed = {}
+  local sum, older = newest[2], {}
   for i, entry in ipairs(entries) do
-    packed[i] = pack(shape.entry, entry[1] - base, entry[2], entry[3])
+    sum = sum + entry[2]
+    older[i] = pack(shape.entry, entry[1] - base, entry[2], entry[3])
   end
-  log.shape, log.base, log.raw, log.first, log.older = shape, base, table.concat(packed), 1, #packed
-  log.at, log.count, log.held = newest[1], newest[2], newest[3]
-  find_oldest(log)
+  opened = opened > 0 and opened - base or 0
+  local lives = max(newest[1] + quota.window - now, 1)
+  local expires, at = now + lives - base, newest[1] - base
+  local log = pack(shape.log, TAG, shape.widths, base, opened, expires, sum, at, newest[2], newest[3])
+  call('SET', key, log .. table.concat(older), 'PX', format('%.0f', ceil(lives / 1000)))
 end
 
-local function pull_back(log)
-  local entries, merged = entries_of(log), { now, 0, 0 }
+local function pull_back(key, quota, raw, shape)
+  local entries, opened = unfold(raw, shape, shape.first)
+  local merged = { now, 0, 0 }
   while #entries > 0 and entries[#entries][1] >= now do
     local last = table.remove(entries)
     merged[2], merged[3] = merged[2] + last[2], merged[3] + last[3]
   end
   entries[#entries + 1] = merged
-  log.opened = min(log.opened, now)
-  local shape = log.shape
-  -- What was counted one by one may need more room together.
-  local count = max(shape.count, log.sum < 2 ^ 8 and 1 or log.sum < 2 ^ 16 and 2 or 4)
-  encode(log, entries, shape_of(widths_of(shape.at, count, shape.held)))
-  log.changed = true
+  local count = max(shape.count, count_width(merged[2]))
+  shape = shape_of(shape.at * 32 + count * 4 + shape.held)
+  write(key, quota, entries, min(opened, now), shape)
 end
 
-local function advance(log, window)
-  local horizon = now - window
-  while log.older > 0 and log.oldest_at <= horizon do
-    log.sum, log.older = log.sum - log.oldest_count, log.older - 1
-    log.first = log.first + log.shape.size
-    find_oldest(log)
-  end
-  if log.sum > 0 and log.at <= horizon then clear(log) end
-  if log.at > now then pull_back(log) end
-end
-
-local function in_flight(log)
-  local sum = 0
-  if log.shape.held == 0 then return 0 end
-  for _, entry in ipairs(entries_of(log)) do
-    if now - entry[1] < IN_FLIGHT then sum = sum + entry[3] end
-  end
-  return sum
-end
-
--- Microseconds until the same request is admitted; 0: never.
-local function wait(log, quota, cost)
-  if cost > quota.limit then return 0 end
-  local needed, freed, position, leaves = log.sum + cost - quota.limit, 0, log.first, log.at
-  for _ = 1, log.older do
-    local at, count, _
-    at, count, _, position = unpack(log.shape.entry, log.raw, position)
+-- Microseconds until so much has become free. `first` is where the oldest live entry begins.
+local function wait(window, needed, raw, shape, first)
+  local _, _, base, _, _, _, newest, newest_count, newest_held = unpack(shape.log, raw)
+  local freed, in_flight, leaves = 0, 0, nil
+  while first <= #raw and (not leaves or shape.held > 0) do
+    local at, count, held
+    at, count, held, first = unpack(shape.entry, raw, first)
     freed = freed + count
-    if freed >= needed then
-      leaves = log.base + at
-      break
-    end
+    if freed >= needed then leaves = leaves or at end
+    if now - base - at < IN_FLIGHT then in_flight = in_flight + held end
   end
-  local room = leaves + quota.window - now
-  return in_flight(log) >= needed and min(room, SECOND) or room
+  if now - base - newest < IN_FLIGHT then in_flight = in_flight + newest_held end
+  local room = base + (leaves or newest) + window - now
+  return in_flight >= needed and min(room, SECOND) or room
 end
 
--- Counts a request that was admitted. The widths and the base must serve what is written now.
-local function admit(log, quota, cost, held)
-  local shape = log.shape
-  if log.sum == 0 or shape.at < quota.at or shape.count < quota.count
-    or (held > 0 and shape.held == 0) or now - log.base >= shape.reach
-  then
-    local keeps = (held > 0 or shape.held > 0) and 1 or 0
-    local widths = widths_of(max(shape.at, quota.at), max(shape.count, quota.count), keeps)
-    if log.sum == 0 then
-      log.shape, log.base = shape_of(widths), now - 1
+-- Decides a request of this cost, made so many times, and counts it where there is room, at most
+-- `most` times; without `most` only says how often there is room.
+--
+-- Returns how often it was counted, then what an answer says of the limit.
+local function visit(key, quota, cost, times, trial, most)
+  local limit, window = quota.limit, quota.window
+  local raw, shape, foreign = read(key)
+  -- Instants are told from the base here.
+  local base, opened, expires, sum, newest, count, held = now - 1, 0, 0, 0, 0, 0, 0
+  local first, older, oldest = 1, 0, 0
+  if raw then
+    local _, leaving
+    _, _, base, opened, expires, sum, newest, count, held, first = unpack(shape.log, raw)
+    if base + newest > now then
+      pull_back(key, quota, raw, shape)
+      return visit(key, quota, cost, times, trial, most)
+    end
+    older = (#raw + 1 - first) / shape.size
+    local horizon = now - base - window
+    while older > 0 do
+      oldest, leaving = unpack(shape.entry, raw, first)
+      if oldest > horizon then break end
+      sum, older, first = sum - leaving, older - 1, first + shape.size
+    end
+    if older == 0 then
+      oldest = newest
+      if newest <= horizon then sum = 0 end
+    end
+  end
+
+  local room = times
+  if sum + cost * times > limit and cost > 0 then room = max(floor((limit - sum) / cost), 0) end
+  if not most then return room end
+
+  local admitted = min(room, most)
+  if admitted > 0 and cost > 0 then
+    local more = cost * admitted
+    local more_held = trial and more or 0
+    if sum == 0 then
+      base, first, older = now - 1, 1, 0
+      shape = shape_of(quota.widths + (trial and 1 or 0))
+    elseif shape.widths ~= quota.widths or trial or now - base >= shape.reach then
+      local wide = widened(shape, quota, trial)
+      if wide ~= shape or now - base >= shape.reach then
+        local entries, opened = unfold(raw, shape, first)
+        write(key, quota, entries, opened, wide)
+        return visit(key, quota, cost, times, trial, most)
+      end
+    end
+    local here, tail = now - base, nil
+    -- What is at the same instant always joins, as a mark is found by it.
+    if sum > 0 and (newest == here or opened > 0 and here - opened < quota.span) then
+      count, held = count + more, held + more_held
+      if first > shape.first then tail = sub(raw, first) end
     else
-      encode(log, entries_of(log), shape_of(widths))
+      tail = ''
+      if sum > 0 then
+        tail = sub(raw, first) .. pack(shape.entry, newest, count, held)
+        older = older + 1
+      end
+      opened, count, held = here, more, more_held
     end
-    shape = log.shape
-  end
-  -- What is at the same instant always joins, as a mark is found by it.
-  if log.sum > 0 and (now - log.opened < quota.span or log.at == now) then
-    log.count, log.held = log.count + cost, log.held + held
-  else
-    if log.sum > 0 then
-      local newest = pack(shape.entry, log.at - log.base, log.count, log.held)
-      log.raw, log.first, log.older = sub(log.raw, log.first) .. newest, 1, log.older + 1
-      find_oldest(log)
+    newest, sum = here, sum + more
+    if older == 0 then oldest = newest end
+    local prolongs = tail or expires < here + window
+    if prolongs then expires = here + quota.lives end
+    local head =
+      pack(shape.log, TAG, shape.widths, base, opened, expires, sum, newest, count, held)
+    if tail then
+      call('SET', key, head .. tail, 'PX', quota.ttl)
+      if foreign then replaced = replaced + 1 end
+    else
+      -- To copy the older entries costs more than all else.
+      call('SETRANGE', key, '0', head)
+      if prolongs then call('PEXPIRE', key, quota.ttl) end
     end
-    log.opened, log.count, log.held = now, cost, held
   end
-  log.at, log.sum = now, log.sum + cost
-  log.changed = true
+
+  local fits, retry = cost == 0 or sum + cost <= limit, 0
+  if not fits and admitted < times and cost <= limit then
+    if admitted > 0 then raw, shape = read(key) end
+    retry = wait(window, sum + cost - limit, raw, shape, admitted > 0 and shape.first or first)
+  end
+  local reset = sum > 0 and base + oldest + window - now or 0
+  return admitted, fits and 1 or 0, max(limit - sum, 0), reset, retry
 end
 
-local function settle(log, quota, cost, keep, mark)
+local function settle(key, quota, cost, keep, mark)
   if cost == 0 or mark + quota.window <= now then return end
-  local entries = entries_of(log)
+  local raw, shape = read(key)
+  if not raw then return end
+  local entries, opened = unfold(raw, shape, shape.first)
   for i, entry in ipairs(entries) do
+    -- What has left the window can't be it: its mark would have, too.
     if entry[1] >= mark then
       if entry[1] - mark >= quota.span or entry[3] < cost then return end
       entry[3] = entry[3] - cost
-      if not keep then
-        entry[2], log.sum = entry[2] - cost, log.sum - cost
-      end
+      if not keep then entry[2] = entry[2] - cost end
       if entry[2] == 0 then
         table.remove(entries, i)
-        log.opened = 0
+        opened = 0
       end
-      encode(log, entries, log.shape)
-      log.changed = true
-      return
+      return write(key, quota, entries, opened, shape)
     end
   end
 end
 
--- A key lives until its newest entry leaves the window: a whole window after a request was counted.
-local function store(log, quota)
-  if log.foreign then replaced = replaced + 1 end
-  if log.sum == 0 then return redis.call('DEL', log.key) end
-  local ttl = quota.ttl
-  if log.at < now then
-    ttl = string.format('%.0f', max(ceil((log.at + quota.window - now) / 1000), 1))
-  end
-  local shape, opened = log.shape, log.opened > 0 and log.opened - log.base or 0
-  local value = pack(shape.log, TAG, shape.widths, log.base, opened, log.sum, log.at - log.base, log.count, log.held)
-  redis.call('SET', log.key, value .. sub(log.raw, log.first), 'PX', ttl)
+local quotas, position = {}, 1
+while position <= #ARGV[3] do
+  local limit, window
+  limit, window, position = unpack(QUOTA, ARGV[3], position)
+  quotas[#quotas + 1] = quota_of(limit, window, max(tonumber(ARGV[2]), 1))
 end
 
-local function answer(log, quota, cost, admitted, refused)
-  local room = cost == 0 or log.sum + cost <= quota.limit
-  local oldest = log.older > 0 and log.oldest_at or log.at
-  return pack(
-    DECISION,
-    admitted,
-    room and 1 or 0,
-    max(quota.limit - log.sum, 0),
-    log.sum > 0 and oldest + quota.window - now or 0,
-    (refused and not room) and wait(log, quota, cost) or 0
-  )
-end
-
-local rows, replies, row, position = {}, {}, 0, 1
-while position <= #ARGV[4] do
-  local n, count, times, admitted = 0, nil, nil, nil
-  repeat
-    n, row = n + 1, row + 1
-    local log = rows[n]
-    if not log then
-      log = {}
-      rows[n] = log
+local packed, answers, row = ARGV[4], {}, 0
+position = 1
+while position <= #packed do
+  local count, times, quota, cost, flag, mark
+  count, times, quota, cost, flag, mark, position = unpack(ROW, packed, position)
+  row, quota = row + 1, quotas[quota]
+  if count == 1 then
+    answers[row] = pack(ANSWER, visit(KEYS[row], quota, cost, times, flag == 1, times))
+  elseif count == 0 then
+    -- A clock that was set back is seen to first.
+    visit(KEYS[row], quota, 0, 1, false)
+    settle(KEYS[row], quota, cost, flag == 1, mark)
+    answers[row] = pack(ANSWER, visit(KEYS[row], quota, 0, 0, false, 0))
+  else
+    -- All or none: looked at first, but for the one that is counted first.
+    local rows, most = { { quota, cost, flag == 1 } }, times
+    for i = 2, count do
+      local _
+      _, _, quota, cost, flag, _, position = unpack(ROW, packed, position)
+      rows[i] = { quotas[quota], cost, flag == 1 }
+      most = min(most, visit(KEYS[row + i - 1], rows[i][1], rows[i][2], times, rows[i][3]))
     end
-    local quota, flag
-    count, times, quota, log.cost, flag, log.mark, position = unpack(ROW, ARGV[4], position)
-    quota = quotas[quota]
-    log.quota, log.flag = quota, flag == 1
-    load(log, KEYS[row])
-    advance(log, quota.window)
-    local room = times
-    if log.cost > 0 then room = floor((quota.limit - log.sum) / log.cost) end
-    admitted = max(min(room, admitted or times), 0)
-  until n >= count
-  for i = 1, n do
-    local log = rows[i]
-    local quota, cost = log.quota, log.cost
-    if count == 0 then
-      settle(log, quota, cost, log.flag, log.mark)
-      cost, admitted = 0, 0
-    elseif admitted > 0 and cost > 0 then
-      admit(log, quota, cost * admitted, log.flag and cost * admitted or 0)
+    for i, each in ipairs(rows) do
+      local counted, fits, remaining, reset, retry =
+        visit(KEYS[row], each[1], each[2], times, each[3], most)
+      answers[row] = pack(ANSWER, counted, fits, remaining, reset, retry)
+      most = min(most, counted)
+      row = row + 1
     end
-    if log.changed then store(log, quota) end
-    replies[#replies + 1] = answer(log, quota, cost, admitted, admitted < times)
+    row = row - 1
   end
 end
-return pack('<I8I8', now, replaced) .. table.concat(replies)
+return pack('<I8I8', now, replaced) .. table.concat(answers)
