@@ -34,7 +34,7 @@ local ANSWER = '<I4BI4I8I8'
 local IN_FLIGHT = 60000000
 local SECOND = 1000000
 
-local redis, KEYS, pack, unpack = redis, KEYS, struct.pack, struct.unpack
+local redis, KEYS, spread, pack, unpack = redis, KEYS, unpack, struct.pack, struct.unpack
 local type, byte, sub, format = type, string.byte, string.sub, string.format
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 
@@ -177,8 +177,24 @@ local function wait(window, needed, raw, shape, first)
   return in_flight >= needed and min(room, SECOND) or room
 end
 
+-- Of a request under several limits, what one would count, until all have said that they would.
+local undecided
+
+local function save(key, head, tail, ttl, foreign)
+  if undecided then
+    undecided[#undecided + 1] = { key, head, tail, ttl, foreign }
+  elseif tail then
+    call('SET', key, head .. tail, 'PX', ttl)
+    if foreign then replaced = replaced + 1 end
+  else
+    -- To copy the older entries costs more than all else.
+    call('SETRANGE', key, '0', head)
+    if ttl then call('PEXPIRE', key, ttl) end
+  end
+end
+
 -- Decides a request of this cost, made so many times, and counts it where there is room, at most
--- `most` times; without `most` only says how often there is room.
+-- `most` times.
 --
 -- Returns how often it was counted, then what an answer says of the limit.
 local function visit(key, quota, cost, times, trial, most)
@@ -209,8 +225,6 @@ local function visit(key, quota, cost, times, trial, most)
 
   local room = times
   if sum + cost * times > limit and cost > 0 then room = max(floor((limit - sum) / cost), 0) end
-  if not most then return room end
-
   local admitted = min(room, most)
   if admitted > 0 and cost > 0 then
     local more = cost * admitted
@@ -245,18 +259,11 @@ local function visit(key, quota, cost, times, trial, most)
     if prolongs then expires = here + quota.lives end
     local head =
       pack(shape.log, TAG, shape.widths, base, opened, expires, sum, newest, count, held)
-    if tail then
-      call('SET', key, head .. tail, 'PX', quota.ttl)
-      if foreign then replaced = replaced + 1 end
-    else
-      -- To copy the older entries costs more than all else.
-      call('SETRANGE', key, '0', head)
-      if prolongs then call('PEXPIRE', key, quota.ttl) end
-    end
+    save(key, head, tail, prolongs and quota.ttl, foreign)
   end
 
   local fits, retry = cost == 0 or sum + cost <= limit, 0
-  if not fits and admitted < times and cost <= limit then
+  if not fits and admitted < times and cost <= limit and not undecided then
     if admitted > 0 then raw, shape = read(key) end
     retry = wait(window, sum + cost - limit, raw, shape, admitted > 0 and shape.first or first)
   end
@@ -301,26 +308,38 @@ while position <= #packed do
     answers[row] = pack(ANSWER, visit(KEYS[row], quota, cost, times, flag == 1, times))
   elseif count == 0 then
     -- A clock that was set back is seen to first.
-    visit(KEYS[row], quota, 0, 1, false)
+    visit(KEYS[row], quota, 0, 0, false, 0)
     settle(KEYS[row], quota, cost, flag == 1, mark)
     answers[row] = pack(ANSWER, visit(KEYS[row], quota, 0, 0, false, 0))
   else
-    -- All or none: looked at first, but for the one that is counted first.
-    local rows, most = { { quota, cost, flag == 1 } }, times
+    local rows, most = { { KEYS[row], quota, cost, times, flag == 1 } }, times
     for i = 2, count do
       local _
       _, _, quota, cost, flag, _, position = unpack(ROW, packed, position)
-      rows[i] = { quotas[quota], cost, flag == 1 }
-      most = min(most, visit(KEYS[row + i - 1], rows[i][1], rows[i][2], times, rows[i][3]))
+      rows[i] = { KEYS[row + i - 1], quotas[quota], cost, times, flag == 1 }
     end
-    for i, each in ipairs(rows) do
-      local counted, fits, remaining, reset, retry =
-        visit(KEYS[row], each[1], each[2], times, each[3], most)
-      answers[row] = pack(ANSWER, counted, fits, remaining, reset, retry)
-      most = min(most, counted)
-      row = row + 1
+    local function visit_each()
+      local counted = most
+      for i, each in ipairs(rows) do
+        local key, quota, cost, times, trial = spread(each)
+        local admitted, fits, remaining, reset, retry =
+          visit(key, quota, cost, times, trial, most)
+        answers[row + i - 1] = pack(ANSWER, admitted, fits, remaining, reset, retry)
+        counted = min(counted, admitted)
+      end
+      return counted
     end
-    row = row - 1
+    undecided = {}
+    local counted = visit_each()
+    local writes = undecided
+    undecided = nil
+    if counted == times then
+      for _, write in ipairs(writes) do save(spread(write, 1, 5)) end
+    else
+      most = counted
+      visit_each()
+    end
+    row = row + count - 1
   end
 end
 return pack('<I8I8', now, replaced) .. table.concat(answers)
