@@ -53,10 +53,6 @@ fn main() {
         if wants("waiting") {
             bench.waiting().await;
         }
-        if wanted.iter().any(|w| w == "profile") {
-            let ours = Portcullis::new(&bench.url, HIGH);
-            for _ in 0..8 { let r = load(&ours, &even(WAITING), WAITING, ROUND, &mut bench.server).await; println!("{r:?}"); }
-        }
         if wants("reach") {
             bench.reach();
         }
@@ -89,7 +85,8 @@ struct Bench {
 impl Bench {
     /// Decisions a second, with many waiting.
     async fn waiting(&mut self) {
-        for (which, clients) in [("10,000 by Zipf", zipf(10_000)), ("256, each its own", even(WAITING))]
+        for (which, clients) in
+            [("10,000 by Zipf", zipf(10_000)), ("256, each its own", even(WAITING))]
         {
             println!("\n{WAITING} waiting, clients: {which}");
             let rivals = self.rivals().await;
@@ -135,7 +132,8 @@ impl Bench {
             let rate = text.lines().last().and_then(|line| line.split(',').nth(1));
             let rate = rate.and_then(|rate| rate.trim_matches('"').parse::<f64>().ok());
             println!("  -P {pipelined:<38}{:>9.0} /s", rate.unwrap_or(f64::NAN));
-            self.results.push(json!({ "bench": "reach", "pipelined": pipelined, "per_second": rate }));
+            self.results
+                .push(json!({ "bench": "reach", "pipelined": pipelined, "per_second": rate }));
         }
     }
 
@@ -155,7 +153,8 @@ impl Bench {
             times[2].push(one_by_one(&counters, &clients, 5_000).await);
             times[3].push(one_by_one(&checkout, &clients, 5_000).await);
         }
-        let names = ["portcullis", "our script, bare", "two counters, bare", "deadpool, two counters"];
+        let names =
+            ["portcullis", "our script, bare", "two counters, bare", "deadpool, two counters"];
         self.tell_times("alone", &names, times);
     }
 
@@ -221,7 +220,9 @@ impl Bench {
 
     /// What grows must not cost.
     async fn sizes(&mut self) {
-        println!("\n{WAITING} waiting, by the limit; windows of 100 ms that pass meanwhile, refusals not remembered");
+        println!(
+            "\n{WAITING} waiting, by the limit; windows of 100 ms that pass meanwhile, refusals not remembered"
+        );
         for limit in [5, 50, 500, 5_000, 50_000, 1_000_000] {
             self.server.empty();
             let ours = self.rolling(limit, Duration::from_millis(100));
@@ -282,7 +283,8 @@ impl Bench {
         loads: &[(&'static str, Box<dyn Load>)],
         rounds: &[Vec<Round>],
     ) {
-        let rate = |rounds: &Vec<Round>| median(rounds.iter().map(|round| round.per_second).collect());
+        let rate =
+            |rounds: &Vec<Round>| median(rounds.iter().map(|round| round.per_second).collect());
         let ours = rate(&rounds[0]);
         for ((name, _), rounds) in loads.iter().zip(rounds) {
             let cpu = rounds.iter().filter_map(|round| round.cpu);
@@ -291,7 +293,11 @@ impl Bench {
                 true => String::new(),
                 false => format!("{:>9.2?} here {:>9.2?} in Redis", median(here), median(there)),
             };
-            println!("  {name:<40}{:>9.0} /s  ours {:>5.2} times{cpu}", rate(rounds), ours / rate(rounds));
+            println!(
+                "  {name:<40}{:>9.0} /s  ours {:>5.2} times{cpu}",
+                rate(rounds),
+                ours / rate(rounds)
+            );
             self.results.push(json!({
                 "bench": bench, "clients": which, "who": name, "per_second": rate(rounds),
                 "rounds": rounds.iter().map(|round| round.per_second).collect::<Vec<_>>(),
@@ -299,7 +305,12 @@ impl Bench {
         }
     }
 
-    fn tell_times<const N: usize>(&mut self, bench: &str, names: &[&str; N], times: [Vec<Duration>; N]) {
+    fn tell_times<const N: usize>(
+        &mut self,
+        bench: &str,
+        names: &[&str; N],
+        times: [Vec<Duration>; N],
+    ) {
         let times = times.map(median);
         for (name, time) in names.iter().zip(times) {
             let micros = time.as_secs_f64() * 1e6;
@@ -312,7 +323,9 @@ impl Bench {
     fn tell_size(&mut self, of: &str, size: u64, round: Round) {
         let there = round.cpu.map(|(_, there)| format!("{there:.2?} in Redis")).unwrap_or_default();
         println!("  {size:>10} {:>9.0} /s  {there}", round.per_second);
-        self.results.push(json!({ "bench": "size", "of": of, "size": size, "per_second": round.per_second }));
+        self.results.push(
+            json!({ "bench": "size", "of": of, "size": size, "per_second": round.per_second }),
+        );
     }
 }
 

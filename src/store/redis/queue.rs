@@ -152,7 +152,7 @@ struct Courier {
 impl Courier {
     async fn run(mut self, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
         loop {
-            let mut batch = Vec::new();
+            let mut batch = Vec::with_capacity(BATCH);
             if jobs.lock().await.recv_many(&mut batch, BATCH).await == 0 {
                 return;
             }

@@ -138,7 +138,8 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     fn of(requests: &[&'a Request]) -> Self {
         let mut distinct: Vec<(&Request, u32)> = Vec::with_capacity(requests.len());
-        let mut place_of = HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
+        let mut place_of =
+            HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
         let place = |&request: &&'a Request| {
             let new = distinct.len();
             // Each hold is settled by itself.
