@@ -240,9 +240,11 @@ impl Bench {
         for keys in [1, 100, 10_000, 1_000_000] {
             self.server.empty();
             let (ours, clients) = (Portcullis::new(&self.url, HIGH), even(keys));
-            // Until all are there.
+            // Until all are there: each load begins with the first.
+            let mut time = ROUND;
             while self.server.keys() < keys as u64 {
-                load(&ours, &clients, WAITING, ROUND * 3, &mut self.server).await;
+                load(&ours, &clients, WAITING, time, &mut self.server).await;
+                time *= 2;
             }
             let round = load(&ours, &clients, WAITING, 2 * ROUND, &mut self.server).await;
             self.tell_size("clients", keys as u64, round);
