@@ -152,6 +152,43 @@ fn script_and_log_are_twins() {
 
 #[tokio::test]
 #[ignore = "needs Redis: run tests/run"]
+async fn requests_that_travel_together_are_decided_as_one_after_the_other() {
+    let clock = ManualClock::new();
+    let store = RedisRateLimitStore::new(&support::url()).unwrap().with_prefix(&prefix());
+    let store = store.with_clock_for_tests(Arc::new(clock.clone()));
+    let now = clock.now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
+    let (mut narrow, mut wide) = (Log::default(), Log::default());
+    for limit in [3, 40, 500] {
+        let both = [take(limit, MINUTE), Take { limiter: "user", ..take(70, MINUTE) }];
+        let (one, two) = (both[0].quota, both[1].quota);
+        // In a runtime of one thread they all wait before any is carried.
+        let single = (0..20).map(|_| store.take(&both[..1]).into_future());
+        let double = (0..20).map(|_| store.take(&both).into_future());
+        let tasks: Vec<_> = single.chain(double).map(tokio::spawn).collect();
+        for (i, task) in tasks.into_iter().enumerate() {
+            let taken = task.await.unwrap().unwrap();
+            let expected = if i < 20 {
+                vec![narrow.take(now, &one, 1, RESOLUTION)]
+            } else {
+                narrow.advance(now, &one);
+                wide.advance(now, &two);
+                let before = [narrow.decide(now, &one, 1), wide.decide(now, &two, 1)];
+                if before.iter().all(|decision| decision.is_allowed()) {
+                    narrow.admit(now, &one, 1, RESOLUTION, false);
+                    wide.admit(now, &two, 1, RESOLUTION, false);
+                    vec![narrow.decide(now, &one, 0), wide.decide(now, &two, 0)]
+                } else {
+                    before.to_vec()
+                }
+            };
+            let found: Vec<_> = taken.iter().map(|taken| taken.decision).collect();
+            assert_eq!(found, expected, "request {i} of a limit of {limit}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
 async fn key_lives_a_window_after_its_last_request() {
     let (store, prefix, mut redis) = store().await;
     let key = format!("{prefix}:ip:=a");
@@ -278,19 +315,20 @@ async fn server_that_refuses_us_is_a_wrong_setting_and_one_that_is_gone_is_none(
     let url = support::url();
     let (_, _, mut redis) = store().await;
     let user = prefix();
-    let rules = [">secret", "on", "~*", "+@all", "-set"];
-    cmd("ACL").arg("SETUSER").arg(&user).arg(&rules).exec_async(&mut redis).await.unwrap();
+    let mut allow = async |but: &str| {
+        let rules = [">secret", "on", "~*", "+@all", but];
+        cmd("ACL").arg("SETUSER").arg(&user).arg(&rules).exec_async(&mut redis).await.unwrap();
+    };
     let with = |credentials: &str| url.replace("redis://", &format!("redis://{credentials}@"));
     let probe = async |url: &str| RedisRateLimitStore::connect(url).await.err();
 
-    assert!(matches!(
-        probe(&with(&format!("{user}:wrong"))).await,
-        Some(RedisConfigError::Refused(_))
-    ));
-    assert!(matches!(
-        probe(&with(&format!("{user}:secret"))).await,
-        Some(RedisConfigError::Forbidden(_))
-    ));
+    for but in ["-set", "-setrange", "-pexpire", "-time"] {
+        allow(but).await;
+        let refused = probe(&with(&format!("{user}:wrong"))).await;
+        assert!(matches!(refused, Some(RedisConfigError::Refused(_))));
+        let forbidden = probe(&with(&format!("{user}:secret"))).await;
+        assert!(matches!(forbidden, Some(RedisConfigError::Forbidden(_))), "{but}: {forbidden:?}");
+    }
     assert!(matches!(probe(&format!("{url}/99")).await, Some(RedisConfigError::Refused(_))));
     for urls in ["", ",", "http://localhost", "redis://a:b:c", "redis://localhost/x"] {
         assert!(matches!(probe(urls).await, Some(RedisConfigError::Address(_))), "{urls}");

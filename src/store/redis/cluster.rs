@@ -114,7 +114,7 @@ impl Calls {
             let rows = smallvec![Row { flag: true, ..row.clone() }];
             for (decision, mark) in self.ask(&Request { settles: false, rows }).await? {
                 if decision.is_allowed() && row.cost > 0 {
-                    trials.push((i, Row { mark, ..row.clone() }));
+                    trials.push((i, Row { mark: mark.0, ..row.clone() }));
                 }
                 verdict.push((decision, mark));
             }

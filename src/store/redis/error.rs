@@ -16,7 +16,9 @@ pub enum RedisConfigError {
     #[error("Redis refuses the connection")]
     Refused(#[source] RedisError),
     /// The server doesn't let us do what a limit needs, or doesn't know how.
-    #[error("Redis refuses the commands that limits need (GET, SET, DEL, TIME, EVAL, EVALSHA)")]
+    #[error(
+        "Redis refuses the commands that limits need (GET, SET, SETRANGE, PEXPIRE, DEL, TIME, EVAL, EVALSHA)"
+    )]
     Forbidden(#[source] RedisError),
 }
 

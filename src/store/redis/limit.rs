@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Answer, Quota, SharedClock, StoreError, SystemClock,
-    limit::{Decision, Decisions, Hold, Key, Mark, RESOLUTION, RateLimitStore, Take, Taken},
+    limit::{Decision, Decisions, Hold, Key, RESOLUTION, RateLimitStore, Take, Taken},
 };
 
 /// Limits in Redis; see the [module](super) docs.
@@ -36,14 +36,22 @@ use crate::{
 /// So no text that a client chooses reaches another key, or a cluster's slot of its choosing, and
 /// none fills the memory.
 #[derive(Clone)]
-pub struct RedisRateLimitStore {
+pub struct RedisRateLimitStore(Arc<Shared>);
+
+/// What clones share: each decision holds it while it waits.
+struct Shared {
+    settings: Settings,
+    /// Started by the first decision, in the runtime that it runs in.
+    queue: OnceLock<Queue>,
+}
+
+#[derive(Clone)]
+struct Settings {
     prefix: Arc<str>,
     route: Route,
     refusals: Arc<Refusals>,
     /// Of this process, for what is remembered in it.
     clock: SharedClock,
-    /// Started by the first decision, in the runtime that it runs in.
-    queue: Arc<OnceLock<Queue>>,
 }
 
 impl RedisRateLimitStore {
@@ -66,13 +74,12 @@ impl RedisRateLimitStore {
             replaced: Arc::default(),
             breaks: Arc::default(),
         };
-        Ok(Self {
+        Ok(Self::of(Settings {
             prefix: "rl".into(),
             route,
             refusals: Arc::new(Refusals::new(10_000)),
             clock: SystemClock::shared(),
-            queue: Arc::default(),
-        })
+        }))
     }
 
     /// [`new`](Self::new) and [`probe`](Self::probe).
@@ -85,8 +92,8 @@ impl RedisRateLimitStore {
         Ok(store)
     }
 
-    /// Asks the server whether it would have us: counts one request under a key of its own, which
-    /// lives for a second.
+    /// Asks the server whether it would have us: counts two requests under a key of its own,
+    /// which lives for some milliseconds.
     ///
     /// A server that does not answer, or is not ready yet, is no error: decisions are
     /// [unavailable](StoreError::is_unavailable) until it is.
@@ -95,10 +102,16 @@ impl RedisRateLimitStore {
     /// [`RedisConfigError`] where waiting won't help: a wrong password, a missing permission, an
     /// unknown command.
     pub async fn probe(&self) -> Result<(), RedisConfigError> {
-        let quota = Quota::per_second(u32::MAX);
-        let request =
-            self.request(false, [("probe", &Key::from("probe"), quota, 1, false, Mark(0))]);
-        let Err(error) = self.route.ask_once(&request).await else { return Ok(()) };
+        let key = self.0.key("probe", &Key::from("probe"));
+        // The first finds no key, the other one that is to live longer: each has commands of its own.
+        let quotas = [1, 2].map(|ms| Quota::new(u32::MAX, Duration::from_millis(ms)));
+        let requests = quotas.into_iter().flatten().map(|quota| {
+            let row = Row { key: key.clone(), quota, cost: 1, flag: false, mark: 0 };
+            Request { settles: false, rows: smallvec![row] }
+        });
+        let requests: Vec<_> = requests.collect();
+        let answer = self.0.settings.route.ask_once(&requests.iter().collect::<Vec<_>>()).await;
+        let Err(error) = answer else { return Ok(()) };
         RedisConfigError::of(error.clone())?;
         tracing::warn!(%error, "Redis does not answer; it is used once it does");
         Ok(())
@@ -107,16 +120,16 @@ impl RedisRateLimitStore {
     /// Begins all keys with this instead of `rl`. Taken as it is.
     #[must_use]
     pub fn with_prefix(self, prefix: &str) -> Self {
-        Self { prefix: prefix.into(), ..self.anew() }
+        Self::of(Settings { prefix: prefix.into(), ..self.settings() })
     }
 
     /// Remembers about so many instants per key, instead of [`RESOLUTION`]: more is more exact, and
     /// takes more memory.
     #[must_use]
     pub fn with_resolution(self, resolution: u32) -> Self {
-        let mut store = self.anew();
-        store.route.window = Arc::new(Window::new(resolution));
-        store
+        let mut settings = self.settings();
+        settings.route.window = Arc::new(Window::new(resolution));
+        Self::of(settings)
     }
 
     /// The longest that it takes to connect, or to be answered, before the connection is given up
@@ -124,9 +137,9 @@ impl RedisRateLimitStore {
     /// [`FallbackStore`](crate::limit::FallbackStore)'s budget, which is shorter.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
-        let mut store = self.anew();
-        store.route.patience = patience;
-        store
+        let mut settings = self.settings();
+        settings.route.patience = patience;
+        Self::of(settings)
     }
 
     /// Remembers at most so many refusals, instead of 10,000: who is refused again before the
@@ -134,83 +147,74 @@ impl RedisRateLimitStore {
     /// where requests are taken on trial.
     #[must_use]
     pub fn with_remembered_refusals(self, refusals: usize) -> Self {
-        Self { refusals: Arc::new(Refusals::new(refusals)), ..self }
+        Self::of(Settings { refusals: Arc::new(Refusals::new(refusals)), ..self.settings() })
     }
 
     /// Takes time from this clock instead of the server and the machine.
     #[doc(hidden)]
     #[must_use]
     pub fn with_clock_for_tests(self, clock: SharedClock) -> Self {
-        let mut store = self.anew();
-        store.route.clock = Some(Arc::clone(&clock));
-        store.clock = clock;
-        store
+        let mut settings = self.settings();
+        settings.route.clock = Some(Arc::clone(&clock));
+        Self::of(Settings { clock, ..settings })
     }
 
     /// How many values at our keys were not ours, and have been replaced: more than none means that
     /// something else writes there.
     #[must_use]
     pub fn replaced(&self) -> u64 {
-        self.route.replaced.load(Ordering::Relaxed)
+        self.0.settings.route.replaced.load(Ordering::Relaxed)
     }
 
     /// What shares a queue shares its settings.
-    fn anew(self) -> Self {
-        Self { queue: Arc::default(), ..self }
+    fn of(settings: Settings) -> Self {
+        Self(Arc::new(Shared { settings, queue: OnceLock::new() }))
     }
 
-    fn request<'a>(
-        &self,
-        settles: bool,
-        rows: impl IntoIterator<Item = (&'a str, &'a Key, Quota, u32, bool, Mark)>,
-    ) -> Request {
-        let row = |(limiter, key, quota, cost, flag, mark)| Row {
-            key: key::name(&self.prefix, limiter, key),
-            quota,
-            cost,
-            flag,
-            mark,
-        };
-        Request { settles, rows: rows.into_iter().map(row).collect() }
+    fn settings(&self) -> Settings {
+        self.0.settings.clone()
+    }
+}
+
+impl Shared {
+    fn key(&self, limiter: &str, key: &Key) -> String {
+        key::name(&self.settings.prefix, limiter, key)
+    }
+
+    fn row(&self, take: &Take) -> Row {
+        let (key, flag) = (self.key(take.limiter, &take.key), take.hold);
+        Row { key, quota: take.quota, cost: take.cost, flag, mark: 0 }
     }
 
     /// Of several limits none is remembered: how the others stand must be asked anyway.
-    fn recall(&self, request: &Request) -> Option<Decision> {
-        match &request.rows[..] {
-            [row] => self.refusals.recall(row, self.clock.monotonic()),
+    fn recall(&self, rows: &[Row]) -> Option<Decision> {
+        match rows {
+            [row] => self.settings.refusals.recall(row, self.settings.clock.monotonic()),
             _ => None,
         }
     }
 
     async fn ask(&self, request: Request) -> Result<Verdict, StoreError> {
-        let queue = self.queue.get_or_init(|| Queue::spawn(&self.route));
-        let row = request.rows.first().filter(|_| request.rows.len() == 1).cloned();
-        let (settles, asked) = (request.settles, self.clock.monotonic());
-        let verdict = queue.ask(request).await.map_err(unavailable)?;
-        match (row, verdict.first()) {
-            (Some(row), _) if settles => self.refusals.forget(&row.key),
-            (Some(row), Some((decision, _))) => {
-                self.refusals.note(&row, *decision, asked, self.clock.monotonic());
-            }
-            _ => {}
-        }
-        Ok(verdict)
+        let queue = self.queue.get_or_init(|| Queue::spawn(&self.settings.route));
+        queue.ask(request).await.map_err(unavailable)
     }
 }
 
 impl RateLimitStore for RedisRateLimitStore {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
-        let rows = takes
-            .iter()
-            .map(|take| (take.limiter, &take.key, take.quota, take.cost, take.hold, Mark(0)));
-        let request = self.request(false, rows);
-        if let Some(decision) = self.recall(&request) {
+        let rows: SmallVec<[Row; 2]> = takes.iter().map(|take| self.0.row(take)).collect();
+        if let Some(decision) = self.0.recall(&rows) {
             return Answer::Ready(Ok(smallvec![Taken { decision, hold: None }]));
         }
-        let (store, takes) = (self.clone(), SmallVec::<[Take; 2]>::from(takes));
+        let (shared, takes) = (Arc::clone(&self.0), SmallVec::<[Take; 2]>::from(takes));
         Answer::pending(async move {
-            let verdict = store.ask(request).await?;
+            let Settings { refusals, clock, .. } = &shared.settings;
+            let asked = clock.monotonic();
+            let verdict = shared.ask(Request { settles: false, rows }).await?;
             let all = verdict.iter().all(|(decision, _)| decision.is_allowed());
+            if let ([take], [(decision, _)], false) = (&takes[..], &verdict[..], all) {
+                refusals.note(&shared.row(take), *decision, asked, clock.monotonic());
+            }
             let taken = takes.iter().zip(verdict).map(|(take, (decision, mark))| Taken {
                 decision,
                 hold: (all && take.hold && take.cost > 0).then(|| take.hold(mark)),
@@ -220,10 +224,13 @@ impl RateLimitStore for RedisRateLimitStore {
     }
 
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
-        let row = (hold.limiter, &hold.key, hold.quota, hold.cost, keep, hold.mark);
-        let (store, request) = (self.clone(), self.request(true, [row]));
+        let shared = Arc::clone(&self.0);
         Answer::pending(async move {
-            let verdict = store.ask(request).await?;
+            let Hold { quota, cost, mark, .. } = hold;
+            let key = shared.key(hold.limiter, &hold.key);
+            let row = Row { key: key.clone(), quota, cost, flag: keep, mark: mark.0 };
+            let verdict = shared.ask(Request { settles: true, rows: smallvec![row] }).await?;
+            shared.settings.refusals.forget(&key);
             let decision = verdict.first().map(|(decision, _)| *decision);
             decision.ok_or_else(|| StoreError::internal("no decision came back"))
         })
@@ -232,6 +239,7 @@ impl RateLimitStore for RedisRateLimitStore {
 
 impl fmt::Debug for RedisRateLimitStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisRateLimitStore").field("prefix", &self.prefix).finish_non_exhaustive()
+        let prefix = &self.0.settings.prefix;
+        f.debug_struct("RedisRateLimitStore").field("prefix", prefix).finish_non_exhaustive()
     }
 }

@@ -5,15 +5,17 @@
 //!    the request, or none. The script is the twin of [`Log`](crate::limit::Log), so that Redis and
 //!    memory decide alike.
 //! 2. Time is the Redis server's.
-//! 3. Decisions that wait at the same moment travel in one call. An idle store adds no delay.
+//! 3. Decisions that wait at the same moment travel in one call, and those that are alike are asked
+//!    about once, with their number. An idle store adds no delay.
 //! 4. A refusal is remembered in this process until the instant that it named (ten seconds at
 //!    most): who hammers at a limit costs Redis next to nothing.
 //! 5. A call is never repeated after a timeout or a broken connection: it may have run, and to
 //!    charge twice is worse than once too few. A call that certainly did not run (`NOSCRIPT`,
 //!    `MOVED`) is.
-//! 6. State is at `rl:{limiter}:{key}`, a string of some 50 bytes (20 and 5 or 6 for each entry;
-//!    [`RESOLUTION`](crate::limit::RESOLUTION) entries at most, about), which Redis drops a window
-//!    after the last request that was counted. What a client chooses is escaped or hashed: see
+//! 6. State is at `rl:{limiter}:{key}`, a string of some 50 bytes (25 and 5 or 6 for each entry;
+//!    [`RESOLUTION`](crate::limit::RESOLUTION) entries at most, about). Redis drops it a window
+//!    after the last request that was counted; where entries are shared, up to a window divided by
+//!    the resolution later. What a client chooses is escaped or hashed: see
 //!    [`RedisRateLimitStore`].
 //! 7. What fails answers [`StoreError`](crate::StoreError), soon. How soon, and what then becomes
 //!    of the request, is [`FallbackStore`](crate::limit::FallbackStore)'s part; use them together.
@@ -23,8 +25,8 @@
 //! moment the first counts a request that was not admitted. Nor do its decisions travel together.
 //!
 //! **Deployment.** Redis 6 or later (tested with 7.0; Valkey has the same commands, and was not at
-//! hand to be tested). The user needs `GET`, `SET`, `DEL`, `TIME`, `EVAL`
-//! and `EVALSHA` on `rl:*`. Give Redis memory: with an eviction policy such as `allkeys-lru` it
+//! hand to be tested). The user needs `GET`, `SET`, `SETRANGE`,
+//! `PEXPIRE`, `DEL`, `TIME`, `EVAL` and `EVALSHA` on `rl:*`. Give Redis memory: with an eviction policy such as `allkeys-lru` it
 //! forgets limits where memory is short; with `noeviction` it refuses to decide.
 //!
 //! ```no_run

@@ -28,7 +28,7 @@ use crate::{SharedClock, signals};
 pub(super) const COURIERS: usize = 2;
 
 /// How many decisions share a call at most, so that none blocks the server for long.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 
 /// How many may wait; who comes then is not decided.
 pub(super) const WAITING: usize = 4096;
@@ -104,13 +104,13 @@ pub(super) struct Route {
 
 impl Route {
     /// Asks on a connection of its own.
-    pub(super) async fn ask_once(&self, request: &Request) -> RedisResult<Vec<Verdict>> {
+    pub(super) async fn ask_once(&self, requests: &[&Request]) -> RedisResult<Vec<Verdict>> {
         match &self.server {
             Server::Single(pool) => {
-                self.ask(connect(pool, self.patience).await?.connection(), &[request]).await
+                self.ask(connect(pool, self.patience).await?.connection(), requests).await
             }
             Server::Cluster(client) => {
-                self.ask(&mut connect_cluster(client, self.patience).await?, &[request]).await
+                self.ask(&mut connect_cluster(client, self.patience).await?, requests).await
             }
         }
     }
@@ -152,7 +152,7 @@ struct Courier {
 impl Courier {
     async fn run(mut self, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
         loop {
-            let mut batch = Vec::new();
+            let mut batch = Vec::with_capacity(BATCH);
             if jobs.lock().await.recv_many(&mut batch, BATCH).await == 0 {
                 return;
             }

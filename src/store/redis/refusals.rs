@@ -66,7 +66,6 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limit::Mark;
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -74,7 +73,7 @@ mod tests {
 
     fn row(limit: u32, flag: bool) -> Row {
         let quota = Quota::per_minute(limit);
-        Row { key: "rl:ip:a".into(), quota, cost: 1, flag, mark: Mark(0) }
+        Row { key: "rl:ip:a".into(), quota, cost: 1, flag, mark: 0 }
     }
 
     fn refusal(wait: Duration) -> Decision {

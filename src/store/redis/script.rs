@@ -1,11 +1,12 @@
-//! `window.lua` from outside: decisions in, integers out.
+//! `window.lua` from outside: requests in, decisions out.
 
 use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{
-    self, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind, Value,
+    self, Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value,
     aio::ConnectionLike,
 };
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use super::connection::in_time;
@@ -16,19 +17,19 @@ use crate::{
 
 const CODE: &str = include_str!("window.lua");
 
-/// How many numbers of a reply stand before those of the decisions, and how many are one decision.
-const HEAD: usize = 2;
-const PER_ROW: usize = 4;
+/// How many bytes of a reply stand before those of the rows, and how many are one row's.
+const HEAD: usize = 16;
+const PER_ROW: usize = 25;
 
 /// One question: may this pass all of these limits, or how does this hold end?
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Request {
     pub(super) settles: bool,
     pub(super) rows: SmallVec<[Row; 2]>,
 }
 
 /// One limit of a question.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Row {
     pub(super) key: String,
     pub(super) quota: Quota,
@@ -36,7 +37,7 @@ pub(super) struct Row {
     /// A take: whether it is a hold. A settle: whether it is kept.
     pub(super) flag: bool,
     /// A settle: the mark of the hold.
-    pub(super) mark: Mark,
+    pub(super) mark: u64,
 }
 
 /// The answer to a [`Request`]: for each row how the limit stands, and the mark of the hold if one
@@ -72,17 +73,18 @@ impl Window {
         now: Option<u64>,
         within: Duration,
     ) -> RedisResult<Verdicts> {
-        let by_hash = self.command(self.head("EVALSHA", self.script.get_hash()), requests, now);
+        let batch = Batch::of(requests);
+        let by_hash = self.command(self.head("EVALSHA", self.script.get_hash()), &batch, now);
         let mut reply = in_time(within, by_hash.query_async(connection)).await;
         // Neither of these has run.
         if is(&reply, ServerErrorKind::Moved) {
             reply = in_time(within, by_hash.query_async(connection)).await;
         }
         if is(&reply, ServerErrorKind::NoScript) {
-            let in_full = self.command(self.head("EVAL", CODE), requests, now);
+            let in_full = self.command(self.head("EVAL", CODE), &batch, now);
             reply = in_time(within, in_full.query_async(connection)).await;
         }
-        read(reply?, requests)
+        batch.read(reply?)
     }
 
     fn head(&self, verb: &str, script: &str) -> Cmd {
@@ -91,30 +93,139 @@ impl Window {
         command
     }
 
-    fn command(&self, mut command: Cmd, requests: &[&Request], now: Option<u64>) -> Cmd {
-        let mut keys: Vec<&str> = Vec::new();
-        let mut index_of = HashMap::with_hasher(foldhash::fast::RandomState::default());
-        for row in requests.iter().flat_map(|request| &request.rows) {
-            index_of.entry(row.key.as_str()).or_insert_with(|| {
-                keys.push(&row.key);
-                keys.len()
-            });
+    fn command(&self, mut command: Cmd, batch: &Batch<'_>, now: Option<u64>) -> Cmd {
+        let (mut rows, mut quotas) = (Vec::new(), Vec::<Quota>::new());
+        command.arg(batch.rows());
+        for &(request, times) in &batch.distinct {
+            let count = if request.settles { 0 } else { request.rows.len() as u32 };
+            for row in &request.rows {
+                command.arg(&row.key);
+                // There are as many as rules, which are few.
+                let place = quotas.iter().position(|quota| *quota == row.quota);
+                let place = place.unwrap_or_else(|| {
+                    quotas.push(row.quota);
+                    quotas.len() - 1
+                });
+                for number in [count, times, place as u32 + 1, row.cost] {
+                    rows.extend_from_slice(&number.to_le_bytes());
+                }
+                rows.push(u8::from(row.flag));
+                rows.extend_from_slice(&row.mark.to_le_bytes());
+            }
         }
-        command.arg(keys.len()).arg(&keys);
+        let mut packed = Vec::with_capacity(quotas.len() * 12);
+        for quota in quotas {
+            packed.extend_from_slice(&quota.limit().to_le_bytes());
+            packed.extend_from_slice(&quota.window_us().to_le_bytes());
+        }
         match now {
             Some(now) => command.arg(now),
             None => command.arg(""),
         };
-        command.arg(self.resolution);
-        for request in requests {
-            command.arg(if request.settles { 0 } else { request.rows.len() });
-            for row in &request.rows {
-                command.arg(index_of[row.key.as_str()]);
-                command.arg(row.quota.limit()).arg(row.quota.window_us());
-                command.arg(row.cost).arg(u8::from(row.flag)).arg(row.mark.0);
-            }
-        }
+        command.arg(self.resolution).arg(packed).arg(rows);
         command
+    }
+}
+
+/// Requests of one call. Those that are alike are asked about once, with their number: what they
+/// get is the same in any order.
+struct Batch<'a> {
+    distinct: Vec<(&'a Request, u32)>,
+    /// Of each request, in which place of these it is, and how many like it come before.
+    places: Vec<(usize, u32)>,
+}
+
+impl<'a> Batch<'a> {
+    fn of(requests: &[&'a Request]) -> Self {
+        let mut distinct: Vec<(&Request, u32)> = Vec::with_capacity(requests.len());
+        let mut place_of =
+            HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
+        let place = |&request: &&'a Request| {
+            let new = distinct.len();
+            // Each hold is settled by itself.
+            let place = if request.settles { new } else { *place_of.entry(request).or_insert(new) };
+            if place == new {
+                distinct.push((request, 0));
+            }
+            let times = &mut distinct[place].1;
+            *times += 1;
+            (place, *times - 1)
+        };
+        let places = requests.iter().map(place).collect();
+        Self { distinct, places }
+    }
+
+    fn rows(&self) -> usize {
+        self.distinct.iter().map(|(request, _)| request.rows.len()).sum()
+    }
+
+    fn read(&self, reply: Value) -> RedisResult<Verdicts> {
+        let Value::BulkString(reply) = reply else { return Err(odd_reply()) };
+        if reply.len() != HEAD + self.rows() * PER_ROW {
+            return Err(odd_reply());
+        }
+        let (mut head, mut rest) = reply.split_at(HEAD);
+        let mark = Mark(u64::from_le_bytes(number(&mut head)?));
+        let replaced = u64::from_le_bytes(number(&mut head)?);
+        let mut answers = Vec::with_capacity(self.distinct.len());
+        for (request, times) in &self.distinct {
+            let rows = request.rows.iter();
+            let rows = rows.map(|row| RowAnswer::read(&mut rest, row, *times));
+            answers.push(rows.collect::<RedisResult<SmallVec<[_; 2]>>>()?);
+        }
+        let verdict = |&(place, nth): &(usize, u32)| {
+            let rows = answers[place].iter().zip(&self.distinct[place].0.rows);
+            rows.map(|(answer, row)| (answer.decision(row, nth), mark)).collect()
+        };
+        let verdicts = self.places.iter().map(verdict).collect();
+        Ok(Verdicts { verdicts, replaced })
+    }
+}
+
+/// How one limit stands after requests that are alike.
+struct RowAnswer {
+    /// How many of them were admitted.
+    admitted: u32,
+    /// Whether this limit has room for one more.
+    room: bool,
+    remaining: u32,
+    reset_after: Duration,
+    retry_after: Option<Duration>,
+}
+
+impl RowAnswer {
+    fn read(bytes: &mut &[u8], row: &Row, times: u32) -> RedisResult<Self> {
+        let admitted = u32::from_le_bytes(number(bytes)?);
+        let room = match number(bytes)? {
+            [0] => false,
+            [1] => true,
+            _ => return Err(odd_reply()),
+        };
+        let remaining = u32::from_le_bytes(number(bytes)?);
+        let reset_after = Duration::from_micros(u64::from_le_bytes(number(bytes)?));
+        let retry_after = match u64::from_le_bytes(number(bytes)?) {
+            0 => None,
+            wait => Some(Duration::from_micros(wait)),
+        };
+        // What the first of them found must be a number as well.
+        let first = u64::from(remaining) + u64::from(admitted) * u64::from(row.cost);
+        if admitted > times || first > u64::from(u32::MAX) {
+            return Err(odd_reply());
+        }
+        Ok(Self { admitted, room, remaining, reset_after, retry_after })
+    }
+
+    /// What the n-th of them gets, from 0.
+    fn decision(&self, row: &Row, nth: u32) -> Decision {
+        let (quota, reset_after) = (row.quota, self.reset_after);
+        let allowed = nth < self.admitted || self.room;
+        let later = self.admitted.saturating_sub(nth + 1);
+        let remaining = self.remaining + later * row.cost;
+        if allowed {
+            Decision::admitted(quota, remaining, reset_after)
+        } else {
+            Decision::refused(quota, remaining, reset_after, self.retry_after)
+        }
     }
 }
 
@@ -122,42 +233,11 @@ fn is(reply: &RedisResult<Value>, kind: ServerErrorKind) -> bool {
     matches!(reply, Err(error) if error.kind() == ErrorKind::Server(kind))
 }
 
-fn read(reply: Value, requests: &[&Request]) -> RedisResult<Verdicts> {
-    let numbers = Vec::<i64>::from_redis_value(reply)?;
-    let rows: usize = requests.iter().map(|request| request.rows.len()).sum();
-    if numbers.len() != HEAD + rows * PER_ROW {
-        return Err(odd_reply());
-    }
-    let (head, mut rest) = numbers.split_at(HEAD);
-    let (mark, replaced) = (Mark(unsigned(head[0])?), unsigned(head[1])?);
-    let mut verdicts = Vec::with_capacity(requests.len());
-    for request in requests {
-        let (numbers, others) = rest.split_at(request.rows.len() * PER_ROW);
-        rest = others;
-        let rows = request.rows.iter().zip(numbers.chunks_exact(PER_ROW));
-        let decisions = rows.map(|(row, numbers)| Ok((decision(row.quota, numbers)?, mark)));
-        verdicts.push(decisions.collect::<RedisResult<_>>()?);
-    }
-    Ok(Verdicts { verdicts, replaced })
-}
-
-fn decision(quota: Quota, numbers: &[i64]) -> RedisResult<Decision> {
-    let &[allowed, remaining, reset, retry] = numbers else { return Err(odd_reply()) };
-    let remaining = u32::try_from(remaining).map_err(|_| odd_reply())?;
-    let reset_after = Duration::from_micros(unsigned(reset)?);
-    let retry_after = match retry {
-        -1 => None,
-        _ => Some(Duration::from_micros(unsigned(retry)?)),
-    };
-    match allowed {
-        0 => Ok(Decision::refused(quota, remaining, reset_after, retry_after)),
-        1 => Ok(Decision::admitted(quota, remaining, reset_after)),
-        _ => Err(odd_reply()),
-    }
-}
-
-fn unsigned(number: i64) -> RedisResult<u64> {
-    u64::try_from(number).map_err(|_| odd_reply())
+/// Takes so many bytes from the front.
+fn number<const N: usize>(bytes: &mut &[u8]) -> RedisResult<[u8; N]> {
+    let (number, rest) = bytes.split_first_chunk().ok_or_else(odd_reply)?;
+    *bytes = rest;
+    Ok(*number)
 }
 
 fn odd_reply() -> RedisError {
@@ -170,31 +250,62 @@ mod tests {
 
     #[test]
     fn an_odd_reply_is_no_decision() {
-        let row = Row {
-            key: "rl:ip:a".into(),
-            quota: Quota::per_minute(3),
-            cost: 1,
-            flag: false,
-            mark: Mark(0),
-        };
-        let request = Request { settles: false, rows: SmallVec::from_iter([row]) };
-        let read = |numbers: &[i64]| {
-            let reply = Value::Array(numbers.iter().copied().map(Value::Int).collect());
-            super::read(reply, &[&request])
-        };
-        assert!(read(&[1, 0, 1, 2, 60_000_000, -1]).is_ok());
-        let odd: [&[i64]; 7] = [
-            &[],
-            &[1, 0, 1, 2, 60_000_000],
-            &[1, 0, 1, 2, 60_000_000, -1, 0],
-            &[1, 0, 2, 2, 60_000_000, -1],
-            &[1, 0, 1, -2, 60_000_000, -1],
-            &[1, 0, 1, 2, -60_000_000, -1],
-            &[1, 0, 0, 0, 60_000_000, -2],
-        ];
-        for numbers in odd {
-            assert!(read(numbers).is_err(), "{numbers:?}");
+        let request = request(1);
+        let read = |numbers| Batch::of(&[&request]).read(Value::BulkString(reply(&[numbers])));
+        let sound = (1, 1, 2, 60_000_000, 0);
+        assert!(read(sound).is_ok());
+        assert!(read((2, 1, 2, 60_000_000, 0)).is_err());
+        assert!(read((1, 2, 2, 60_000_000, 0)).is_err());
+        assert!(read((1, 1, u32::MAX, 60_000_000, 0)).is_err());
+        let bytes = reply(&[sound]);
+        let longer = [&bytes[..], &[0]].concat();
+        for bytes in [&[], &bytes[..HEAD], &bytes[1..], &longer[..]] {
+            let odd = Value::BulkString(bytes.to_vec());
+            assert!(Batch::of(&[&request]).read(odd).is_err(), "{bytes:?}");
         }
-        assert!(super::read(Value::Okay, &[&request]).is_err());
+        assert!(Batch::of(&[&request]).read(Value::Okay).is_err());
+    }
+
+    #[test]
+    fn requests_that_are_alike_share_a_row_and_get_their_own_answers() {
+        let (heavy, light) = (request(2), request(1));
+        let hold = Request { settles: true, ..light.clone() };
+        let requests = [&heavy, &light, &heavy, &hold, &heavy, &hold];
+        let batch = Batch::of(&requests);
+        assert_eq!(batch.rows(), 4);
+        let numbers = [(2, 0, 1, 7, 5), (1, 1, 2, 7, 0), (1, 1, 3, 7, 0), (1, 1, 4, 7, 0)];
+        let verdicts = batch.read(Value::BulkString(reply(&numbers))).unwrap().verdicts;
+        let found = verdicts.iter().map(|verdict| {
+            let decision = verdict[0].0;
+            let retry_after = decision.retry_after().map(|wait| wait.as_micros());
+            (decision.is_allowed(), decision.remaining(), retry_after)
+        });
+        let expected = [
+            (true, 3, None),
+            (true, 2, None),
+            (true, 1, None),
+            (true, 3, None),
+            (false, 1, Some(5)),
+            (true, 4, None),
+        ];
+        assert!(found.eq(expected));
+    }
+
+    fn request(cost: u32) -> Request {
+        let (key, quota) = ("rl:ip:a".to_owned(), Quota::per_minute(3));
+        let row = Row { key, quota, cost, flag: false, mark: 0 };
+        Request { settles: false, rows: SmallVec::from_iter([row]) }
+    }
+
+    fn reply(rows: &[(u32, u8, u32, u64, u64)]) -> Vec<u8> {
+        let mut bytes = [&7_u64.to_le_bytes()[..], &0_u64.to_le_bytes()].concat();
+        for (admitted, room, remaining, reset, retry) in rows {
+            bytes.extend_from_slice(&admitted.to_le_bytes());
+            bytes.push(*room);
+            bytes.extend_from_slice(&remaining.to_le_bytes());
+            bytes.extend_from_slice(&reset.to_le_bytes());
+            bytes.extend_from_slice(&retry.to_le_bytes());
+        }
+        bytes
     }
 }

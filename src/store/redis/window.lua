@@ -1,311 +1,345 @@
--- The sliding window over a log of (instant, count), for a batch of decisions.
+-- The sliding window over a log of (instant, count), for a batch of requests.
 --
 -- The twin of src/limit/window.rs, where the rules are told: a change here is a change there.
 --
--- KEYS     every key of the batch, once
+-- KEYS     the key of each row
 -- ARGV[1]  now in microseconds; empty: the server's time
 -- ARGV[2]  the resolution M
--- ARGV[3…] the requests, one after the other; each is how many rows it has (0: one row, a hold to
---          settle), then its rows: index in KEYS, limit, window in microseconds, cost,
---          on trial or not (settle: keep or not), mark of the hold (take: 0)
--- returns  integers: now, how many foreign values were replaced, and four for each row: room or
---          not, remaining, microseconds until the first leaves, microseconds until room (-1: none)
+-- ARGV[3]  the quotas, packed: limit, window in microseconds
+-- ARGV[4]  the rows, packed. A request has one for each of its limits: how many rows the request has
+--          (0: one row, a hold to settle), how often it is made, which quota, cost, on trial or not
+--          (settle: keep or not), mark of the hold (take: 0)
+-- returns  packed: now, how many foreign values were replaced; then for each row: how often the
+--          request was admitted, room for one more or not, remaining, microseconds until the first
+--          leaves, microseconds until room (0: never, or now)
 --
 -- A log is a string: TAG, the widths of an entry's fields, the base, when the newest entry was
--- opened (0: nothing later may join it), the sum of the counts; then the entries, oldest first: instant,
--- count and, where anything was ever on trial, the part that is. Instants are stored less the base.
--- An entry takes 5 or 6 bytes for most quotas. What a decision doesn't need is not unpacked.
+-- opened (0: nothing later may join it), when the key expires, the sum of the counts, the newest
+-- entry; then the older ones, oldest first. An entry is its instant, less the base, its count and, where anything was
+-- ever on trial, the part that is. It takes 5 or 6 bytes for most quotas. The sum is of what is
+-- stored, which may have left the window since.
 --
--- Numbers are doubles, exact to 2^53. Nothing here turns one into text: Lua keeps 14 digits then.
+-- What most requests need is one function without tables, `visit`: it was measured. What few need
+-- unfolds the log into a list, writes it anew, and visits again.
+--
+-- Numbers are doubles, exact to 2^53. Nothing here turns one into text by itself: Lua keeps 14
+-- digits then.
 
-local TAG = 167
-local HEADER = '<BBI7I6I4'
-local HEADER_SIZE = 19
+local TAG = 168
+local HEADER = '<BBI7I6I6I4'
+local HEADER_SIZE = 25
+local QUOTA = '<I4I8'
+local ROW = '<I4I4I4I4BI8'
+local ANSWER = '<I4BI4I8I8'
 local IN_FLIGHT = 60000000
 local SECOND = 1000000
+
+local redis, KEYS, spread, pack, unpack = redis, KEYS, unpack, struct.pack, struct.unpack
+local type, byte, sub, format = type, string.byte, string.sub, string.format
+local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 
 local now
 if ARGV[1] == '' then
   local time = redis.call('TIME')
-  now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  now = time[1] * 1000000 + time[2]
 else
   now = tonumber(ARGV[1])
 end
-local resolution = math.max(tonumber(ARGV[2]), 1)
 local replaced = 0
+local get, call = redis.pcall, redis.call
 
--- Widths in bytes. An instant is at most two windows later than the base when it is encoded; twice
--- that, so that encoding anew is rare.
-local function instant_width(window)
-  if window < 2 ^ 30 then return 4 end
-  if window < 2 ^ 38 then return 5 end
-  return 6
-end
-
-local function count_width(limit)
-  if limit < 2 ^ 8 then return 1 end
-  if limit < 2 ^ 16 then return 2 end
-  return 4
-end
-
-local function set_widths(log, at, count, held)
-  log.at_width, log.count_width, log.held_width = at, count, held
-  log.size = at + count + held
-  log.format = '<I' .. at .. 'I' .. count .. (held > 0 and 'I' .. held or '')
-end
-
-local function entry(log, i)
-  local at, count, held = struct.unpack(log.format, log.body, (i - 1) * log.size + 1)
-  return at + log.base, count, log.held_width > 0 and held or 0
-end
-
-local function pack_entry(log, at, count, held)
-  if log.held_width > 0 then return struct.pack(log.format, at - log.base, count, held) end
-  return struct.pack(log.format, at - log.base, count)
-end
-
--- Replaces entries first…last by what is given, a packed string.
-local function splice(log, first, last, packed)
-  log.body = string.sub(log.body, 1, (first - 1) * log.size) .. packed
-    .. string.sub(log.body, last * log.size + 1)
-  log.n = #log.body / log.size
-end
-
--- Encodes all entries anew, with these widths and the latest base that serves them.
-local function encode(log, entries, at_width, count_width, held_width)
-  local base = math.min(entries[1] and entries[1][1] or now, now)
-  if log.opened > 0 then base = math.min(base, log.opened) end
-  log.base = base - 1
-  set_widths(log, at_width, count_width, held_width)
-  local packed = {}
-  for i, e in ipairs(entries) do packed[i] = pack_entry(log, e[1], e[2], e[3]) end
-  log.body, log.n = table.concat(packed), #entries
-end
-
-local function entries_of(log)
-  local entries = {}
-  for i = 1, log.n do entries[i] = { entry(log, i) } end
-  return entries
-end
-
-local function decode(raw)
-  if #raw < HEADER_SIZE then return nil end
-  local tag, widths, base, opened, sum = struct.unpack(HEADER, raw)
-  local at, count, held = math.floor(widths / 32), math.floor(widths / 4) % 8, widths % 4
-  if tag ~= TAG or at < 4 or at > 6 or (count ~= 1 and count ~= 2 and count ~= 4) or held > 1 then
-    return nil
+-- How entries are packed whose fields have these widths; false where none have.
+local shapes = {}
+local function shape_of(widths)
+  local shape = shapes[widths]
+  if shape == nil then
+    local at, count, held = floor(widths / 32), floor(widths / 4) % 8, widths % 4
+    shape = false
+    if at >= 4 and at <= 6 and (count == 1 or count == 2 or count == 4) and held <= 1 then
+      local entry = 'I' .. at .. 'I' .. count .. 'I' .. held * count
+      local size = at + count + held * count
+      shape = {
+        widths = widths,
+        at = at,
+        count = count,
+        held = held,
+        reach = 2 ^ (8 * at),
+        entry = '<' .. entry,
+        size = size,
+        log = HEADER .. entry,
+        first = HEADER_SIZE + size + 1,
+      }
+    end
+    shapes[widths] = shape
   end
-  local log = { base = base, opened = opened > 0 and base + opened or 0, sum = sum }
-  set_widths(log, at, count, held * count)
-  log.body = string.sub(raw, HEADER_SIZE + 1)
-  log.n = #log.body / log.size
-  if log.n < 1 or log.n % 1 ~= 0 then return nil end
-  return log
+  return shape
 end
 
-local function empty()
-  local log = { opened = 0, sum = 0, base = 0, body = '', n = 0 }
-  set_widths(log, 4, 1, 0)
-  return log
+local function count_width(count) return count < 2 ^ 8 and 1 or count < 2 ^ 16 and 2 or 4 end
+
+local function quota_of(limit, window, resolution)
+  -- An instant is at most two windows later than the base when it is encoded; room for twice that,
+  -- so that encoding anew is rare.
+  local at = window < 2 ^ 30 and 4 or window < 2 ^ 38 and 5 or 6
+  local span = limit > resolution and ceil(window / resolution) or 1
+  return {
+    limit = limit,
+    window = window,
+    span = span,
+    -- A key lives until its newest entry leaves the window, whatever else joins that.
+    lives = window + span - 1,
+    ttl = format('%.0f', ceil((window + span - 1) / 1000)),
+    widths = at * 32 + count_width(limit) * 4,
+  }
 end
 
--- The log of KEYS[i]; read once per batch.
-local logs = {}
-local function log_of(i)
-  local log = logs[i]
-  if log then return log end
-  local raw = redis.pcall('GET', KEYS[i])
-  if not raw then
-    log = empty()
-  elseif type(raw) == 'string' then
-    log = decode(raw)
+-- These widths, or wider ones where those of a quota are, or where something is on trial.
+local function widened(shape, quota, trial)
+  local wanted = shape_of(quota.widths)
+  local held = (trial or shape.held > 0) and 1 or 0
+  return shape_of(max(shape.at, wanted.at) * 32 + max(shape.count, wanted.count) * 4 + held)
+end
+
+-- The log at a key and its shape, or whether something foreign is there.
+local function read(key)
+  local raw = get('GET', key)
+  if not raw then return nil, nil, false end
+  if type(raw) == 'string' then
+    local tag, widths = byte(raw, 1, 2)
+    local shape = tag == TAG and widths and shape_of(widths)
+    local older = shape and #raw + 1 - shape.first
+    if older and older >= 0 and older % shape.size == 0 then return raw, shape, false end
   elseif not string.find(raw.err, 'WRONGTYPE', 1, true) then
     error(raw.err)
   end
-  if not log then
-    log = empty()
-    log.foreign = true
-  end
-  logs[i] = log
-  return log
+  return nil, nil, true
 end
 
--- A log with a window is one to be written.
-local function pull_back(log, window)
-  local entries, count, held = entries_of(log), 0, 0
+-- The entries of a log, oldest first, from that which begins at `first`; and when the newest was
+-- opened.
+local function unfold(raw, shape, first)
+  local _, _, base, opened, _, _, newest, newest_count, newest_held = unpack(shape.log, raw)
+  local entries = {}
+  while first <= #raw do
+    local at, count, held
+    at, count, held, first = unpack(shape.entry, raw, first)
+    entries[#entries + 1] = { base + at, count, held }
+  end
+  entries[#entries + 1] = { base + newest, newest_count, newest_held }
+  return entries, opened > 0 and base + opened or 0
+end
+
+-- Writes these, with the latest base that serves them.
+local function write(key, quota, entries, opened, shape)
+  local newest = table.remove(entries)
+  if not newest then return call('DEL', key) end
+  local base = min(entries[1] and entries[1][1] or newest[1], now)
+  if opened > 0 then base = min(base, opened) end
+  base = base - 1
+  local sum, older = newest[2], {}
+  for i, entry in ipairs(entries) do
+    sum = sum + entry[2]
+    older[i] = pack(shape.entry, entry[1] - base, entry[2], entry[3])
+  end
+  opened = opened > 0 and opened - base or 0
+  local lives = max(newest[1] + quota.window - now, 1)
+  local expires, at = now + lives - base, newest[1] - base
+  local log = pack(shape.log, TAG, shape.widths, base, opened, expires, sum, at, newest[2], newest[3])
+  call('SET', key, log .. table.concat(older), 'PX', format('%.0f', ceil(lives / 1000)))
+end
+
+local function pull_back(key, quota, raw, shape)
+  local entries, opened = unfold(raw, shape, shape.first)
+  local merged = { now, 0, 0 }
   while #entries > 0 and entries[#entries][1] >= now do
     local last = table.remove(entries)
-    count, held = count + last[2], held + last[3]
+    merged[2], merged[3] = merged[2] + last[2], merged[3] + last[3]
   end
-  entries[#entries + 1] = { now, count, held }
-  log.opened = math.min(log.opened, now)
-  local width = count_width(log.sum)
-  encode(log, entries, log.at_width, width, log.held_width > 0 and width or 0)
-  log.window = window
+  entries[#entries + 1] = merged
+  local count = max(shape.count, count_width(merged[2]))
+  shape = shape_of(shape.at * 32 + count * 4 + shape.held)
+  write(key, quota, entries, min(opened, now), shape)
 end
 
-local function advance(log, window)
-  local dead = 0
-  while dead < log.n do
-    local at, count = entry(log, dead + 1)
-    if at + window > now then break end
-    dead, log.sum = dead + 1, log.sum - count
-  end
-  if dead > 0 then splice(log, 1, dead, '') end
-  if log.n == 0 then log.opened = 0 end
-  if log.n > 0 and entry(log, log.n) > now then pull_back(log, window) end
-end
-
-local function room_after(log, window, needed)
-  local freed = 0
-  for i = 1, log.n do
-    local at, count = entry(log, i)
+-- Microseconds until so much has become free. `first` is where the oldest live entry begins.
+local function wait(window, needed, raw, shape, first)
+  local _, _, base, _, _, _, newest, newest_count, newest_held = unpack(shape.log, raw)
+  local freed, in_flight, leaves = 0, 0, nil
+  while first <= #raw and (not leaves or shape.held > 0) do
+    local at, count, held
+    at, count, held, first = unpack(shape.entry, raw, first)
     freed = freed + count
-    if freed >= needed then return at + window - now end
+    if freed >= needed then leaves = leaves or at end
+    if now - base - at < IN_FLIGHT then in_flight = in_flight + held end
   end
-  return window
+  if now - base - newest < IN_FLIGHT then in_flight = in_flight + newest_held end
+  local room = base + (leaves or newest) + window - now
+  return in_flight >= needed and min(room, SECOND) or room
 end
 
-local function in_flight(log)
-  local sum = 0
-  if log.held_width == 0 then return 0 end
-  for i = 1, log.n do
-    local at, _, held = entry(log, i)
-    if now - at < IN_FLIGHT then sum = sum + held end
-  end
-  return sum
-end
+-- Of a request under several limits, what one would count, until all have said that they would.
+local undecided
 
-local function decide(log, row, cost)
-  local limit, window, used = row.limit, row.window, log.sum
-  local allowed = cost == 0 or used + cost <= limit
-  local retry = -1
-  if not allowed and cost <= limit then
-    retry = room_after(log, window, used + cost - limit)
-    if used - in_flight(log) + cost <= limit then retry = math.min(retry, SECOND) end
-  end
-  return {
-    allowed and 1 or 0,
-    math.max(limit - used, 0),
-    log.n > 0 and entry(log, 1) + window - now or 0,
-    retry,
-  }
-end
-
-local function span(row)
-  if row.limit <= resolution then return 1 end
-  return math.floor((row.window + resolution - 1) / resolution)
-end
-
--- Makes entries wide enough for what may be written now.
-local function widen(log, row)
-  local at = math.max(log.at_width, instant_width(row.window))
-  local count = math.max(log.count_width, count_width(row.limit))
-  local held = (row.flag or log.held_width > 0) and count or 0
-  if log.n == 0 or at ~= log.at_width or count ~= log.count_width or held ~= log.held_width
-    or now - log.base >= 2 ^ (8 * at)
-  then
-    encode(log, entries_of(log), at, count, held)
-  end
-end
-
-local function admit(log, row)
-  if row.cost == 0 then return end
-  local held = row.flag and row.cost or 0
-  widen(log, row)
-  -- What is at the same instant always joins, as a mark is found by it.
-  if log.n > 0 and (now - log.opened < span(row) or entry(log, log.n) == now) then
-    local _, count, holds = entry(log, log.n)
-    splice(log, log.n, log.n, pack_entry(log, now, count + row.cost, holds + held))
+local function save(key, head, tail, ttl, foreign)
+  if undecided then
+    undecided[#undecided + 1] = { key, head, tail, ttl, foreign }
+  elseif tail then
+    call('SET', key, head .. tail, 'PX', ttl)
+    if foreign then replaced = replaced + 1 end
   else
-    log.opened = now
-    splice(log, log.n + 1, log.n, pack_entry(log, now, row.cost, held))
-  end
-  log.sum = log.sum + row.cost
-  log.window = row.window
-end
-
-local function settle(log, row)
-  if row.mark + row.window <= now then return end
-  for i = 1, log.n do
-    local at, count, held = entry(log, i)
-    if at >= row.mark then
-      if at - row.mark >= span(row) or held < row.cost or row.cost == 0 then return end
-      if not row.flag then
-        count = count - row.cost
-        log.sum = log.sum - row.cost
-      end
-      if count > 0 then
-        splice(log, i, i, pack_entry(log, at, count, held - row.cost))
-      else
-        splice(log, i, i, '')
-        log.opened = 0
-      end
-      log.window = row.window
-      return
-    end
+    -- To copy the older entries costs more than all else.
+    call('SETRANGE', key, '0', head)
+    if ttl then call('PEXPIRE', key, ttl) end
   end
 end
 
-local reply = { now, 0 }
-local function answer(decision)
-  for i = 1, 4 do reply[#reply + 1] = decision[i] end
-end
-
-local position = 3
-local function read_row()
-  local p = position
-  position = p + 6
-  return {
-    log = log_of(tonumber(ARGV[p])),
-    limit = tonumber(ARGV[p + 1]),
-    window = tonumber(ARGV[p + 2]),
-    cost = tonumber(ARGV[p + 3]),
-    flag = ARGV[p + 4] == '1',
-    mark = tonumber(ARGV[p + 5]),
-  }
-end
-
-while position <= #ARGV do
-  local count = tonumber(ARGV[position])
-  position = position + 1
-  if count == 0 then
-    local row = read_row()
-    advance(row.log, row.window)
-    settle(row.log, row)
-    answer(decide(row.log, row, 0))
-  else
-    local rows, decisions, allowed = {}, {}, true
-    for i = 1, count do
-      local row = read_row()
-      advance(row.log, row.window)
-      rows[i], decisions[i] = row, decide(row.log, row, row.cost)
-      allowed = allowed and decisions[i][1] == 1
+-- Decides a request of this cost, made so many times, and counts it where there is room, at most
+-- `most` times.
+--
+-- Returns how often it was counted, then what an answer says of the limit.
+local function visit(key, quota, cost, times, trial, most)
+  local limit, window = quota.limit, quota.window
+  local raw, shape, foreign = read(key)
+  -- Instants are told from the base here.
+  local base, opened, expires, sum, newest, count, held = now - 1, 0, 0, 0, 0, 0, 0
+  local first, older, oldest = 1, 0, 0
+  if raw then
+    local _, leaving
+    _, _, base, opened, expires, sum, newest, count, held, first = unpack(shape.log, raw)
+    if base + newest > now then
+      pull_back(key, quota, raw, shape)
+      return visit(key, quota, cost, times, trial, most)
     end
-    for i, row in ipairs(rows) do
-      if allowed then
-        admit(row.log, row)
-        decisions[i] = decide(row.log, row, 0)
-      end
-      answer(decisions[i])
+    older = (#raw + 1 - first) / shape.size
+    local horizon = now - base - window
+    while older > 0 do
+      oldest, leaving = unpack(shape.entry, raw, first)
+      if oldest > horizon then break end
+      sum, older, first = sum - leaving, older - 1, first + shape.size
+    end
+    if older == 0 then
+      oldest = newest
+      if newest <= horizon then sum = 0 end
     end
   end
-end
 
--- A key lives until its newest entry leaves the window: a whole window after a request was counted.
-for i, log in pairs(logs) do
-  if log.window then
-    if log.foreign then replaced = replaced + 1 end
-    if log.n == 0 then
-      redis.call('DEL', KEYS[i])
+  local room = times
+  if sum + cost * times > limit and cost > 0 then room = max(floor((limit - sum) / cost), 0) end
+  local admitted = min(room, most)
+  if admitted > 0 and cost > 0 then
+    local more = cost * admitted
+    local more_held = trial and more or 0
+    if sum == 0 then
+      base, first, older = now - 1, 1, 0
+      shape = shape_of(quota.widths + (trial and 1 or 0))
+    elseif shape.widths ~= quota.widths or trial or now - base >= shape.reach then
+      local wide = widened(shape, quota, trial)
+      if wide ~= shape or now - base >= shape.reach then
+        local entries, opened = unfold(raw, shape, first)
+        write(key, quota, entries, opened, wide)
+        return visit(key, quota, cost, times, trial, most)
+      end
+    end
+    local here, tail = now - base, nil
+    -- What is at the same instant always joins, as a mark is found by it.
+    if sum > 0 and (newest == here or opened > 0 and here - opened < quota.span) then
+      count, held = count + more, held + more_held
+      if first > shape.first then tail = sub(raw, first) end
     else
-      local ttl = math.max(math.ceil((entry(log, log.n) + log.window - now) / 1000), 1)
-      local widths = log.at_width * 32 + log.count_width * 4 + (log.held_width > 0 and 1 or 0)
-      local opened = log.opened > 0 and log.opened - log.base or 0
-      local value = struct.pack(HEADER, TAG, widths, log.base, opened, log.sum) .. log.body
-      redis.call('SET', KEYS[i], value, 'PX', ttl)
+      tail = ''
+      if sum > 0 then
+        tail = sub(raw, first) .. pack(shape.entry, newest, count, held)
+        older = older + 1
+      end
+      opened, count, held = here, more, more_held
+    end
+    newest, sum = here, sum + more
+    if older == 0 then oldest = newest end
+    local prolongs = tail or expires < here + window
+    if prolongs then expires = here + quota.lives end
+    local head =
+      pack(shape.log, TAG, shape.widths, base, opened, expires, sum, newest, count, held)
+    save(key, head, tail, prolongs and quota.ttl, foreign)
+  end
+
+  local fits, retry = cost == 0 or sum + cost <= limit, 0
+  if not fits and admitted < times and cost <= limit and not undecided then
+    if admitted > 0 then raw, shape = read(key) end
+    retry = wait(window, sum + cost - limit, raw, shape, admitted > 0 and shape.first or first)
+  end
+  local reset = sum > 0 and base + oldest + window - now or 0
+  return admitted, fits and 1 or 0, max(limit - sum, 0), reset, retry
+end
+
+local function settle(key, quota, cost, keep, mark)
+  if cost == 0 or mark + quota.window <= now then return end
+  local raw, shape = read(key)
+  if not raw then return end
+  local entries, opened = unfold(raw, shape, shape.first)
+  for i, entry in ipairs(entries) do
+    -- What has left the window can't be it: its mark would have, too.
+    if entry[1] >= mark then
+      if entry[1] - mark >= quota.span or entry[3] < cost then return end
+      entry[3] = entry[3] - cost
+      if not keep then entry[2] = entry[2] - cost end
+      if entry[2] == 0 then
+        table.remove(entries, i)
+        opened = 0
+      end
+      return write(key, quota, entries, opened, shape)
     end
   end
 end
-reply[2] = replaced
-return reply
+
+local quotas, position = {}, 1
+while position <= #ARGV[3] do
+  local limit, window
+  limit, window, position = unpack(QUOTA, ARGV[3], position)
+  quotas[#quotas + 1] = quota_of(limit, window, max(tonumber(ARGV[2]), 1))
+end
+
+local packed, answers, row = ARGV[4], {}, 0
+position = 1
+while position <= #packed do
+  local count, times, quota, cost, flag, mark
+  count, times, quota, cost, flag, mark, position = unpack(ROW, packed, position)
+  row, quota = row + 1, quotas[quota]
+  if count == 1 then
+    answers[row] = pack(ANSWER, visit(KEYS[row], quota, cost, times, flag == 1, times))
+  elseif count == 0 then
+    -- A clock that was set back is seen to first.
+    visit(KEYS[row], quota, 0, 0, false, 0)
+    settle(KEYS[row], quota, cost, flag == 1, mark)
+    answers[row] = pack(ANSWER, visit(KEYS[row], quota, 0, 0, false, 0))
+  else
+    local rows, most = { { KEYS[row], quota, cost, times, flag == 1 } }, times
+    for i = 2, count do
+      local _
+      _, _, quota, cost, flag, _, position = unpack(ROW, packed, position)
+      rows[i] = { KEYS[row + i - 1], quotas[quota], cost, times, flag == 1 }
+    end
+    local function visit_each()
+      local counted = most
+      for i, each in ipairs(rows) do
+        local key, quota, cost, times, trial = spread(each)
+        local admitted, fits, remaining, reset, retry =
+          visit(key, quota, cost, times, trial, most)
+        answers[row + i - 1] = pack(ANSWER, admitted, fits, remaining, reset, retry)
+        counted = min(counted, admitted)
+      end
+      return counted
+    end
+    undecided = {}
+    local counted = visit_each()
+    local writes = undecided
+    undecided = nil
+    if counted == times then
+      for _, write in ipairs(writes) do save(spread(write, 1, 5)) end
+    else
+      most = counted
+      visit_each()
+    end
+    row = row + count - 1
+  end
+end
+return pack('<I8I8', now, replaced) .. table.concat(answers)
