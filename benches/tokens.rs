@@ -267,7 +267,8 @@ fn signing(c: &mut Criterion) {
     let header = Header::new(Algorithm::RS256);
     group.bench_function("jsonwebtoken", |b| {
         b.iter(|| {
-            let issued = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_secs();
+            let issued =
+                SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_secs();
             let claims = Claims {
                 iss: ISSUER.to_owned(),
                 aud: AUDIENCE.to_owned(),
