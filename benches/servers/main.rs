@@ -38,9 +38,10 @@ const REFUSING: &str = "refusing";
 const REDIS: &str = "Redis";
 
 /// The first of each group is what the others are compared with.
-const CONTESTANTS: [Contestant; 11] = [
+const CONTESTANTS: [Contestant; 12] = [
     contestant(IN_PROCESS, "bare axum", StatusCode::OK),
     contestant(IN_PROCESS, "portcullis", StatusCode::OK),
+    contestant(IN_PROCESS, "portcullis, no limit", StatusCode::OK),
     contestant(IN_PROCESS, "portcullis without cache", StatusCode::OK),
     contestant(IN_PROCESS, "hand-made cache, governor", StatusCode::OK),
     contestant(IN_PROCESS, "jsonwebtoken, no limit", StatusCode::OK),
@@ -79,6 +80,7 @@ async fn serve(name: &str) -> Outcome<()> {
     let router = match name {
         "bare axum" => route,
         "portcullis" => ours::in_process(route, ours::Cache::On),
+        "portcullis, no limit" => ours::without_limit(route),
         "portcullis without cache" => ours::in_process(route, ours::Cache::Off),
         "hand-made cache, governor" => rivals::with_governor(route),
         "jsonwebtoken, no limit" => rivals::with_jsonwebtoken(route),

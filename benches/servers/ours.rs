@@ -28,6 +28,10 @@ pub(crate) fn in_process(route: Router, cache: Cache) -> Router {
     behind(route, RequireAuth::new(tokens), MemoryRateLimitStore::new(), Quota::per_minute(LIMIT))
 }
 
+pub(crate) fn without_limit(route: Router) -> Router {
+    route.layer(RequireAuth::new(token_service()))
+}
+
 pub(crate) fn refusing(route: Router) -> Router {
     let quota = Quota::new(1, Duration::from_secs(60 * 60)).expect("a quota");
     behind(route, RequireAuth::new(token_service()), MemoryRateLimitStore::new(), quota)
