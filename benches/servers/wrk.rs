@@ -21,12 +21,12 @@ impl Measured {
         rounds.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
         rounds[rounds.len() / 2]
     }
+}
 
-    /// The part of the requests whose token had been presented before, where each token has a first
-    /// time.
-    pub(crate) fn hit_rate(&self) -> f64 {
-        1.0 - USERS as f64 / self.requests as f64
-    }
+/// The part of the requests whose token had been presented before, where each token has a first time.
+pub(crate) fn hit_rate(rounds: &[Measured]) -> f64 {
+    let requests: u64 = rounds.iter().map(|round| round.requests).sum();
+    1.0 - USERS as f64 / requests as f64
 }
 
 /// Drives wrk at a port for so many seconds. All responses must have the status.
