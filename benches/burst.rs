@@ -80,8 +80,9 @@ fn worst_window(mut limiter: Limiter) -> usize {
     let burst = std::iter::repeat_n(2 * MINUTE - 1, LIMIT as usize);
     let greedy = 2 * MINUTE..5 * MINUTE;
     let admitted: Vec<u64> = burst.chain(greedy).filter(|now| limiter(*now)).collect();
-    let within =
-        |(i, end): (usize, &u64)| i + 1 - admitted.partition_point(|at| at + MINUTE <= *end);
+    let within = |(i, end): (usize, &u64)| {
+        i + 1 - admitted.partition_point(|at| at + MINUTE <= *end)
+    };
     admitted.iter().enumerate().map(within).max().unwrap_or(0)
 }
 

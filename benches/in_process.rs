@@ -47,7 +47,10 @@ impl Limiter for Governor {
 fn limiters(limit: u32) -> [(&'static str, Arc<dyn Limiter>); 2] {
     let quota = governor::Quota::per_minute(NonZeroU32::new(limit).expect("a limit"));
     [
-        ("portcullis", Arc::new(Portcullis(MemoryRateLimitStore::new(), Quota::per_minute(limit)))),
+        (
+            "portcullis",
+            Arc::new(Portcullis(MemoryRateLimitStore::new(), Quota::per_minute(limit))),
+        ),
         ("governor", Arc::new(Governor(RateLimiter::keyed(quota)))),
     ]
 }
@@ -99,7 +102,8 @@ fn run(limiter: &Arc<dyn Limiter>, clients: &Arc<[IpAddr]>, threads: usize, n: u
 }
 
 fn decisions(c: &mut Criterion) {
-    for (name, keys, limit) in [("10k keys", 10_000, 1_000_000), ("1M keys", 1_000_000, 1_000_000)]
+    for (name, keys, limit) in
+        [("10k keys", 10_000, 1_000_000), ("1M keys", 1_000_000, 1_000_000)]
     {
         let clients = clients(keys);
         let mut group = c.benchmark_group(name);
