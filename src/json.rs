@@ -12,10 +12,10 @@
 //! # Ok::<(), JsonError>(())
 //! ```
 
-use std::{collections::HashSet, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value, value::RawValue};
 
 /// Why text was not read as JSON. Never repeats any of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,90 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     let value = serde_json::from_slice(text).map_err(|_| JsonError::Malformed)?;
     serde_json::from_slice::<Unambiguous>(text).map_err(|_| JsonError::DuplicateMember)?;
     Ok(value)
+}
+
+/// The members of an object, each read when it is asked for and as what it should be: at a third of
+/// the cost of a [`Value`] of them all, which would hold a copy of each name and text.
+pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Members<'a> {
+    /// Those of the one object that the text is.
+    pub(crate) fn parse(text: &'a [u8]) -> Result<Self, JsonError> {
+        let mut members: Self = serde_json::from_slice(text).map_err(|_| JsonError::Malformed)?;
+        // Sorted, since looking through them all for each would take long where there are thousands.
+        members.0.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        match members.0.windows(2).all(|pair| pair[0].0 != pair[1].0) {
+            true => Ok(members),
+            false => Err(JsonError::DuplicateMember),
+        }
+    }
+
+    /// Removes a member; `None` where there is no such member.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Member<'a>> {
+        let at = self.0.iter().position(|(found, _)| found == name)?;
+        Some(Member(self.0.remove(at).1))
+    }
+
+    /// All that were not taken.
+    pub(crate) fn into_values(self) -> Result<Map<String, Value>, JsonError> {
+        let read = |(name, value): (Cow<'_, str>, &RawValue)| {
+            Ok((name.into_owned(), parse(value.get().as_bytes())?))
+        };
+        self.0.into_iter().map(read).collect()
+    }
+}
+
+/// What stands for a member in the text.
+#[derive(Clone, Copy)]
+pub(crate) struct Member<'a>(&'a RawValue);
+
+impl<'a> Member<'a> {
+    /// It as text.
+    pub(crate) fn text(self) -> Option<Cow<'a, str>> {
+        serde_json::from_str(self.0.get()).ok().map(|Text(text)| text)
+    }
+
+    /// It as a whole number, not negative.
+    pub(crate) fn whole(self) -> Option<u64> {
+        serde_json::from_str(self.0.get()).ok()
+    }
+
+    /// It as texts: one, or an array of them.
+    pub(crate) fn texts(self) -> Option<Vec<Cow<'a, str>>> {
+        if let Some(text) = self.text() {
+            return Some(vec![text]);
+        }
+        let texts: Vec<Text<'a>> = serde_json::from_str(self.0.get()).ok()?;
+        Some(texts.into_iter().map(|Text(text)| text).collect())
+    }
+}
+
+/// Text, borrowed where nothing in it is escaped.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject;
+
+        impl<'de> Visitor<'de> for OfObject {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(12);
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(OfObject)
+    }
 }
 
 /// Anything without duplicate members.
@@ -116,6 +200,34 @@ mod tests {
         ] {
             let value = parse(text.as_bytes());
             assert_eq!(value, Ok(serde_json::from_str(text).unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn members_are_read_as_what_is_asked_for() {
+        let text = br#"{"n": 1, "t": "\u0061", "list": ["a", "b"], "x": {"y": [null]}, "f": 1.0}"#;
+        let mut members = Members::parse(text).unwrap();
+        assert_eq!(members.take("t").unwrap().text().unwrap(), "a");
+        assert!(members.take("t").is_none());
+        let n = members.take("n").unwrap();
+        assert_eq!((n.whole(), n.text(), n.texts()), (Some(1), None, None));
+        let list = members.take("list").unwrap();
+        assert_eq!((list.text(), list.texts().unwrap()), (None, vec!["a".into(), "b".into()]));
+        assert_eq!(members.take("f").unwrap().whole(), None);
+        let rest = serde_json::json!({"x": {"y": [null]}});
+        assert_eq!(Value::Object(members.into_values().unwrap()), rest);
+    }
+
+    #[test]
+    fn members_are_those_of_one_unambiguous_object() {
+        let refused = |text: &str| {
+            Members::parse(text.as_bytes()).and_then(Members::into_values).unwrap_err()
+        };
+        for text in ["", "[]", "1", "{", "{} {}", r#"{"a"}"#, r#"{"a": 01}"#] {
+            assert_eq!(refused(text), JsonError::Malformed, "{text}");
+        }
+        for text in [r#"{"a":1,"b":2,"\u0061":3}"#, r#"{"a":{"x":[],"x":{}}}"#] {
+            assert_eq!(refused(text), JsonError::DuplicateMember, "{text}");
         }
     }
 

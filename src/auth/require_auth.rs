@@ -23,8 +23,14 @@ use crate::{Answer, Identity, Problem, RequestHead, ResponseBody, problem::check
 #[derive(Clone)]
 #[must_use]
 pub struct RequireAuth {
-    authenticator: Arc<dyn Authenticate>,
+    // One count to clone: axum clones a route's whole stack for each request.
+    shared: Arc<Shared>,
     only_identifies: bool,
+}
+
+#[derive(Clone)]
+struct Shared {
+    authenticator: Arc<dyn Authenticate>,
     realm: Arc<str>,
     refusal: Option<Arc<Refusal>>,
 }
@@ -35,12 +41,9 @@ impl RequireAuth {
     /// Asks this authenticator: a [`TokenService`](crate::TokenService) for Bearer tokens, or one
     /// of your own.
     pub fn new(authenticator: impl Authenticate) -> Self {
-        Self {
-            authenticator: Arc::new(authenticator),
-            only_identifies: false,
-            realm: "api".into(),
-            refusal: None,
-        }
+        let shared =
+            Shared { authenticator: Arc::new(authenticator), realm: "api".into(), refusal: None };
+        Self { shared: Arc::new(shared), only_identifies: false }
     }
 
     /// The form of this layer that refuses nobody: known callers get their [`Identity`], unknown
@@ -55,7 +58,8 @@ impl RequireAuth {
     /// # Panics
     /// Where the realm is not printable ASCII without quotes and backslashes.
     pub fn with_realm(self, realm: &str) -> Self {
-        Self { realm: checked_realm(realm), ..self }
+        let realm = checked_realm(realm);
+        self.change(|shared| shared.realm = realm)
     }
 
     /// The same with refusals in your own words: the hook may replace the response, never the
@@ -64,19 +68,25 @@ impl RequireAuth {
         self,
         response: impl Fn(&AuthError, Problem) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        Self { refusal: Some(Arc::new(response)), ..self }
+        self.change(|shared| shared.refusal = Some(Arc::new(response)))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::make_mut(&mut self.shared));
+        self
     }
 
     /// What a form of this layer further out found already.
     fn known<B>(&self, request: &Request<B>) -> Option<Outcome> {
         let found: &Found = request.extensions().get()?;
-        Arc::ptr_eq(&found.by, &self.authenticator).then(|| found.outcome.clone())
+        Arc::ptr_eq(&found.by, &self.shared.authenticator).then(|| found.outcome.clone())
     }
 
     /// Notes in the request who is calling; says why it must not pass, where it must not.
     fn admit<B>(&self, request: &mut Request<B>, outcome: Outcome) -> Result<(), Arc<AuthError>> {
         if self.only_identifies {
-            let found = Found { by: Arc::clone(&self.authenticator), outcome: outcome.clone() };
+            let by = Arc::clone(&self.shared.authenticator);
+            let found = Found { by, outcome: outcome.clone() };
             request.extensions_mut().insert(found);
         }
         match outcome {
@@ -90,8 +100,8 @@ impl RequireAuth {
     }
 
     fn refuse(&self, error: Arc<AuthError>) -> Response<Bytes> {
-        let problem = error.to_problem(&self.realm);
-        let mut response = match &self.refusal {
+        let problem = error.to_problem(&self.shared.realm);
+        let mut response = match &self.shared.refusal {
             Some(hook) => hook(&error, problem),
             None => problem.into_response(),
         };
@@ -103,9 +113,9 @@ impl RequireAuth {
 impl fmt::Debug for RequireAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequireAuth")
-            .field("authenticator", &self.authenticator)
+            .field("authenticator", &self.shared.authenticator)
             .field("only_identifies", &self.only_identifies)
-            .field("realm", &self.realm)
+            .field("realm", &self.shared.realm)
             .finish_non_exhaustive()
     }
 }
@@ -164,7 +174,8 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let outcome = match self.layer.known(&request) {
             Some(outcome) => outcome,
-            None => match self.layer.authenticator.authenticate(RequestHead::from(&request)) {
+            None => match self.layer.shared.authenticator.authenticate(RequestHead::from(&request))
+            {
                 Answer::Ready(answer) => answered(answer),
                 Answer::Pending(answer) => {
                     // The service that was polled ready is the one to call; a clone stays behind.

@@ -22,7 +22,12 @@ use crate::{Identity, Problem, ResponseBody, Role, problem::checked_realm};
 #[derive(Clone)]
 #[must_use]
 pub struct RequireRole {
-    roles: Arc<[Role]>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    roles: Box<[Role]>,
     realm: Arc<str>,
     refusal: Option<Arc<Refusal>>,
 }
@@ -32,7 +37,8 @@ type Refusal = dyn Fn(Option<&Identity>, Problem) -> Response<Bytes> + Send + Sy
 impl RequireRole {
     /// Lets any of these roles pass; none of the others, known or unknown.
     pub fn any_of(roles: impl IntoIterator<Item = Role>) -> Self {
-        Self { roles: roles.into_iter().collect(), realm: "api".into(), refusal: None }
+        let roles = roles.into_iter().collect();
+        Self { shared: Arc::new(Shared { roles, realm: "api".into(), refusal: None }) }
     }
 
     /// The same with another realm in its challenges than `api`.
@@ -40,7 +46,8 @@ impl RequireRole {
     /// # Panics
     /// Where the realm is not printable ASCII without quotes and backslashes.
     pub fn with_realm(self, realm: &str) -> Self {
-        Self { realm: checked_realm(realm), ..self }
+        let realm = checked_realm(realm);
+        self.change(|shared| shared.realm = realm)
     }
 
     /// The same with refusals in your own words: the hook may replace the response, never the
@@ -49,7 +56,12 @@ impl RequireRole {
         self,
         response: impl Fn(Option<&Identity>, Problem) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        Self { refusal: Some(Arc::new(response)), ..self }
+        self.change(|shared| shared.refusal = Some(Arc::new(response)))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::make_mut(&mut self.shared));
+        self
     }
 
     fn refuse(&self, caller: Option<&Identity>) -> Response<Bytes> {
@@ -65,8 +77,8 @@ impl RequireRole {
             "insufficient_permissions",
             "Insufficient permissions",
         )
-        .with_bearer_challenge(&self.realm, Some("insufficient_scope"), None);
-        match &self.refusal {
+        .with_bearer_challenge(&self.shared.realm, Some("insufficient_scope"), None);
+        match &self.shared.refusal {
             Some(hook) => hook(caller, problem),
             None => problem.into_response(),
         }
@@ -75,7 +87,7 @@ impl RequireRole {
 
 impl fmt::Debug for RequireRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequireRole").field("roles", &self.roles).finish_non_exhaustive()
+        f.debug_struct("RequireRole").field("roles", &self.shared.roles).finish_non_exhaustive()
     }
 }
 
@@ -109,7 +121,8 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let caller: Option<&Identity> = request.extensions().get();
-        let state = if caller.is_some_and(|caller| self.layer.roles.contains(caller.role())) {
+        let state = if caller.is_some_and(|caller| self.layer.shared.roles.contains(caller.role()))
+        {
             State::Admitted { future: self.inner.call(request) }
         } else {
             State::Refused { response: Some(self.layer.refuse(caller)) }

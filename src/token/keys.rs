@@ -13,6 +13,7 @@ use jsonwebtoken::jwk::{
     PublicKeyUse, RSAKeyParameters, RSAKeyType,
 };
 use rustls_pki_types::pem::{PemObject, SectionKind};
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{
@@ -49,6 +50,8 @@ enum Pair {
 pub struct VerifyingKey {
     algorithm: Algorithm,
     key_id: Arc<str>,
+    /// The first part of the tokens that this key signs here.
+    header: Arc<str>,
     parameters: AlgorithmParameters,
     key: backend::PublicKey,
 }
@@ -81,6 +84,9 @@ enum Algorithm {
 }
 
 const SHORTEST_RSA: usize = 2048;
+
+/// The `typ` of access tokens (RFC 9068, section 2.1).
+pub(super) const TOKEN_TYPE: &str = "at+jwt";
 
 impl SigningKey {
     /// Reads the first private key in PEM text: `PRIVATE KEY` (PKCS#8) or `RSA PRIVATE KEY`
@@ -203,11 +209,12 @@ impl VerifyingKey {
 
     /// The `alg` of what it verifies.
     pub(super) fn algorithm(&self) -> &'static str {
-        match self.algorithm {
-            Algorithm::Rs256 => "RS256",
-            Algorithm::Es256 => "ES256",
-            Algorithm::EdDsa => "EdDSA",
-        }
+        self.algorithm.name()
+    }
+
+    /// The first part of the tokens that this key signs here, written once: in base64url.
+    pub(super) fn header(&self) -> &str {
+        &self.header
     }
 
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
@@ -223,7 +230,21 @@ impl VerifyingKey {
             Algorithm::EdDsa => backend::PublicKey::new(&ED25519, key),
         }
         .map_err(|_| KeyError::Malformed)?;
-        Ok(Self { algorithm, key_id: thumbprint(&parameters).into(), parameters, key })
+        let key_id = thumbprint(&parameters);
+        let header = json!({ "alg": algorithm.name(), "typ": TOKEN_TYPE, "kid": key_id });
+        let header = BASE64URL.encode(header.to_string());
+        Ok(Self { algorithm, key_id: key_id.into(), header: header.into(), parameters, key })
+    }
+}
+
+impl Algorithm {
+    /// RFC 7518, section 3.1; RFC 8037, section 3.1.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
     }
 }
 
@@ -273,6 +294,11 @@ impl KeySet {
 
     pub(super) fn find(&self, key_id: &str) -> Option<&VerifyingKey> {
         self.verifying.iter().find(|key| key.key_id() == key_id)
+    }
+
+    /// The key whose tokens begin with this very text, as all do that are signed here.
+    pub(super) fn of_header(&self, header: &str) -> Option<&VerifyingKey> {
+        self.verifying.iter().find(|key| key.header() == header)
     }
 }
 

@@ -149,12 +149,20 @@ impl TokenService {
     /// [`TokenError::Expired`] for a genuine token past its time, [`TokenError::Invalid`] for
     /// anything else.
     pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        self.verify_bytes(token.as_bytes())
+    }
+
+    /// The same of a header's value, which is looked at as text only where it has not been seen.
+    pub(crate) fn verify_bytes(&self, token: &[u8]) -> Result<Identity, TokenError> {
         let now = self.clock.now();
         let remembered = self.verified.get(token);
         let from_memory = remembered.is_some();
         let outcome = match remembered {
             Some(identity) => self.rules.refuse_expired(&identity, now).map(|()| identity),
-            None => self.rules.verify(token, &self.keys, now),
+            None => match std::str::from_utf8(token) {
+                Ok(token) => self.rules.verify(token, &self.keys, now),
+                Err(_) => Err(TokenError::Invalid("not text")),
+            },
         };
         signals::token_verified(match &outcome {
             Ok(_) if from_memory => "remembered",

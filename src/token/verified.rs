@@ -22,7 +22,7 @@ pub(super) struct VerifiedTokens(Cache<Token, Identity, UnitWeighter, RandomStat
 
 /// The whole text of a token, so that one that resembles another is not taken for it.
 #[derive(PartialEq, Eq)]
-struct Token(Zeroizing<Box<str>>);
+struct Token(Zeroizing<Box<[u8]>>);
 
 impl VerifiedTokens {
     /// Room for so many; with none, nothing is remembered.
@@ -37,11 +37,11 @@ impl VerifiedTokens {
         ))
     }
 
-    pub(super) fn get(&self, token: &str) -> Option<Identity> {
+    pub(super) fn get(&self, token: &[u8]) -> Option<Identity> {
         self.0.get(token)
     }
 
-    pub(super) fn insert(&self, token: &str, identity: Identity) {
+    pub(super) fn insert(&self, token: &[u8], identity: Identity) {
         self.0.insert(Token(Zeroizing::new(token.into())), identity);
     }
 }
@@ -52,8 +52,8 @@ impl fmt::Debug for VerifiedTokens {
     }
 }
 
-impl Borrow<str> for Token {
-    fn borrow(&self) -> &str {
+impl Borrow<[u8]> for Token {
+    fn borrow(&self) -> &[u8] {
         &self.0
     }
 }
@@ -75,18 +75,18 @@ mod tests {
         let identity = Identity::new(UserId::from("42"), Role::VIEWER);
         let tokens = VerifiedTokens::new(8);
         for n in 0..100 {
-            tokens.insert(&n.to_string(), identity.clone());
+            tokens.insert(n.to_string().as_bytes(), identity.clone());
         }
-        let found = (0..100).filter(|n| tokens.get(&n.to_string()).is_some()).count();
+        let found = (0..100).filter(|n| tokens.get(n.to_string().as_bytes()).is_some()).count();
         assert!((1..=8).contains(&found), "{found}");
-        assert_eq!(tokens.get("100"), None);
+        assert_eq!(tokens.get(b"100"), None);
         assert!(!format!("{tokens:?}").contains("99"));
     }
 
     #[test]
     fn without_room_nothing_is_remembered() {
         let tokens = VerifiedTokens::new(0);
-        tokens.insert("a", Identity::new(UserId::from("42"), Role::VIEWER));
-        assert_eq!(tokens.get("a"), None);
+        tokens.insert(b"a", Identity::new(UserId::from("42"), Role::VIEWER));
+        assert_eq!(tokens.get(b"a"), None);
     }
 }

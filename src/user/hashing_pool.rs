@@ -14,7 +14,8 @@ use crate::signals;
 /// Runs a [`PasswordHasher`] beside the requests, so that a flood of logins can't slow down
 /// anything else. Clones share their bounds.
 ///
-/// - As many passwords are hashed at once as there are cores.
+/// - As many passwords are hashed at once as there are cores but one, which stays free for all else;
+///   one where there is one core only.
 /// - Up to 64 more wait, each for 15 s at most. Whoever would have to wait longer is told
 ///   [`HashingError::Busy`] (503 with `Retry-After`).
 /// - A caller that goes away leaves the queue, but what it started is finished, and counts against
@@ -65,7 +66,7 @@ impl HashingPool {
             // Nobody's password: whoever matches it is turned away all the same.
             decoy: hasher.decoy()?,
             hasher: Arc::new(hasher),
-            threads: Bound::new(cores.get()),
+            threads: Bound::new(cores.get().saturating_sub(1).max(1)),
             queue: Bound::new(64),
             patience: Duration::from_secs(15),
         })

@@ -1,0 +1,194 @@
+//! Whole servers under load, each with the same route behind another door: `servers` starts them,
+//! drives wrk at them in turn, and prints how many requests a second each answered.
+//!
+//! `REDIS_URL` names a Redis to count in; without it, those contestants are left out.
+
+mod ours;
+mod rivals;
+mod tokens;
+mod wrk;
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, ExitCode, Stdio},
+};
+
+use axum::{Router, routing::get};
+use http::StatusCode;
+use serde_json::json;
+
+use wrk::Measured;
+
+/// One server: whom it is compared with, and what it answers.
+struct Contestant {
+    group: &'static str,
+    name: &'static str,
+    status: StatusCode,
+}
+
+const fn contestant(group: &'static str, name: &'static str, status: StatusCode) -> Contestant {
+    Contestant { group, name, status }
+}
+
+const IN_PROCESS: &str = "in process";
+const REFUSING: &str = "refusing";
+const REDIS: &str = "Redis";
+
+/// The first of each group is what the others are compared with.
+const CONTESTANTS: [Contestant; 12] = [
+    contestant(IN_PROCESS, "bare axum", StatusCode::OK),
+    contestant(IN_PROCESS, "portcullis", StatusCode::OK),
+    contestant(IN_PROCESS, "portcullis, no limit", StatusCode::OK),
+    contestant(IN_PROCESS, "portcullis without cache", StatusCode::OK),
+    contestant(IN_PROCESS, "hand-made cache, governor", StatusCode::OK),
+    contestant(IN_PROCESS, "jsonwebtoken, no limit", StatusCode::OK),
+    contestant(REFUSING, "a constant 429", StatusCode::TOO_MANY_REQUESTS),
+    contestant(REFUSING, "portcullis, all refused", StatusCode::TOO_MANY_REQUESTS),
+    contestant(REDIS, "bare axum", StatusCode::OK),
+    contestant(REDIS, "portcullis on Redis", StatusCode::OK),
+    contestant(REDIS, "hand-made cache, ConnectionManager", StatusCode::OK),
+    contestant(REDIS, "jsonwebtoken, ConnectionManager", StatusCode::OK),
+];
+
+const ROUNDS: usize = 5;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => compare(),
+        ["serve", name] => serve(name),
+        _ => Err("usage: servers".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("servers: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// One of them, until it is stopped.
+#[tokio::main]
+async fn serve(name: &str) -> Outcome<()> {
+    let route = Router::new().route("/", get(async || "Hello, world!"));
+    let router = match name {
+        "bare axum" => route,
+        "portcullis" => ours::in_process(route, ours::Cache::On),
+        "portcullis, no limit" => ours::without_limit(route),
+        "portcullis without cache" => ours::in_process(route, ours::Cache::Off),
+        "hand-made cache, governor" => rivals::with_governor(route),
+        "jsonwebtoken, no limit" => rivals::with_jsonwebtoken(route),
+        "a constant 429" => rivals::constant_429(),
+        "portcullis, all refused" => ours::refusing(route),
+        "portcullis on Redis" => ours::on_redis(route, &redis_url()?).await?,
+        "hand-made cache, ConnectionManager" => {
+            rivals::on_redis(route, &redis_url()?, true).await?
+        }
+        "jsonwebtoken, ConnectionManager" => rivals::on_redis(route, &redis_url()?, false).await?,
+        _ => return Err(format!("no contestant is named {name:?}").into()),
+    };
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    listener.set_nonblocking(true)?;
+    println!("{}", listener.local_addr()?.port());
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    Ok(axum::serve(listener, router).await?)
+}
+
+fn redis_url() -> Outcome<String> {
+    env::var("REDIS_URL").map_err(|_| "REDIS_URL is not set".into())
+}
+
+/// A contestant that runs; it is stopped when this is dropped.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(contestant: &Contestant) -> Outcome<Self> {
+        let mut process = Command::new(env::current_exe()?)
+            .args(["serve", contestant.name])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let stdout = process.stdout.take().ok_or("no output")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        match line.trim().parse() {
+            Ok(port) => Ok(Self { process, port }),
+            Err(_) => Err(format!("{:?} did not start", contestant.name).into()),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// All of them, in turn, some rounds; and what came of it, as a table and as JSON.
+fn compare() -> Outcome<()> {
+    let with_redis = env::var_os("REDIS_URL").is_some();
+    let contestants: Vec<_> =
+        CONTESTANTS.iter().filter(|one| one.group != REDIS || with_redis).collect();
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let presented = results.join("servers.tokens");
+    fs::write(&presented, tokens::access_tokens().join("\n"))?;
+
+    // All run all the time, which costs nothing while they wait; wrk goes from one to the next, so that
+    // what else the machine does meets them all.
+    let servers: Vec<_> =
+        contestants.iter().map(|contestant| Server::start(contestant)).collect::<Outcome<_>>()?;
+    let mut measured: Vec<Vec<Measured>> = contestants.iter().map(|_| Vec::new()).collect();
+    for round in 0..=ROUNDS {
+        for ((contestant, server), measured) in contestants.iter().zip(&servers).zip(&mut measured)
+        {
+            let figures = wrk::drive(server.port, &presented, 2, contestant.status)?;
+            // The first warms up.
+            if round > 0 {
+                measured.push(figures);
+            }
+        }
+        eprintln!("round {round} of {ROUNDS}");
+    }
+
+    let medians: Vec<_> = measured.iter().map(|rounds| Measured::median(rounds)).collect();
+    let mut rows = Vec::new();
+    let mut group = "";
+    let mut reference = 0.0;
+    for (contestant, median) in contestants.iter().zip(&medians) {
+        if contestant.group != group {
+            (group, reference) = (contestant.group, median.per_second);
+            println!("\n{:36} {:>10} {:>7} {:>9}", group, "requests/s", "ratio", "p99");
+        }
+        let ratio = median.per_second / reference;
+        println!(
+            "{:36} {:>10.0} {ratio:>7.2} {:>6.2} ms",
+            contestant.name, median.per_second, median.p99_ms
+        );
+        rows.push(json!({
+            "group": group,
+            "name": contestant.name,
+            "requests_per_second": median.per_second.round(),
+            "ratio": ratio,
+            "p99_ms": median.p99_ms,
+        }));
+    }
+    let ours = contestants.iter().position(|one| one.name == "portcullis");
+    let hits = ours.map_or(0.0, |at| wrk::hit_rate(&measured[at]));
+    println!(
+        "\n{} tokens; of portcullis' requests at least {:.2} % brought one seen before",
+        tokens::USERS,
+        100.0 * hits
+    );
+    println!("signatures by {}", if cfg!(feature = "aws-lc-rs") { "aws-lc-rs" } else { "ring" });
+    fs::write(results.join("servers.json"), serde_json::to_vec_pretty(&rows)?)?;
+    Ok(())
+}
