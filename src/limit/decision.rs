@@ -87,7 +87,17 @@ impl Decision {
     /// is allowed, and where the cost is above the limit, so that waiting doesn't help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        (!matches!(self.retry_us, 0 | NEVER)).then(|| Duration::from_micros(self.retry_us))
+        self.retry_us().map(Duration::from_micros)
+    }
+
+    /// [`reset_after`](Self::reset_after) in microseconds.
+    pub(crate) fn reset_us(&self) -> u64 {
+        self.reset_us
+    }
+
+    /// [`retry_after`](Self::retry_after) in microseconds.
+    pub(crate) fn retry_us(&self) -> Option<u64> {
+        (!matches!(self.retry_us, 0 | NEVER)).then_some(self.retry_us)
     }
 
     /// How a refusal stands when so much time has passed, where nothing else has happened.

@@ -85,13 +85,8 @@ impl Holds {
         }
     }
 
-    fn finish<B>(mut self, mut response: Response<B>) -> Response<B> {
-        let mut reports = mem::take(&mut self.reports);
-        if let Some(Reports(inner)) = response.extensions_mut().remove() {
-            reports.0.extend(inner);
-        }
-        reports.write(response.headers_mut(), self.shared.clock.now());
-        response.extensions_mut().insert(reports);
+    fn finish<B>(self, mut response: Response<B>) -> Response<B> {
+        self.shared.write_headers(&self.reports, &mut response);
         response
     }
 }

@@ -8,26 +8,22 @@
 //!   `r * w / q`: a client that spreads `r` over `t` keeps to the policy.
 //! - `Retry-After`: on a refusal; a request sent then is admitted, if no other came first.
 
-use std::{
-    fmt::Write,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use super::Decision;
 
-/// What each limiter that applied to a request said, outer layers' first; in the extensions of the
-/// response, so that layers around one another speak with one voice.
+/// What each limiter of a layer said of a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reports(pub(crate) SmallVec<[Report; 2]>);
+pub(super) struct Reports(pub(super) SmallVec<[Report; 1]>);
 
 /// What one limiter said.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Report {
-    pub(crate) limiter: &'static str,
-    pub(crate) decision: Decision,
+pub(super) struct Report {
+    pub(super) limiter: &'static str,
+    pub(super) decision: Decision,
 }
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -37,33 +33,42 @@ const POLICY_LIST: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT_LIST: HeaderName = HeaderName::from_static("ratelimit");
 
 impl Reports {
-    /// Writes the headers of all limiters, in place of any that are there.
-    pub(crate) fn write(&self, headers: &mut HeaderMap, now: SystemTime) {
+    /// Writes the headers of all limiters to a response of this status. Where layers further in have
+    /// written theirs, the lists are joined, and the tightest speaks.
+    pub(super) fn write(&self, headers: &mut HeaderMap, status: StatusCode, now: SystemTime) {
         let Some(speaker) = self.speaker() else { return };
-        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        headers.insert(LIMIT, speaker.quota().limit().into());
-        headers.insert(REMAINING, speaker.remaining().into());
-        headers.insert(RESET, seconds(since_epoch + speaker.reset_after()).into());
-
-        let (mut policies, mut limits) = (String::new(), String::new());
+        let (mut policies, mut limits) = (Text::new(), Text::new());
         for Report { limiter, decision } in &self.0 {
-            let (q, w) = (decision.quota().limit(), seconds(decision.quota().window()));
-            let (r, t) = (decision.remaining(), until_more(decision));
-            let comma = if policies.is_empty() { "" } else { ", " };
-            // Writing to a string does not fail.
-            let _ = write!(policies, "{comma}\"{limiter}\";q={q};w={w}");
-            let _ = write!(limits, "{comma}\"{limiter}\";r={r};t={t}");
+            let window = seconds(decision.quota().window_us());
+            write_item(&mut policies, limiter, "q", decision.quota().limit().into(), "w", window);
+            let more = until_more(decision);
+            write_item(&mut limits, limiter, "r", decision.remaining().into(), "t", more);
         }
-        for (name, list) in [(POLICY_LIST, policies), (LIMIT_LIST, limits)] {
-            if let Ok(value) = HeaderValue::try_from(list) {
-                headers.insert(name, value);
+        if let Some(inner) = insert(headers, LIMIT_LIST, &limits) {
+            join(&mut limits, &inner);
+            insert(headers, LIMIT_LIST, &limits);
+            if let Some(inner) = insert(headers, POLICY_LIST, &policies) {
+                join(&mut policies, &inner);
+                insert(headers, POLICY_LIST, &policies);
             }
+            let theirs = headers.get(REMAINING).and_then(|left| left.to_str().ok()?.parse().ok());
+            let refused = status == StatusCode::TOO_MANY_REQUESTS && speaker.is_allowed();
+            if theirs.is_some_and(|theirs: u32| refused || theirs < speaker.remaining()) {
+                return;
+            }
+        } else {
+            insert(headers, POLICY_LIST, &policies);
         }
+        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_us = u64::try_from(since_epoch.as_micros()).unwrap_or_default();
+        headers.insert(LIMIT, number(speaker.quota().limit().into()));
+        headers.insert(REMAINING, number(speaker.remaining().into()));
+        headers.insert(RESET, number(seconds(now_us.saturating_add(speaker.reset_us()))));
     }
 
     /// The refusal that lasts longest, if there is one; as clients are told it, so that no limiter's
     /// `t` is later than `Retry-After`.
-    pub(crate) fn refusal(&self) -> Option<&Report> {
+    pub(super) fn refusal(&self) -> Option<&Report> {
         let refusals = self.0.iter().filter(|report| !report.decision.is_allowed());
         refusals.max_by_key(|report| retry_after(&report.decision).unwrap_or(u64::MAX))
     }
@@ -75,26 +80,63 @@ impl Reports {
 }
 
 /// `Retry-After` of a refusal, in seconds; `None` where waiting doesn't help.
-pub(crate) fn retry_after(decision: &Decision) -> Option<u64> {
-    decision.retry_after().map(|wait| seconds(wait).max(until_more(decision)).max(1))
+pub(super) fn retry_after(decision: &Decision) -> Option<u64> {
+    decision.retry_us().map(|wait| seconds(wait).max(until_more(decision)).max(1))
 }
 
 /// `t` of a limiter, in seconds.
 fn until_more(decision: &Decision) -> u64 {
-    let more = decision.retry_after().unwrap_or(decision.reset_after());
-    let window_us = u128::from(decision.quota().window_us());
-    let fair = (u128::from(decision.remaining()) * window_us)
-        .div_ceil(u128::from(decision.quota().limit()) * 1_000_000);
-    seconds(more).max(u64::try_from(fair).unwrap_or(u64::MAX))
+    let more = decision.retry_us().unwrap_or(decision.reset_us());
+    let (remaining, window_us) = (u64::from(decision.remaining()), decision.quota().window_us());
+    let limit = u64::from(decision.quota().limit());
+    let fair = match remaining.checked_mul(window_us) {
+        Some(product) => product.div_ceil(limit * 1_000_000),
+        // Slow to divide, and rare: a limit of hundreds of thousands in a year.
+        None => (u128::from(remaining) * u128::from(window_us))
+            .div_ceil(u128::from(limit) * 1_000_000) as u64,
+    };
+    seconds(more).max(fair)
 }
 
 /// Rounded up.
-fn seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+fn seconds(micros: u64) -> u64 {
+    micros.div_ceil(1_000_000)
+}
+
+/// The text of a header, as a rule without an allocation of its own.
+type Text = SmallVec<[u8; 64]>;
+
+/// Appends `"limiter";q=100;w=60` to a list.
+fn write_item(list: &mut Text, limiter: &str, one: &str, n: u64, other: &str, m: u64) {
+    let mut digits = (itoa::Buffer::new(), itoa::Buffer::new());
+    let comma = if list.is_empty() { "" } else { ", " };
+    let (n, m) = (digits.0.format(n), digits.1.format(m));
+    for part in [comma, "\"", limiter, "\";", one, "=", n, ";", other, "=", m] {
+        list.extend_from_slice(part.as_bytes());
+    }
+}
+
+fn join(list: &mut Text, inner: &HeaderValue) {
+    list.extend_from_slice(b", ");
+    list.extend_from_slice(inner.as_bytes());
+}
+
+/// What was there before.
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: &Text) -> Option<HeaderValue> {
+    // Names of limiters, numbers, and what was a header already: always a header.
+    headers.insert(name, HeaderValue::from_bytes(text).ok()?)
+}
+
+fn number(number: u64) -> HeaderValue {
+    // In one allocation, where `From` takes two.
+    let digits = HeaderValue::from_str(itoa::Buffer::new().format(number));
+    digits.unwrap_or_else(|_| number.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::Quota;
 
@@ -114,7 +156,7 @@ mod tests {
             reports.iter().map(|(limiter, decision)| Report { limiter, decision: *decision });
         let mut headers = HeaderMap::new();
         let now = UNIX_EPOCH + Duration::from_millis(1_000_500);
-        Reports(reports.collect()).write(&mut headers, now);
+        Reports(reports.collect()).write(&mut headers, StatusCode::OK, now);
         [LIMIT, REMAINING, RESET, POLICY_LIST, LIMIT_LIST]
             .map(|name| headers[name].to_str().unwrap().to_owned())
     }

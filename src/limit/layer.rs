@@ -26,6 +26,7 @@ pub(super) struct Shared {
     pub(super) rules: Box<[Rule]>,
     pub(super) on_failure: OnFailure,
     pub(super) clock: SharedClock,
+    pub(super) headers: bool,
     refusal: Option<Arc<Hook>>,
 }
 
@@ -86,6 +87,7 @@ impl RateLimitLayer {
                 rules,
                 on_failure: OnFailure::Allow,
                 clock: SystemClock::shared(),
+                headers: true,
                 refusal: None,
             }),
         }
@@ -99,6 +101,12 @@ impl RateLimitLayer {
     /// The same with another clock, for the time of day in the headers.
     pub fn with_clock(self, clock: SharedClock) -> Self {
         self.change(|shared| shared.clock = clock)
+    }
+
+    /// The same without the headers that tell how the limits stand. A refusal has its `Retry-After`
+    /// all the same.
+    pub fn without_headers(self) -> Self {
+        self.change(|shared| shared.headers = false)
     }
 
     /// The same with refusals in your own words: the hook may replace the response, never the
@@ -118,7 +126,7 @@ impl RateLimitLayer {
 
 impl Shared {
     /// The 429 of these reports, of which this refuses for longest.
-    pub(super) fn refuse(&self, longest: Report, reports: Reports) -> Response<Bytes> {
+    pub(super) fn refuse(&self, longest: Report, reports: &Reports) -> Response<Bytes> {
         let violated = reports.0.iter().filter(|report| !report.decision.is_allowed());
         let refusal = Refusal {
             limiter: longest.limiter,
@@ -133,9 +141,16 @@ impl Shared {
         if let Some(wait) = refusal.retry_after {
             response.headers_mut().insert(http::header::RETRY_AFTER, wait.into());
         }
-        reports.write(response.headers_mut(), self.clock.now());
-        response.extensions_mut().insert(reports);
+        self.write_headers(reports, &mut response);
         response
+    }
+
+    /// Says in the response how the limits stand.
+    pub(super) fn write_headers<B>(&self, reports: &Reports, response: &mut Response<B>) {
+        if self.headers {
+            let status = response.status();
+            reports.write(response.headers_mut(), status, self.clock.now());
+        }
     }
 }
 

@@ -8,11 +8,11 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use tower_service::Service;
 
 use super::{
-    Decisions, OnFailure, ResponseFuture, Take,
+    Decisions, Hold, OnFailure, ResponseFuture, Take,
     future::{Holds, Verdict},
     headers::{Report, Reports},
     layer::Shared,
@@ -56,7 +56,15 @@ where
         if takes.is_empty() {
             return ResponseFuture::admitted(self.inner.call(request), None);
         }
-        match self.shared.store.take(&takes) {
+        let at_once = match &takes[..] {
+            [take] => self.shared.store.take_now(take),
+            _ => None,
+        };
+        let answer = match at_once {
+            Some(answer) => Answer::Ready(answer.map(|taken| smallvec![taken])),
+            None => self.shared.store.take(&takes),
+        };
+        match answer {
             Answer::Ready(answer) => match self.shared.verdict(&takes, answer) {
                 Verdict::Admitted(holds) => {
                     ResponseFuture::admitted(self.inner.call(request), holds)
@@ -73,7 +81,7 @@ where
     }
 }
 
-pub(super) type Takes = SmallVec<[Take; 2]>;
+pub(super) type Takes = SmallVec<[Take; 1]>;
 
 impl Shared {
     /// What to ask the store of this request.
@@ -110,10 +118,12 @@ impl Shared {
             .map(|(take, taken)| Report { limiter: take.limiter, decision: taken.decision });
         let reports = Reports(reports.collect());
         if let Some(&longest) = reports.refusal() {
-            return Verdict::Refused(self.refuse(longest, reports));
+            return Verdict::Refused(self.refuse(longest, &reports));
         }
-        let holds = taken.into_iter().filter_map(|taken| taken.hold).map(|hold| *hold).collect();
-        Verdict::Admitted(Some(Holds::new(Arc::clone(self), reports, holds)))
+        let holds: Vec<Hold> =
+            taken.into_iter().filter_map(|taken| taken.hold).map(|hold| *hold).collect();
+        let over = holds.is_empty() && !self.headers;
+        Verdict::Admitted((!over).then(|| Holds::new(Arc::clone(self), reports, holds)))
     }
 
     /// Whether a request counts for this limiter of which this came.

@@ -32,16 +32,11 @@ pub trait RateLimitStore: fmt::Debug + Send + Sync + 'static {
     /// No limiter and key stand in `takes` twice.
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>>;
 
-    /// [`take`](RateLimitStore::take) for one limit, which is all that most requests have to pass: a
-    /// store that answers at once can do that without a list.
-    fn take_one(&self, take: &Take) -> Answer<Result<Taken, StoreError>> {
-        let first = |decisions: Decisions| {
-            decisions.into_iter().next().ok_or_else(|| StoreError::internal("nothing was decided"))
-        };
-        match self.take(std::slice::from_ref(take)) {
-            Answer::Ready(answer) => Answer::Ready(answer.and_then(first)),
-            Answer::Pending(answer) => Answer::pending(async move { first(answer.await?) }),
-        }
+    /// [`take`](RateLimitStore::take) for one limit, which is all that most requests have to pass,
+    /// where the store decides without waiting and without a list. `None` is no answer: `take` is
+    /// asked then.
+    fn take_now(&self, _take: &Take) -> Option<Result<Taken, StoreError>> {
+        None
     }
 
     /// Ends a hold: the request counts (`keep`), or is given back. The answer is how the limit
@@ -90,7 +85,7 @@ pub struct Taken {
 }
 
 /// One [`Taken`] for each [`Take`].
-pub type Decisions = SmallVec<[Taken; 2]>;
+pub type Decisions = SmallVec<[Taken; 1]>;
 
 /// A request that was counted on trial. Not `Clone`: it is settled once.
 #[derive(Debug)]
@@ -149,8 +144,8 @@ impl<S: RateLimitStore + ?Sized> RateLimitStore for Arc<S> {
         (**self).take(takes)
     }
 
-    fn take_one(&self, take: &Take) -> Answer<Result<Taken, StoreError>> {
-        (**self).take_one(take)
+    fn take_now(&self, take: &Take) -> Option<Result<Taken, StoreError>> {
+        (**self).take_now(take)
     }
 
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {

@@ -282,10 +282,10 @@ impl Log {
         (self.used, self.opened, self.older) = (0, opened, Older::default());
         for entry in entries {
             if self.used > 0 {
+                self.older.push(self.at, self.used - self.older.sum());
                 if entry.at - self.oldest() > Older::REACH {
                     self.older.spill(self.at);
                 }
-                self.older.push(self.at, self.used - self.older.sum());
             }
             self.at = entry.at;
             self.used += entry.count;

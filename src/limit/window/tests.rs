@@ -33,7 +33,8 @@ fn step(window: u64) -> impl Strategy<Value = Step> {
 }
 
 fn history() -> impl Strategy<Value = (Quota, u32, Vec<Step>)> {
-    (1..200u32, 1_000..5_000_000u64, prop_oneof![Just(1u32), Just(8), Just(64)]).prop_flat_map(
+    let window = prop_oneof![3 => 1_000..5_000_000u64, 1 => 1_000..30_000_000_000_000u64];
+    (1..200u32, window, prop_oneof![Just(1u32), Just(8), Just(64)]).prop_flat_map(
         |(limit, window, resolution)| {
             let quota = Quota::new(limit, Duration::from_micros(window)).unwrap();
             (Just(quota), Just(resolution), vec(step(window), 1..400))
@@ -229,4 +230,15 @@ fn a_changed_limit_applies_at_once() {
 fn a_cost_above_the_limit_never_fits_and_names_no_time() {
     let decision = Log::default().take(0, &Quota::per_minute(3), 4, RESOLUTION);
     assert_eq!((decision.is_allowed(), decision.retry_after()), (false, None));
+}
+
+#[test]
+fn an_entry_hours_before_the_newest_keeps_its_instant() {
+    const HOUR: u64 = 3_600_000_000;
+    let (quota, mut log) = (Quota::new(9, Duration::from_secs(864_000)).unwrap(), Log::default());
+    log.admit(HOUR, &quota, 1, RESOLUTION, false);
+    let mark = log.admit(5 * HOUR, &quota, 1, RESOLUTION, true);
+    log.settle(5 * HOUR, &quota, 1, RESOLUTION, mark, true);
+    let until_left = Duration::from_secs(864_000 - 4 * 3_600);
+    assert_eq!(log.decide(5 * HOUR, &quota, 0).reset_after(), until_left);
 }

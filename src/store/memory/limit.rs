@@ -267,8 +267,8 @@ impl RateLimitStore for MemoryRateLimitStore {
         })
     }
 
-    fn take_one(&self, take: &Take) -> Answer<Result<Taken, StoreError>> {
-        Answer::Ready(self.decide(take))
+    fn take_now(&self, take: &Take) -> Option<Result<Taken, StoreError>> {
+        Some(self.decide(take))
     }
 
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {

@@ -27,7 +27,8 @@ impl Refusal {
         let until = self.until.load(Ordering::Relaxed);
         let found = self.is_of(client, quota);
         fence(Ordering::Acquire);
-        let unchanged = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;
+        let unchanged =
+            version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
         (found && unchanged).then_some(until)
     }
 
