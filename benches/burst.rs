@@ -25,7 +25,7 @@ use axum::{body::Body, extract::ConnectInfo};
 use governor::{RateLimiter, clock::FakeRelativeClock};
 use http::{Request, Response};
 use portcullis::{
-    Answer, ManualClock, Quota,
+    ManualClock, Quota,
     limit::{RateLimitStore, Take},
     store::memory::MemoryRateLimitStore,
 };
@@ -48,10 +48,8 @@ fn portcullis() -> Limiter {
     Box::new(move |now| {
         clock.advance(now - last);
         last = now;
-        match store.take_one(&take) {
-            Answer::Ready(Ok(taken)) => taken.decision.is_allowed(),
-            _ => false,
-        }
+        let taken = store.take_now(&take).and_then(Result::ok);
+        taken.is_some_and(|taken| taken.decision.is_allowed())
     })
 }
 

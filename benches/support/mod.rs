@@ -20,7 +20,7 @@ use governor::{
 };
 use hashbrown::HashTable;
 use portcullis::{
-    Answer, ClientIp, Quota,
+    ClientIp, Quota,
     limit::{RateLimitStore, Take},
     store::memory::MemoryRateLimitStore,
 };
@@ -69,10 +69,8 @@ impl Limiter for Portcullis {
     fn admits(&self, client: &ClientIp) -> bool {
         let key = (*client).into();
         let take = Take { limiter: "ip", key, quota: self.quota, cost: 1, hold: false };
-        match self.store.take_one(&take) {
-            Answer::Ready(Ok(taken)) => taken.decision.is_allowed(),
-            _ => false,
-        }
+        let taken = self.store.take_now(&take).and_then(Result::ok);
+        taken.is_some_and(|taken| taken.decision.is_allowed())
     }
 }
 

@@ -34,30 +34,30 @@ const LIMIT_LIST: HeaderName = HeaderName::from_static("ratelimit");
 
 impl Reports {
     /// Writes the headers of all limiters to a response of this status. Where layers further in have
-    /// written theirs, the lists are joined, and the tightest speaks.
+    /// written theirs, the lists are joined, and the tightest speaks. What anybody else wrote there
+    /// is replaced.
     pub(super) fn write(&self, headers: &mut HeaderMap, status: StatusCode, now: SystemTime) {
         let Some(speaker) = self.speaker() else { return };
-        let (mut policies, mut limits) = (Text::new(), Text::new());
+        let mut policies = Vec::with_capacity(64);
+        let mut limits = Vec::with_capacity(64);
         for Report { limiter, decision } in &self.0 {
-            let window = seconds(decision.quota().window_us());
-            write_item(&mut policies, limiter, "q", decision.quota().limit().into(), "w", window);
-            let more = until_more(decision);
-            write_item(&mut limits, limiter, "r", decision.remaining().into(), "t", more);
+            let (quota, more) = (decision.quota(), until_more(decision));
+            let window = seconds(quota.window_us());
+            write_item(&mut policies, limiter, b"\";q=", quota.limit().into(), b";w=", window);
+            write_item(&mut limits, limiter, b"\";r=", decision.remaining().into(), b";t=", more);
         }
-        if let Some(inner) = insert(headers, LIMIT_LIST, &limits) {
-            join(&mut limits, &inner);
-            insert(headers, LIMIT_LIST, &limits);
-            if let Some(inner) = insert(headers, POLICY_LIST, &policies) {
-                join(&mut policies, &inner);
-                insert(headers, POLICY_LIST, &policies);
-            }
+        let inner_limits = insert(headers, LIMIT_LIST, &limits);
+        let inner_policies = insert(headers, POLICY_LIST, &policies);
+        if let (Some(inner_limits), Some(inner_policies)) = (inner_limits, inner_policies)
+            && is_list(&inner_limits)
+        {
+            join(headers, LIMIT_LIST, &mut limits, &inner_limits);
+            join(headers, POLICY_LIST, &mut policies, &inner_policies);
             let theirs = headers.get(REMAINING).and_then(|left| left.to_str().ok()?.parse().ok());
             let refused = status == StatusCode::TOO_MANY_REQUESTS && speaker.is_allowed();
             if theirs.is_some_and(|theirs: u32| refused || theirs < speaker.remaining()) {
                 return;
             }
-        } else {
-            insert(headers, POLICY_LIST, &policies);
         }
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_us = u64::try_from(since_epoch.as_micros()).unwrap_or_default();
@@ -103,26 +103,41 @@ fn seconds(micros: u64) -> u64 {
     micros.div_ceil(1_000_000)
 }
 
-/// The text of a header, as a rule without an allocation of its own.
-type Text = SmallVec<[u8; 64]>;
-
 /// Appends `"limiter";q=100;w=60` to a list.
-fn write_item(list: &mut Text, limiter: &str, one: &str, n: u64, other: &str, m: u64) {
-    let mut digits = (itoa::Buffer::new(), itoa::Buffer::new());
-    let comma = if list.is_empty() { "" } else { ", " };
-    let (n, m) = (digits.0.format(n), digits.1.format(m));
-    for part in [comma, "\"", limiter, "\";", one, "=", n, ";", other, "=", m] {
-        list.extend_from_slice(part.as_bytes());
+#[inline]
+fn write_item(list: &mut Vec<u8>, limiter: &str, one: &[u8; 4], n: u64, other: &[u8; 3], m: u64) {
+    let mut digits = itoa::Buffer::new();
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
     }
+    list.push(b'"');
+    list.extend_from_slice(limiter.as_bytes());
+    list.extend_from_slice(one);
+    list.extend_from_slice(digits.format(n).as_bytes());
+    list.extend_from_slice(other);
+    list.extend_from_slice(digits.format(m).as_bytes());
 }
 
-fn join(list: &mut Text, inner: &HeaderValue) {
+/// Appends what an inner layer wrote.
+fn join(headers: &mut HeaderMap, name: HeaderName, list: &mut Vec<u8>, inner: &HeaderValue) {
     list.extend_from_slice(b", ");
     list.extend_from_slice(inner.as_bytes());
+    insert(headers, name, list);
+}
+
+/// Whether this is what [`write_item`] writes for [`LIMIT_LIST`]: the work of one of these layers.
+fn is_list(value: &HeaderValue) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_item = |item: &str| {
+        let (name, rest) = item.strip_prefix('"')?.split_once("\";r=")?;
+        let (remaining, more) = rest.split_once(";t=")?;
+        Some(!name.contains('"') && is_number(remaining) && is_number(more))
+    };
+    value.to_str().is_ok_and(|list| list.split(", ").all(|item| is_item(item) == Some(true)))
 }
 
 /// What was there before.
-fn insert(headers: &mut HeaderMap, name: HeaderName, text: &Text) -> Option<HeaderValue> {
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: &[u8]) -> Option<HeaderValue> {
     // Names of limiters, numbers, and what was a header already: always a header.
     headers.insert(name, HeaderValue::from_bytes(text).ok()?)
 }

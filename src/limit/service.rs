@@ -12,7 +12,7 @@ use smallvec::{SmallVec, smallvec};
 use tower_service::Service;
 
 use super::{
-    Decisions, Hold, OnFailure, ResponseFuture, Take,
+    Decisions, OnFailure, ResponseFuture, Take, Taken,
     future::{Holds, Verdict},
     headers::{Report, Reports},
     layer::Shared,
@@ -86,7 +86,11 @@ pub(super) type Takes = SmallVec<[Take; 1]>;
 impl Shared {
     /// What to ask the store of this request.
     fn takes(&self, request: &RequestHead<'_>) -> Result<Takes, NoPeerAddr> {
-        self.rules.iter().filter_map(|rule| rule.take(request).transpose()).collect()
+        let mut takes = Takes::new();
+        for rule in &self.rules {
+            takes.extend(rule.take(request)?);
+        }
+        Ok(takes)
     }
 
     /// What the store's answer means.
@@ -109,19 +113,15 @@ impl Shared {
                 };
             }
         };
-        for (take, taken) in takes.iter().zip(&taken) {
-            signals::limit_decided(take.limiter, taken.decision.is_allowed());
+        let (mut reports, mut holds) = (Reports::default(), Vec::new());
+        for (take, Taken { decision, hold }) in takes.iter().zip(taken) {
+            signals::limit_decided(take.limiter, decision.is_allowed());
+            reports.0.push(Report { limiter: take.limiter, decision });
+            holds.extend(hold.map(|hold| *hold));
         }
-        let reports = takes
-            .iter()
-            .zip(&taken)
-            .map(|(take, taken)| Report { limiter: take.limiter, decision: taken.decision });
-        let reports = Reports(reports.collect());
         if let Some(&longest) = reports.refusal() {
             return Verdict::Refused(self.refuse(longest, &reports));
         }
-        let holds: Vec<Hold> =
-            taken.into_iter().filter_map(|taken| taken.hold).map(|hold| *hold).collect();
         let over = holds.is_empty() && !self.headers;
         Verdict::Admitted((!over).then(|| Holds::new(Arc::clone(self), reports, holds)))
     }
