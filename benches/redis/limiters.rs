@@ -56,7 +56,7 @@ impl Limiter for Portcullis {
             1 => self.store.take(self.takes(client).next().as_slice()),
             _ => self.store.take(&self.takes(client).collect::<Vec<_>>()),
         };
-        taken.await.expect("a decision").iter().all(|taken| taken.decision.allowed)
+        taken.await.expect("a decision").iter().all(|taken| taken.decision.is_allowed())
     }
 }
 
