@@ -10,6 +10,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
@@ -38,32 +39,54 @@ impl Reports {
     /// is replaced.
     pub(super) fn write(&self, headers: &mut HeaderMap, status: StatusCode, now: SystemTime) {
         let Some(speaker) = self.speaker() else { return };
-        let mut policies = Vec::with_capacity(64);
-        let mut limits = Vec::with_capacity(64);
-        for Report { limiter, decision } in &self.0 {
-            let (quota, more) = (decision.quota(), until_more(decision));
-            let window = seconds(quota.window_us());
-            write_item(&mut policies, limiter, b"\";q=", quota.limit().into(), b";w=", window);
-            write_item(&mut limits, limiter, b"\";r=", decision.remaining().into(), b";t=", more);
-        }
-        let inner_limits = insert(headers, LIMIT_LIST, &limits);
-        let inner_policies = insert(headers, POLICY_LIST, &policies);
+        let [policies, limits, limit, remaining, reset] = self.values(speaker, now);
+        let inner_limits = headers.insert(LIMIT_LIST, limits);
+        let inner_policies = headers.insert(POLICY_LIST, policies);
         if let (Some(inner_limits), Some(inner_policies)) = (inner_limits, inner_policies)
             && is_list(&inner_limits)
         {
-            join(headers, LIMIT_LIST, &mut limits, &inner_limits);
-            join(headers, POLICY_LIST, &mut policies, &inner_policies);
+            join(headers, &LIMIT_LIST, &inner_limits);
+            join(headers, &POLICY_LIST, &inner_policies);
             let theirs = headers.get(REMAINING).and_then(|left| left.to_str().ok()?.parse().ok());
             let refused = status == StatusCode::TOO_MANY_REQUESTS && speaker.is_allowed();
             if theirs.is_some_and(|theirs: u32| refused || theirs < speaker.remaining()) {
                 return;
             }
         }
+        headers.insert(LIMIT, limit);
+        headers.insert(REMAINING, remaining);
+        headers.insert(RESET, reset);
+    }
+
+    /// The lists of policies and of limits, and what the speaker says. All of them share one
+    /// allocation.
+    fn values(&self, speaker: &Decision, now: SystemTime) -> [HeaderValue; 5] {
+        let mut text = Vec::with_capacity(128);
+        let mut ends = [0; 5];
+        for Report { limiter, decision } in &self.0 {
+            let (q, w) = (decision.quota().limit(), seconds(decision.quota().window_us()));
+            write_item(&mut text, 0, limiter, b"\";q=", q, b";w=", w);
+        }
+        ends[0] = text.len();
+        for Report { limiter, decision } in &self.0 {
+            let (r, t) = (decision.remaining(), until_more(decision));
+            write_item(&mut text, ends[0], limiter, b"\";r=", r, b";t=", t);
+        }
+        ends[1] = text.len();
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_us = u64::try_from(since_epoch.as_micros()).unwrap_or_default();
-        headers.insert(LIMIT, number(speaker.quota().limit().into()));
-        headers.insert(REMAINING, number(speaker.remaining().into()));
-        headers.insert(RESET, number(seconds(now_us.saturating_add(speaker.reset_us()))));
+        let reset = seconds(now_us.saturating_add(speaker.reset_us()));
+        let numbers = [speaker.quota().limit().into(), speaker.remaining().into(), reset];
+        for (end, number) in ends[2..].iter_mut().zip(numbers) {
+            text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+            *end = text.len();
+        }
+        let (text, mut start) = (Bytes::from(text), 0);
+        ends.map(|end| {
+            let part = text.slice(start..end);
+            start = end;
+            header(part)
+        })
     }
 
     /// The refusal that lasts longest, if there is one; as clients are told it, so that no limiter's
@@ -103,26 +126,38 @@ fn seconds(micros: u64) -> u64 {
     micros.div_ceil(1_000_000)
 }
 
-/// Appends `"limiter";q=100;w=60` to a list.
+/// Appends `"limiter";q=100;w=60` to the list that begins there.
 #[inline]
-fn write_item(list: &mut Vec<u8>, limiter: &str, one: &[u8; 4], n: u64, other: &[u8; 3], m: u64) {
-    let mut digits = itoa::Buffer::new();
-    if !list.is_empty() {
-        list.extend_from_slice(b", ");
+fn write_item(
+    text: &mut Vec<u8>,
+    begin: usize,
+    limiter: &str,
+    one: &[u8; 4],
+    n: u32,
+    other: &[u8; 3],
+    m: u64,
+) {
+    if text.len() > begin {
+        text.extend_from_slice(b", ");
     }
-    list.push(b'"');
-    list.extend_from_slice(limiter.as_bytes());
-    list.extend_from_slice(one);
-    list.extend_from_slice(digits.format(n).as_bytes());
-    list.extend_from_slice(other);
-    list.extend_from_slice(digits.format(m).as_bytes());
+    text.push(b'"');
+    text.extend_from_slice(limiter.as_bytes());
+    text.extend_from_slice(one);
+    text.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+    text.extend_from_slice(other);
+    text.extend_from_slice(itoa::Buffer::new().format(m).as_bytes());
 }
 
 /// Appends what an inner layer wrote.
-fn join(headers: &mut HeaderMap, name: HeaderName, list: &mut Vec<u8>, inner: &HeaderValue) {
-    list.extend_from_slice(b", ");
-    list.extend_from_slice(inner.as_bytes());
-    insert(headers, name, list);
+fn join(headers: &mut HeaderMap, name: &HeaderName, inner: &HeaderValue) {
+    if let Some(list) = headers.get_mut(name) {
+        *list = header([list.as_bytes(), inner.as_bytes()].join(&b", "[..]).into());
+    }
+}
+
+fn header(text: Bytes) -> HeaderValue {
+    // Names of limiters, numbers, and what was a header already: always a header.
+    HeaderValue::from_maybe_shared(text).unwrap_or(const { HeaderValue::from_static("") })
 }
 
 /// Whether this is what [`write_item`] writes for [`LIMIT_LIST`]: the work of one of these layers.
@@ -140,12 +175,6 @@ fn is_list(value: &HeaderValue) -> bool {
 fn insert(headers: &mut HeaderMap, name: HeaderName, text: &[u8]) -> Option<HeaderValue> {
     // Names of limiters, numbers, and what was a header already: always a header.
     headers.insert(name, HeaderValue::from_bytes(text).ok()?)
-}
-
-fn number(number: u64) -> HeaderValue {
-    // In one allocation, where `From` takes two.
-    let digits = HeaderValue::from_str(itoa::Buffer::new().format(number));
-    digits.unwrap_or_else(|_| number.into())
 }
 
 #[cfg(test)]

@@ -163,6 +163,7 @@ impl Log {
             opened = 0;
         }
         self.replace(&entries, opened);
+        self.note(quota);
     }
 
     /// Whether nothing is counted at this moment; for certain, and at most a window late.
@@ -210,6 +211,12 @@ impl Log {
         }
         self.at = now;
         self.used = self.used.saturating_add(cost);
+        self.note(quota);
+    }
+
+    /// Notes what tells whether it may be forgotten.
+    #[inline]
+    fn note(&mut self, quota: &Quota) {
         self.window_log2 = (u64::BITS - quota.window_us().leading_zeros()) as u8;
         self.room = match quota.limit().saturating_sub(self.used) {
             0 => 0,

@@ -458,6 +458,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_back_ends_a_refusal_that_was_remembered() {
+        let clock = ManualClock::new();
+        let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
+        let guess = Take {
+            limiter: "login",
+            key: "client".into(),
+            quota: Quota::per_minute(1),
+            cost: 1,
+            hold: true,
+        };
+        let hold = store.decide(&guess).unwrap().hold.unwrap();
+        clock.advance(Duration::from_millis(59_500));
+        for _ in 0..2 {
+            let refused = store.decide(&guess).unwrap().decision;
+            assert_eq!(refused.retry_after(), Some(Duration::from_millis(500)));
+        }
+        assert!(matches!(store.settle(*hold, false), Answer::Ready(Ok(_))));
+        assert!(store.decide(&guess).unwrap().decision.is_allowed());
+    }
+
+    #[test]
+    fn a_refusal_that_is_remembered_ends_at_the_instant_it_named() {
+        let clock = ManualClock::new();
+        let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
+        assert!(take(&store, "client", 1).unwrap());
+        for _ in 0..2 {
+            assert!(!take(&store, "client", 1).unwrap());
+        }
+        clock.advance(Duration::from_micros(59_999_999));
+        assert!(!take(&store, "client", 1).unwrap());
+        clock.advance(Duration::from_micros(1));
+        assert!(take(&store, "client", 1).unwrap());
+    }
+
+    #[test]
     fn who_only_looks_needs_no_room() {
         let store = MemoryRateLimitStore::new().with_capacity(10);
         for i in 0..9 {
