@@ -171,12 +171,6 @@ fn is_list(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|list| list.split(", ").all(|item| is_item(item) == Some(true)))
 }
 
-/// What was there before.
-fn insert(headers: &mut HeaderMap, name: HeaderName, text: &[u8]) -> Option<HeaderValue> {
-    // Names of limiters, numbers, and what was a header already: always a header.
-    headers.insert(name, HeaderValue::from_bytes(text).ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -25,9 +25,9 @@
 //! moment the first counts a request that was not admitted. Nor do its decisions travel together.
 //!
 //! **Deployment.** Redis 6 or later (tested with 7.0; Valkey has the same commands, and was not at
-//! hand to be tested). The user needs `GET`, `SET`, `SETRANGE`,
-//! `PEXPIRE`, `DEL`, `TIME`, `EVAL` and `EVALSHA` on `rl:*`. Give Redis memory: with an eviction policy such as `allkeys-lru` it
-//! forgets limits where memory is short; with `noeviction` it refuses to decide.
+//! hand to be tested). The user needs `GET`, `SET`, `SETRANGE`, `PEXPIRE`, `DEL`, `TIME`, `EVAL` and
+//! `EVALSHA` on `rl:*`. Give Redis memory: with an eviction policy such as `allkeys-lru` it forgets
+//! limits where memory is short; with `noeviction` it refuses to decide.
 //!
 //! ```no_run
 //! use portcullis::{limit::FallbackStore, store::redis::RedisRateLimitStore};
