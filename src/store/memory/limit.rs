@@ -315,8 +315,10 @@ impl State {
     fn place_of(&self, limiter: &str, key: &Key) -> Place {
         let client = self.clients.client(limiter, key);
         let hash = client.hash(&self.hasher);
-        // By the upper half of the hash, scaled; the table takes its place from the lower one.
-        let shard = ((hash >> 32) * self.shards.len() as u64) >> 32;
+        // By bits in the middle of the hash, scaled. The table takes a place from the lowest bits and
+        // tells clients apart by the highest: were those alike in a shard, it would look at many.
+        let middle = u64::from((hash >> 24) as u32);
+        let shard = (middle * self.shards.len() as u64) >> 32;
         Place { client, hash, shard: shard as usize }
     }
 
