@@ -175,7 +175,8 @@ impl Bench {
             times[2].push(one_by_one(&rival, &clients, 5_000).await);
             times[3].push(one_by_one(&rivals, &clients, 5_000).await);
         }
-        let names = ["portcullis, one", "portcullis, three", "a call each, one", "a call each, three"];
+        let names =
+            ["portcullis, one", "portcullis, three", "a call each, one", "a call each, three"];
         self.tell_times("limits", &names, times);
         println!("\none limit and three, {WAITING} waiting");
         let loads: [(_, Box<dyn Load>); 4] = [

@@ -386,9 +386,21 @@ pub const SECTIONS: &[Section] = &[
 
 const TOKENS_BY_RING: &[Row] = &[
     row(("6", "new token"), ("new token", ""), Time, "ring", Ratio(1.1)),
-    row(("7", "one seen token, 1 thread"), ("seen token, one", "/1"), TimeOverBare, "", AtMost(250.0)),
+    row(
+        ("7", "one seen token, 1 thread"),
+        ("seen token, one", "/1"),
+        TimeOverBare,
+        "",
+        AtMost(250.0),
+    ),
     row(("7", "the same, 2 threads"), ("seen token, one", "/2"), TimeOverBare, "", AtMost(250.0)),
-    row(("7", "10,000 in turn, 1 thread"), ("seen token, 10k", "/1"), TimeOverBare, "", AtMost(250.0)),
+    row(
+        ("7", "10,000 in turn, 1 thread"),
+        ("seen token, 10k", "/1"),
+        TimeOverBare,
+        "",
+        AtMost(250.0),
+    ),
     row(("7", "the same, 2 threads"), ("seen token, 10k", "/2"), TimeOverBare, "", AtMost(250.0)),
     row(("8", "signing"), ("signing", ""), Time, "ring", Ratio(1.05)),
 ];
