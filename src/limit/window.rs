@@ -172,8 +172,8 @@ impl Log {
         self.used == 0 || self.at + (1 << self.window_log2) <= now
     }
 
-    /// How far it was from its limit when a request was last counted: 0 at the limit, 32 at less
-    /// than half of it, and one less for each further halving of what is free.
+    /// How far it was from its limit when that last changed: 0 at the limit, 32 where most of it was
+    /// free, and one less for each halving of what was.
     #[must_use]
     pub fn room(&self) -> u8 {
         self.room
