@@ -7,6 +7,10 @@
 //!   draft-ietf-httpapi-ratelimit-headers-11. `t` is the longer of the time until there is more and
 //!   `r * w / q`: a client that spreads `r` over `t` keeps to the policy.
 //! - `Retry-After`: on a refusal; a request sent then is admitted, if no other came first.
+//!
+//! Layers around one another speak with one voice: an outer one reads in the response what an inner
+//! one wrote. Only the text tells that it was one of these layers: what a service writes that reads
+//! alike is taken for it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

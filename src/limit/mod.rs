@@ -15,7 +15,7 @@
 //!    decided: `X-RateLimit-Limit`, `-Remaining`, `-Reset`, and the lists `RateLimit-Policy` and
 //!    `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11). A 429 has `Retry-After` and a problem
 //!    (RFC 9457). Headers are never made up: an exempt request, and one that the store could not
-//!    decide, has none.
+//!    decide, has none. [`RateLimitLayer::without_headers`] leaves them out.
 //! 5. While the store fails requests pass ([`OnFailure::Allow`]) or are refused
 //!    ([`OnFailure::Deny`]), as you choose. Around a store that may be slow or gone put a
 //!    [`FallbackStore`]: then no request waits long for it, and limits may be counted in this

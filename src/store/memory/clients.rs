@@ -8,8 +8,9 @@ use crate::limit::Key;
 
 /// A limiter and whom it counts.
 ///
-/// An address stands as it is. Text stands as its SipHash-1-3 of 126 bits under a key that nobody
-/// knows: that two are the same happens as often as somebody guesses such a number.
+/// An address stands as it is, beside 62 bits of a hash of the limiter's name, of which there are few.
+/// Text stands, with that name, as its SipHash-1-3 of 126 bits under a key that nobody knows: that two
+/// are the same happens as often as somebody guesses such a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client(pub(super) [u64; 2]);
 
@@ -22,8 +23,7 @@ impl Client {
     }
 }
 
-/// Knows the key.
-#[derive(Debug)]
+/// Knows the keys, so it has no `Debug`.
 pub(super) struct Clients {
     names: foldhash::fast::RandomState,
     texts: SipHasher13,

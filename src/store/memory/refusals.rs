@@ -9,7 +9,7 @@ use crate::Quota;
 /// Until when the client that stands here has no room at all. A sequence lock: a writer, of which
 /// there is one at a time, makes the version odd while it writes; a reader who finds it odd, or
 /// another one afterwards, has read nothing.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[repr(align(64))]
 pub(super) struct Refusal {
     version: AtomicU64,
