@@ -24,7 +24,7 @@ use std::{
 use axum::{body::Body, extract::ConnectInfo};
 use governor::{RateLimiter, clock::FakeRelativeClock};
 use http::{Request, Response};
-use portcullis::{
+use tower_warden::{
     ManualClock, Quota,
     limit::{RateLimitStore, Take},
     store::memory::MemoryRateLimitStore,
@@ -39,7 +39,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Whether a request at this time is admitted.
 type Limiter = Box<dyn FnMut(Duration) -> bool>;
 
-fn portcullis() -> Limiter {
+fn tower_warden() -> Limiter {
     let clock = ManualClock::new();
     let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
     let quota = Quota::per_minute(LIMIT);
@@ -149,7 +149,7 @@ fn main() {
     let mut worsts = serde_json::Map::new();
     println!("admitted in the worst window, of {LIMIT}:");
     for (name, admitted, window) in [
-        ("portcullis", by_moved_time(portcullis()), MINUTE),
+        ("tower-warden", by_moved_time(tower-warden()), MINUTE),
         ("governor", by_moved_time(governor()), MINUTE),
         ("tower_governor", tower_governor(), Duration::from_secs(1)),
         ("two counters", by_moved_time(two_counters()), MINUTE),

@@ -18,7 +18,7 @@ use criterion::{
 use governor::clock::DefaultClock;
 #[cfg(feature = "tower-rate-limiter")]
 use support::TowerRateLimiter;
-use support::{Governor, Limiter, Portcullis, Ticks, Trypema, TwoCounters, client};
+use support::{Governor, Limiter, TowerWarden, Ticks, Trypema, TwoCounters, client};
 
 /// A limit that is not reached.
 const ENDLESS: u32 = 1_000_000_000;
@@ -115,7 +115,7 @@ fn race<L: Limiter>(
 
 fn all(group: &mut BenchmarkGroup<'_, WallTime>, load: &Load, limit: u32) {
     let threads = &[1, 2];
-    race(group, "portcullis", Portcullis::new(limit, load.clients), load, threads);
+    race(group, "tower-warden", TowerWarden::new(limit, load.clients), load, threads);
     race(group, "governor", Governor::new(limit, DefaultClock::default()), load, threads);
     race(group, "two counters", TwoCounters::new(limit, DefaultClock::default()), load, threads);
     race(group, "trypema", Trypema::new(limit), load, threads);
@@ -143,8 +143,8 @@ fn clients(c: &mut Criterion) {
         let mut time = |name, run: &dyn Fn(u64) -> Duration| {
             group.bench_function(BenchmarkId::new(name, clients), |b| b.iter_custom(run));
         };
-        let race = Race::new(Portcullis::new(ENDLESS, clients), &load);
-        time("portcullis", &|decisions| race.run(1, decisions));
+        let race = Race::new(TowerWarden::new(ENDLESS, clients), &load);
+        time("tower-warden", &|decisions| race.run(1, decisions));
         drop(race);
         let race = Race::new(Governor::new(ENDLESS, DefaultClock::default()), &load);
         time("governor", &|decisions| race.run(1, decisions));
@@ -193,9 +193,9 @@ impl<L: Limiter> Steady<L> {
     }
 }
 
-fn ours(limit: u32, windows: u32) -> Steady<Portcullis> {
+fn ours(limit: u32, windows: u32) -> Steady<TowerWarden> {
     let clock = Ticks::default();
-    Steady::new(Portcullis::new(limit, 1).with_clock(&clock), &clock, limit, windows)
+    Steady::new(TowerWarden::new(limit, 1).with_clock(&clock), &clock, limit, windows)
 }
 
 fn governor(limit: u32, windows: u32) -> Steady<Governor<Ticks>> {
@@ -215,13 +215,13 @@ fn limits(c: &mut Criterion) {
     let limits = [5, 100, 10_000, 1_000_000];
     let mut group = c.benchmark_group("cost over limit, admitted");
     for limit in limits {
-        steady(&mut group, BenchmarkId::new("portcullis", limit), ours(limit, 2));
+        steady(&mut group, BenchmarkId::new("tower-warden", limit), ours(limit, 2));
         steady(&mut group, BenchmarkId::new("governor", limit), governor(limit, 2));
     }
     group.finish();
     let mut group = c.benchmark_group("cost over limit, refused");
     for limit in limits {
-        steady(&mut group, BenchmarkId::new("portcullis", limit), ours(limit, 2).used_up());
+        steady(&mut group, BenchmarkId::new("tower-warden", limit), ours(limit, 2).used_up());
         steady(&mut group, BenchmarkId::new("governor", limit), governor(limit, 2).used_up());
     }
 }
@@ -229,7 +229,7 @@ fn limits(c: &mut Criterion) {
 fn uptime(c: &mut Criterion) {
     let mut group = c.benchmark_group("cost over uptime, in windows");
     for windows in [1, 10, 100] {
-        steady(&mut group, BenchmarkId::new("portcullis", windows), ours(10_000, windows));
+        steady(&mut group, BenchmarkId::new("tower-warden", windows), ours(10_000, windows));
         steady(&mut group, BenchmarkId::new("governor", windows), governor(10_000, windows));
     }
 }

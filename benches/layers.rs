@@ -19,7 +19,7 @@ use std::{
 use axum::{body::Body, extract::ConnectInfo};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{Request, Response, StatusCode};
-use portcullis::{Quota, RateLimitLayer, limit::Rule, store::memory::MemoryRateLimitStore};
+use tower_warden::{Quota, RateLimitLayer, limit::Rule, store::memory::MemoryRateLimitStore};
 use tower::{Layer, Service, service_fn};
 use tower_governor::{GovernorLayer, governor::GovernorConfigBuilder};
 
@@ -40,7 +40,7 @@ fn bare() -> impl Service<
 }
 
 /// Ours counts an hour, so that a refused client stays so for as long as the bench runs.
-fn portcullis(limit: u32) -> RateLimitLayer {
+fn tower_warden(limit: u32) -> RateLimitLayer {
     let rule = Rule::per_ip("ip", Quota::per_hour(limit));
     RateLimitLayer::new(MemoryRateLimitStore::new(), [rule])
 }
@@ -130,8 +130,8 @@ fn no_headers(c: &mut Criterion) {
     let group = "layer, no headers";
     let ok = |headers| (StatusCode::OK, headers);
     time(c, (group, "bare"), bare(), CLIENTS, ok(0));
-    let layer = portcullis(ENDLESS).without_headers();
-    time(c, (group, "portcullis"), layer.layer(bare()), CLIENTS, ok(0));
+    let layer = tower_warden(ENDLESS).without_headers();
+    time(c, (group, "tower-warden"), layer.layer(bare()), CLIENTS, ok(0));
     let layer = GovernorLayer::new(tower_governor(ENDLESS).finish().expect("a configuration"));
     time(c, (group, "tower_governor"), layer.layer(bare()), CLIENTS, ok(0));
     #[cfg(feature = "tower-rate-limiter")]
@@ -145,7 +145,7 @@ fn headers(c: &mut Criterion) {
     let group = "layer, headers";
     let ok = |headers| (StatusCode::OK, headers);
     time(c, (group, "bare"), bare(), CLIENTS, ok(0));
-    time(c, (group, "portcullis"), portcullis(ENDLESS).layer(bare()), CLIENTS, ok(5));
+    time(c, (group, "tower-warden"), tower_warden(ENDLESS).layer(bare()), CLIENTS, ok(5));
     let config = tower_governor(ENDLESS).use_headers().finish().expect("a configuration");
     let layer = GovernorLayer::new(config);
     time(c, (group, "tower_governor"), layer.layer(bare()), CLIENTS, ok(2));
@@ -161,7 +161,7 @@ fn refusal(c: &mut Criterion) {
     let group = "layer, refused";
     let no = |headers| (StatusCode::TOO_MANY_REQUESTS, headers);
     time(c, (group, "bare"), bare(), 1, (StatusCode::OK, 0));
-    time(c, (group, "portcullis"), portcullis(1).layer(bare()), 1, no(8));
+    time(c, (group, "tower-warden"), tower_warden(1).layer(bare()), 1, no(8));
     let layer = GovernorLayer::new(tower_governor(1).finish().expect("a configuration"));
     time(c, (group, "tower_governor"), layer.layer(bare()), 1, no(2));
     let config = tower_governor(1).use_headers().finish().expect("a configuration");

@@ -29,7 +29,7 @@ use axum::{
     routing::{get, post},
 };
 use http::{StatusCode, header};
-use portcullis::{
+use tower_warden::{
     Identity, RequireAuth, TokenService, UserService,
     store::memory::{MemoryTokenStore, MemoryUserStore},
     token::{KeySet, SigningKey},

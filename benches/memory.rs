@@ -20,7 +20,7 @@ use dashmap::DashMap;
 use governor::clock::Clock;
 #[cfg(feature = "tower-rate-limiter")]
 use support::TowerRateLimiter;
-use support::{Governor, Limiter, Portcullis, Ticks, Trypema, TwoCounters, client};
+use support::{Governor, Limiter, TowerWarden, Ticks, Trypema, TwoCounters, client};
 
 const CLIENTS: usize = 1_000_000;
 const REQUESTS: [usize; 3] = [1, 2, 5];
@@ -83,8 +83,8 @@ fn bytes_a_client<L: Limiter>(requests: usize, limiter: impl FnOnce(Ticks) -> L)
 type Measure = fn(usize) -> usize;
 
 const LIMITERS: &[(&str, Measure)] = &[
-    ("portcullis", |requests| {
-        bytes_a_client(requests, |clock| Portcullis::new(LIMIT, CLIENTS).with_clock(&clock))
+    ("tower-warden", |requests| {
+        bytes_a_client(requests, |clock| TowerWarden::new(LIMIT, CLIENTS).with_clock(&clock))
     }),
     ("governor", |requests| bytes_a_client(requests, |clock| Governor::new(LIMIT, clock))),
     ("two counters", |requests| bytes_a_client(requests, |clock| TwoCounters::new(LIMIT, clock))),

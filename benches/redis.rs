@@ -21,10 +21,10 @@ use std::{
 };
 
 use limiters::{
-    Checkout, Limiter, Managed, Multiplexed, OurScript, Portcullis, Trypema, TwoCounters,
+    Checkout, Limiter, Managed, Multiplexed, OurScript, TowerWarden, Trypema, TwoCounters,
 };
 use measure::{Round, Server, even, load, median, one_by_one, zipf};
-use portcullis::{Answer, Quota, limit::RateLimitStore};
+use tower_warden::{Answer, Quota, limit::RateLimitStore};
 use serde_json::{Value, json};
 
 const WORKERS: usize = 2;
@@ -99,7 +99,7 @@ impl Bench {
         let counters = TwoCounters::new(HIGH);
         let manager = self.client.get_connection_manager().await.expect("a connection");
         let mut all: Vec<(_, Box<dyn Load>)> = vec![
-            ("portcullis", Box::new(Portcullis::new(&self.url, HIGH))),
+            ("tower-warden", Box::new(TowerWarden::new(&self.url, HIGH))),
             ("deadpool-redis, a checkout each", Box::new(Checkout::new(&self.url, HIGH))),
             ("MultiplexedConnection", Box::new(Multiplexed::new(&self.client, HIGH).await)),
             ("ConnectionManager", Box::new(Managed(manager, counters))),
@@ -142,7 +142,7 @@ impl Bench {
         println!("\nnobody else waits");
         self.server.empty();
         let clients = even(1_000);
-        let ours = Portcullis::new(&self.url, HIGH);
+        let ours = TowerWarden::new(&self.url, HIGH);
         let bare = OurScript::new(&self.client, HIGH).await;
         let counters = Multiplexed::new(&self.client, HIGH).await;
         let checkout = Checkout::new(&self.url, HIGH);
@@ -154,7 +154,7 @@ impl Bench {
             times[3].push(one_by_one(&checkout, &clients, 5_000).await);
         }
         let names =
-            ["portcullis", "our script, bare", "two counters, bare", "deadpool, two counters"];
+            ["tower-warden", "our script, bare", "two counters, bare", "deadpool, two counters"];
         self.tell_times("alone", &names, times);
     }
 
@@ -163,8 +163,8 @@ impl Bench {
         const THREE: &[&str] = &["ip", "user", "route"];
         self.server.empty();
         let clients = even(1_000);
-        let one = Portcullis::new(&self.url, HIGH);
-        let three = Portcullis { limiters: THREE, ..Portcullis::new(&self.url, HIGH) };
+        let one = TowerWarden::new(&self.url, HIGH);
+        let three = TowerWarden { limiters: THREE, ..TowerWarden::new(&self.url, HIGH) };
         let rival = Multiplexed::new(&self.client, HIGH).await;
         let rivals = Multiplexed { limiters: THREE, ..rival.clone() };
         println!("\none limit and three, nobody else waits");
@@ -176,7 +176,7 @@ impl Bench {
             times[3].push(one_by_one(&rivals, &clients, 5_000).await);
         }
         let names =
-            ["portcullis, one", "portcullis, three", "a call each, one", "a call each, three"];
+            ["tower-warden, one", "tower-warden, three", "a call each, one", "a call each, three"];
         self.tell_times("limits", &names, times);
         println!("\none limit and three, {WAITING} waiting");
         let loads: [(_, Box<dyn Load>); 4] = [
@@ -193,7 +193,7 @@ impl Bench {
     async fn refused(&mut self) {
         const TIMES: u32 = 1_000_000;
         self.server.empty();
-        let ours = Portcullis::new(&self.url, 5);
+        let ours = TowerWarden::new(&self.url, 5);
         let client = Ipv4Addr::new(203, 0, 113, 9);
         while ours.admits(client).await {}
         let take: Vec<_> = ours.takes(client).collect();
@@ -240,7 +240,7 @@ impl Bench {
         println!("\n{WAITING} waiting, by the number of clients");
         for keys in [1, 100, 10_000, 1_000_000] {
             self.server.empty();
-            let (ours, clients) = (Portcullis::new(&self.url, HIGH), even(keys));
+            let (ours, clients) = (TowerWarden::new(&self.url, HIGH), even(keys));
             // Until all are there: each load begins with the first.
             let mut time = ROUND;
             while self.server.keys() < keys as u64 {
@@ -252,10 +252,10 @@ impl Bench {
         }
     }
 
-    fn rolling(&self, limit: u32, window: Duration) -> Portcullis {
-        let ours = Portcullis::new(&self.url, limit);
+    fn rolling(&self, limit: u32, window: Duration) -> TowerWarden {
+        let ours = TowerWarden::new(&self.url, limit);
         let quota = Quota::new(limit, window).expect("a quota");
-        Portcullis { quota, store: ours.store.with_remembered_refusals(0), ..ours }
+        TowerWarden { quota, store: ours.store.with_remembered_refusals(0), ..ours }
     }
 
     /// Rounds of all, one after the other, so that what disturbs one disturbs all.

@@ -1,6 +1,6 @@
 //! What needs no server: `RequireAuth` before a service, for tokens that it sees for the first time
 //! and for tokens that it has seen, and the signing of new ones; beside the back ends themselves and
-//! jsonwebtoken. portcullis signs and verifies with ring, with aws-lc-rs under that feature.
+//! jsonwebtoken. tower-warden signs and verifies with ring, with aws-lc-rs under that feature.
 
 use std::{
     convert::Infallible,
@@ -24,7 +24,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use portcullis::{
+use tower_warden::{
     Identity, RequireAuth, Role, UserId,
     store::memory::MemoryTokenStore,
     token::{KeySet, SigningKey, TokenService},
@@ -153,11 +153,11 @@ fn new_tokens(c: &mut Criterion) {
     });
 
     let mut service = RequireAuth::new(token_service().with_cache_capacity(0)).layer(Bare);
-    group.bench_function("portcullis without cache", |b| {
+    group.bench_function("tower-warden without cache", |b| {
         b.iter(|| call(&mut service, request(token)));
     });
 
-    group.bench_function("portcullis", |b| {
+    group.bench_function("tower-warden", |b| {
         b.iter_custom(|n| {
             let mut elapsed = Duration::ZERO;
             let mut left = n as usize;
@@ -226,10 +226,10 @@ fn seen_tokens(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new("bare", threads), |b| {
                 b.iter_custom(|n| run(&Bare, tokens, threads, n));
             });
-            group.bench_function(BenchmarkId::new("portcullis", threads), |b| {
+            group.bench_function(BenchmarkId::new("tower-warden", threads), |b| {
                 b.iter_custom(|n| run(&ours, tokens, threads, n));
             });
-            group.bench_function(BenchmarkId::new("portcullis twice", threads), |b| {
+            group.bench_function(BenchmarkId::new("tower-warden twice", threads), |b| {
                 b.iter_custom(|n| run(&pair, tokens, threads, n));
             });
         }
@@ -259,7 +259,7 @@ fn signing(c: &mut Criterion) {
     // The access token, the refresh token that comes with it, and the note of it in the store.
     let tokens = token_service();
     let caller = Identity::new(UserId::from("user-0"), Role::EDITOR);
-    group.bench_function("portcullis", |b| {
+    group.bench_function("tower-warden", |b| {
         b.iter(|| now(tokens.issue(&caller)).expect("a pair"));
     });
 

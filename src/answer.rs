@@ -15,7 +15,7 @@ use std::{
 /// A value now, or a future of it.
 ///
 /// ```
-/// use portcullis::Answer;
+/// use tower_warden::Answer;
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let now: Answer<u8> = Answer::Ready(1);
 /// let later: Answer<u8> = Answer::pending(async { 2 });

@@ -15,7 +15,7 @@
 //!
 //! ```
 //! use http::Request;
-//! use portcullis::{ForwardedHeader, PeerAddr, TrustedProxies};
+//! use tower_warden::{ForwardedHeader, PeerAddr, TrustedProxies};
 //!
 //! let proxies = TrustedProxies::new(ForwardedHeader::XForwardedFor, ["10.0.0.0/8"])?;
 //! let mut request = Request::get("/").header("x-forwarded-for", "6.6.6.6, 203.0.113.9").body(())?;
@@ -51,7 +51,7 @@ impl<A: Into<SocketAddr>> From<A> for PeerAddr {
 /// A client as limits count it: an IPv4 address, or an IPv6 /64.
 ///
 /// ```
-/// use portcullis::ClientIp;
+/// use tower_warden::ClientIp;
 /// use std::net::IpAddr;
 /// let ip = |text: &str| ClientIp::from(text.parse::<IpAddr>().unwrap());
 /// assert_eq!(ip("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
@@ -124,7 +124,7 @@ pub struct InvalidNetwork(String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no peer address: serve the axum app with `into_make_service_with_connect_info::<SocketAddr>()` \
-     (feature `axum`), or put a `portcullis::PeerAddr` into the request's extensions"
+     (feature `axum`), or put a `tower_warden::PeerAddr` into the request's extensions"
 )]
 pub struct NoPeerAddr;
 

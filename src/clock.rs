@@ -31,7 +31,7 @@ pub type SharedClock = Arc<dyn Clock>;
 /// The machine's clock.
 ///
 /// ```
-/// use portcullis::{Clock, SystemClock};
+/// use tower_warden::{Clock, SystemClock};
 /// let clock = SystemClock::new();
 /// let before = clock.monotonic();
 /// assert!(clock.monotonic() >= before);
@@ -81,7 +81,7 @@ impl Clock for SystemClock {
 /// A clock that stands still until a test moves it; clones move together.
 ///
 /// ```
-/// use portcullis::{Clock, ManualClock};
+/// use tower_warden::{Clock, ManualClock};
 /// use std::time::Duration;
 /// let clock = ManualClock::new();
 /// let before = clock.now();

@@ -11,7 +11,7 @@ use crate::{Identity, Problem};
 ///
 /// ```
 /// use axum::{Router, routing::get};
-/// use portcullis::Identity;
+/// use tower_warden::Identity;
 /// let app: Router = Router::new()
 ///     .route("/me", get(async |caller: Identity| caller.user_id().to_string()));
 /// ```

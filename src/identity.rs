@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 /// Cheap to clone. [`UserId::random`] makes a UUID (version 4).
 ///
 /// ```
-/// use portcullis::UserId;
+/// use tower_warden::UserId;
 /// assert_eq!(UserId::from("42").as_str(), "42");
 /// assert_eq!(UserId::random().as_str().len(), 36);
 /// ```
@@ -107,7 +107,7 @@ open_value! {
     /// named never passes.
     ///
     /// ```
-    /// use portcullis::Role;
+    /// use tower_warden::Role;
     /// const AUDITOR: Role = Role::from_static("auditor");
     /// assert_eq!(Role::from("auditor"), AUDITOR);
     /// assert_ne!(AUDITOR, Role::ADMIN);
@@ -126,7 +126,7 @@ open_value! {
     /// What a caller pays for: an open value, of which three are named here.
     ///
     /// ```
-    /// use portcullis::Plan;
+    /// use tower_warden::Plan;
     /// assert_eq!(Plan::from("paid"), Plan::PAID);
     /// ```
     Plan {
@@ -143,7 +143,7 @@ open_value! {
 /// a request. Cheap to clone.
 ///
 /// ```
-/// use portcullis::{Identity, Plan, Role, UserId};
+/// use tower_warden::{Identity, Plan, Role, UserId};
 /// let caller = Identity::new(UserId::from("42"), Role::EDITOR).with_plan(Plan::PAID);
 /// assert_eq!(caller.user_id().as_str(), "42");
 /// assert_eq!(caller.plan(), Some(&Plan::PAID));

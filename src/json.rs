@@ -5,7 +5,7 @@
 //! that is an attack. So [`parse`] refuses it, at any depth.
 //!
 //! ```
-//! use portcullis::json::{self, JsonError};
+//! use tower_warden::json::{self, JsonError};
 //! assert_eq!(json::parse(br#"{"a": 1}"#)?["a"], 1);
 //! assert_eq!(json::parse(br#"{"a": 1, "\u0061": 2}"#), Err(JsonError::DuplicateMember));
 //! assert_eq!(json::parse(br#"{"a": 1} {}"#), Err(JsonError::Malformed));

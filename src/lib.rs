@@ -18,7 +18,7 @@
 //! ```
 //! use http::{Request, Response, StatusCode};
 //! use http_body_util::Empty;
-//! use portcullis::{
+//! use tower_warden::{
 //!     Identity, Plan, Quota, RateLimitLayer, RequireAuth, RequireRole, Role, TokenService, UserId,
 //!     limit::Rule,
 //!     store::memory::{MemoryRateLimitStore, MemoryTokenStore},

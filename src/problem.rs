@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 ///
 /// ```
 /// use http::StatusCode;
-/// use portcullis::Problem;
+/// use tower_warden::Problem;
 /// let response = Problem::new(StatusCode::CONFLICT, "email_taken", "Email already registered")
 ///     .with_member("hint", "log in")
 ///     .into_response();

@@ -3,16 +3,16 @@
 //!
 //! | name | kind | labels |
 //! | --- | --- | --- |
-//! | `portcullis_limit_decisions_total` | counter | `limiter`, `outcome`: `allowed`, `refused` |
-//! | `portcullis_limit_undecided_total` | counter | `policy`: `allow`, `deny`, `local` |
-//! | `portcullis_limit_store_seconds` | histogram | |
-//! | `portcullis_limit_store_errors_total` | counter | `kind`: `refused`, `late` |
-//! | `portcullis_limit_breaker_open` | gauge | |
-//! | `portcullis_limit_values_replaced_total` | counter | |
-//! | `portcullis_token_verifications_total` | counter | `outcome`: `remembered`, `verified`, `expired`, `invalid` |
-//! | `portcullis_token_refreshes_total` | counter | `outcome`: `rotated`, `reused`, `expired`, `revoked`, `unknown`, `no_user`, `failed` |
-//! | `portcullis_logins_total` | counter | `outcome`: `ok`, `invalid_credentials`, `not_verified`, `busy`, `failed` |
-//! | `portcullis_hashing_running`, `portcullis_hashing_waiting` | gauge | |
+//! | `tower_warden_limit_decisions_total` | counter | `limiter`, `outcome`: `allowed`, `refused` |
+//! | `tower_warden_limit_undecided_total` | counter | `policy`: `allow`, `deny`, `local` |
+//! | `tower_warden_limit_store_seconds` | histogram | |
+//! | `tower_warden_limit_store_errors_total` | counter | `kind`: `refused`, `late` |
+//! | `tower_warden_limit_breaker_open` | gauge | |
+//! | `tower_warden_limit_values_replaced_total` | counter | |
+//! | `tower_warden_token_verifications_total` | counter | `outcome`: `remembered`, `verified`, `expired`, `invalid` |
+//! | `tower_warden_token_refreshes_total` | counter | `outcome`: `rotated`, `reused`, `expired`, `revoked`, `unknown`, `no_user`, `failed` |
+//! | `tower_warden_logins_total` | counter | `outcome`: `ok`, `invalid_credentials`, `not_verified`, `busy`, `failed` |
+//! | `tower_warden_hashing_running`, `tower_warden_hashing_waiting` | gauge | |
 
 #[cfg(feature = "metrics")]
 mod enabled {
@@ -22,46 +22,46 @@ mod enabled {
 
     pub(crate) fn limit_decided(limiter: &'static str, allowed: bool) {
         let outcome = if allowed { "allowed" } else { "refused" };
-        counter!("portcullis_limit_decisions_total", "limiter" => limiter, "outcome" => outcome)
+        counter!("tower_warden_limit_decisions_total", "limiter" => limiter, "outcome" => outcome)
             .increment(1);
     }
 
     pub(crate) fn limit_undecided(policy: &'static str) {
-        counter!("portcullis_limit_undecided_total", "policy" => policy).increment(1);
+        counter!("tower_warden_limit_undecided_total", "policy" => policy).increment(1);
     }
 
     pub(crate) fn limit_store_answered(after: Duration) {
-        histogram!("portcullis_limit_store_seconds").record(after);
+        histogram!("tower_warden_limit_store_seconds").record(after);
     }
 
     pub(crate) fn limit_store_failed(kind: &'static str) {
-        counter!("portcullis_limit_store_errors_total", "kind" => kind).increment(1);
+        counter!("tower_warden_limit_store_errors_total", "kind" => kind).increment(1);
     }
 
     pub(crate) fn limit_breaker(open: bool) {
-        gauge!("portcullis_limit_breaker_open").set(if open { 1.0 } else { 0.0 });
+        gauge!("tower_warden_limit_breaker_open").set(if open { 1.0 } else { 0.0 });
     }
 
     #[cfg(feature = "redis")]
     pub(crate) fn limit_values_replaced(values: u64) {
-        counter!("portcullis_limit_values_replaced_total").increment(values);
+        counter!("tower_warden_limit_values_replaced_total").increment(values);
     }
 
     pub(crate) fn token_verified(outcome: &'static str) {
-        counter!("portcullis_token_verifications_total", "outcome" => outcome).increment(1);
+        counter!("tower_warden_token_verifications_total", "outcome" => outcome).increment(1);
     }
 
     pub(crate) fn token_refreshed(outcome: &'static str) {
-        counter!("portcullis_token_refreshes_total", "outcome" => outcome).increment(1);
+        counter!("tower_warden_token_refreshes_total", "outcome" => outcome).increment(1);
     }
 
     pub(crate) fn login(outcome: &'static str) {
-        counter!("portcullis_logins_total", "outcome" => outcome).increment(1);
+        counter!("tower_warden_logins_total", "outcome" => outcome).increment(1);
     }
 
     pub(crate) fn hashing(running: usize, waiting: usize) {
-        gauge!("portcullis_hashing_running").set(running as f64);
-        gauge!("portcullis_hashing_waiting").set(waiting as f64);
+        gauge!("tower_warden_hashing_running").set(running as f64);
+        gauge!("tower_warden_hashing_waiting").set(waiting as f64);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt::Display, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use deadpool_redis::Runtime;
-use portcullis::{
+use tower_warden::{
     ClientIp, Quota,
     limit::{Key, RateLimitStore, Take},
     store::redis::RedisRateLimitStore,
@@ -24,13 +24,13 @@ pub(crate) trait Limiter: Clone + Send + Sync + 'static {
 
 /// Ours, with so many limits for each request, all of them by the client's address.
 #[derive(Clone)]
-pub(crate) struct Portcullis {
+pub(crate) struct TowerWarden {
     pub(crate) store: RedisRateLimitStore,
     pub(crate) quota: Quota,
     pub(crate) limiters: &'static [&'static str],
 }
 
-impl Portcullis {
+impl TowerWarden {
     pub(crate) fn new(url: &str, limit: u32) -> Self {
         let store = RedisRateLimitStore::new(url).expect("a URL");
         Self { store, quota: Quota::per_minute(limit), limiters: &["ip"] }
@@ -50,7 +50,7 @@ impl Portcullis {
     }
 }
 
-impl Limiter for Portcullis {
+impl Limiter for TowerWarden {
     async fn admits(&self, client: Ipv4Addr) -> bool {
         let taken = match self.limiters.len() {
             1 => self.store.take(self.takes(client).next().as_slice()),

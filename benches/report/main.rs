@@ -41,11 +41,11 @@ fn plots(measured: &Measured) -> [(&'static str, String); 4] {
     };
     let slower: Vec<_> = rows.filter_map(slower).collect();
     let over = |group: &str, who: &'static str| measured.over(group, who);
-    let (ours, theirs) = ("portcullis", "governor");
+    let (ours, theirs) = ("tower-warden", "governor");
     let (clients, uptime) = ("cost over clients", "cost over uptime, in windows");
     let (admitted, refused) = ("cost over limit, admitted", "cost over limit, refused");
     [
-        ("ratios.svg", plot::bars("Time, portcullis ÷ its rival", &slower)),
+        ("ratios.svg", plot::bars("Time, tower-warden ÷ its rival", &slower)),
         (
             "clients.svg",
             plot::lines(
@@ -74,8 +74,8 @@ fn plots(measured: &Measured) -> [(&'static str, String); 4] {
                 "A decision, by the limit",
                 "requests a minute",
                 &[
-                    Series::new("portcullis, admitted", plot::OURS, false, over(admitted, ours)),
-                    Series::new("portcullis, refused", plot::OURS, true, over(refused, ours)),
+                    Series::new("tower-warden, admitted", plot::OURS, false, over(admitted, ours)),
+                    Series::new("tower-warden, refused", plot::OURS, true, over(refused, ours)),
                     Series::new("governor, admitted", plot::THEIRS, false, over(admitted, theirs)),
                     Series::new("governor, refused", plot::THEIRS, true, over(refused, theirs)),
                 ],

@@ -31,7 +31,7 @@ impl Measured {
             let text = |key: &str| result[key].as_str().unwrap_or_default();
             let which = if text("clients").is_empty() { "" } else { ", " };
             let group = format!("redis {}{which}{}", text("bench"), text("clients"));
-            let who = if text("who").is_empty() { "portcullis" } else { text("who") };
+            let who = if text("who").is_empty() { "tower-warden" } else { text("who") };
             let nanoseconds = result["microseconds"].as_f64().map(|micros| micros * 1e3);
             let figure = nanoseconds.or(result["nanoseconds"].as_f64());
             measured.add(format!("{group}/{who}"), figure.or(result["per_second"].as_f64()));

@@ -128,7 +128,7 @@ const fn row(
     against: &'static str,
     goal: Goal,
 ) -> Row {
-    Row { number, what, group, value, ours: "portcullis", unit, against, goal }
+    Row { number, what, group, value, ours: "tower-warden", unit, against, goal }
 }
 
 use Goal::{AtMost, Open, Ratio, Times};
@@ -137,7 +137,7 @@ use Unit::{Bytes, Rate, Requests, Time, TimeOverBare};
 pub const SECTIONS: &[Section] = &[
     Section {
         title: "A decision in this process",
-        columns: &["portcullis", "governor", "two counters", "trypema", "tower-rate-limiter"],
+        columns: &["tower-warden", "governor", "two counters", "trypema", "tower-rate-limiter"],
         rows: &[
             row(
                 ("1", "10,000 clients, 1 thread"),
@@ -186,7 +186,7 @@ pub const SECTIONS: &[Section] = &[
     Section {
         title: "Memory a client takes",
         columns: &[
-            "portcullis",
+            "tower-warden",
             "governor",
             "two counters",
             "naive log",
@@ -201,7 +201,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         title: "The layer around a service",
-        columns: &["portcullis", "tower_governor", "axum-governor", "tower-rate-limiter"],
+        columns: &["tower-warden", "tower_governor", "axum-governor", "tower-rate-limiter"],
         rows: &[
             row(
                 ("4", "layer, no headers"),
@@ -228,23 +228,23 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         title: "The adversarial burst: admitted in the worst window, of 100",
-        columns: &["portcullis", "governor", "tower_governor", "two counters", "fixed window"],
+        columns: &["tower-warden", "governor", "tower_governor", "two counters", "fixed window"],
         rows: &[row(("", "admitted"), ("burst", ""), Requests, "governor", AtMost(100.0))],
     },
     Section {
         title: "Tokens: RS256 by ring",
-        columns: &["portcullis", "bare", "ring", "aws-lc-rs", "jsonwebtoken"],
+        columns: &["tower-warden", "bare", "ring", "aws-lc-rs", "jsonwebtoken"],
         rows: TOKENS_BY_RING,
     },
     Section {
         title: "Tokens: RS256 by aws-lc-rs",
-        columns: &["portcullis", "bare", "ring", "aws-lc-rs", "jsonwebtoken"],
+        columns: &["tower-warden", "bare", "ring", "aws-lc-rs", "jsonwebtoken"],
         rows: TOKENS_BY_AWS_LC,
     },
     Section {
         title: "Redis",
         columns: &[
-            "portcullis",
+            "tower-warden",
             "deadpool-redis, a checkout each",
             "MultiplexedConnection",
             "ConnectionManager",
@@ -285,7 +285,7 @@ pub const SECTIONS: &[Section] = &[
     Section {
         title: "Redis, nobody else waits",
         columns: &[
-            "portcullis",
+            "tower-warden",
             "our script, bare",
             "two counters, bare",
             "deadpool, two counters",
@@ -304,18 +304,18 @@ pub const SECTIONS: &[Section] = &[
     Section {
         title: "Redis, three limits of one request",
         columns: &[
-            "portcullis, three",
-            "portcullis, one",
+            "tower-warden, three",
+            "tower-warden, one",
             "a call each, three",
             "a call each, one",
         ],
         rows: &[Row {
-            ours: "portcullis, three",
+            ours: "tower-warden, three",
             ..row(
                 ("11", "nobody else waits"),
                 ("redis limits", ""),
                 Time,
-                "portcullis, one",
+                "tower-warden, one",
                 Ratio(1.3),
             )
         }],
@@ -323,9 +323,9 @@ pub const SECTIONS: &[Section] = &[
     Section {
         title: "Whole servers, wrk with 64 connections",
         columns: &[
-            "portcullis",
+            "tower-warden",
             "bare axum",
-            "portcullis without cache",
+            "tower-warden without cache",
             "hand-made cache, governor",
             "jsonwebtoken, no limit",
         ],
@@ -339,9 +339,9 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         title: "Whole servers, refusing",
-        columns: &["portcullis, all refused", "a constant 429"],
+        columns: &["tower-warden, all refused", "a constant 429"],
         rows: &[Row {
-            ours: "portcullis, all refused",
+            ours: "tower-warden, all refused",
             ..row(
                 ("5", "server, all refused"),
                 ("server refusing", ""),
@@ -354,14 +354,14 @@ pub const SECTIONS: &[Section] = &[
     Section {
         title: "Whole servers, limits on Redis",
         columns: &[
-            "portcullis on Redis",
+            "tower-warden on Redis",
             "bare axum",
             "hand-made cache, ConnectionManager",
             "jsonwebtoken, ConnectionManager",
         ],
         rows: &[
             Row {
-                ours: "portcullis on Redis",
+                ours: "tower-warden on Redis",
                 ..row(
                     ("14", "server, limits on Redis"),
                     ("server Redis", ""),
@@ -371,7 +371,7 @@ pub const SECTIONS: &[Section] = &[
                 )
             },
             Row {
-                ours: "portcullis on Redis",
+                ours: "tower-warden on Redis",
                 ..row(
                     ("14", "server, limits on Redis"),
                     ("server Redis", ""),

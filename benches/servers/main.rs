@@ -40,15 +40,15 @@ const REDIS: &str = "Redis";
 /// The first of each group is what the others are compared with.
 const CONTESTANTS: [Contestant; 12] = [
     contestant(IN_PROCESS, "bare axum", StatusCode::OK),
-    contestant(IN_PROCESS, "portcullis", StatusCode::OK),
-    contestant(IN_PROCESS, "portcullis, no limit", StatusCode::OK),
-    contestant(IN_PROCESS, "portcullis without cache", StatusCode::OK),
+    contestant(IN_PROCESS, "tower-warden", StatusCode::OK),
+    contestant(IN_PROCESS, "tower-warden, no limit", StatusCode::OK),
+    contestant(IN_PROCESS, "tower-warden without cache", StatusCode::OK),
     contestant(IN_PROCESS, "hand-made cache, governor", StatusCode::OK),
     contestant(IN_PROCESS, "jsonwebtoken, no limit", StatusCode::OK),
     contestant(REFUSING, "a constant 429", StatusCode::TOO_MANY_REQUESTS),
-    contestant(REFUSING, "portcullis, all refused", StatusCode::TOO_MANY_REQUESTS),
+    contestant(REFUSING, "tower-warden, all refused", StatusCode::TOO_MANY_REQUESTS),
     contestant(REDIS, "bare axum", StatusCode::OK),
-    contestant(REDIS, "portcullis on Redis", StatusCode::OK),
+    contestant(REDIS, "tower-warden on Redis", StatusCode::OK),
     contestant(REDIS, "hand-made cache, ConnectionManager", StatusCode::OK),
     contestant(REDIS, "jsonwebtoken, ConnectionManager", StatusCode::OK),
 ];
@@ -79,14 +79,14 @@ async fn serve(name: &str) -> Outcome<()> {
     let route = Router::new().route("/", get(async || "Hello, world!"));
     let router = match name {
         "bare axum" => route,
-        "portcullis" => ours::in_process(route, ours::Cache::On),
-        "portcullis, no limit" => ours::without_limit(route),
-        "portcullis without cache" => ours::in_process(route, ours::Cache::Off),
+        "tower-warden" => ours::in_process(route, ours::Cache::On),
+        "tower-warden, no limit" => ours::without_limit(route),
+        "tower-warden without cache" => ours::in_process(route, ours::Cache::Off),
         "hand-made cache, governor" => rivals::with_governor(route),
         "jsonwebtoken, no limit" => rivals::with_jsonwebtoken(route),
         "a constant 429" => rivals::constant_429(),
-        "portcullis, all refused" => ours::refusing(route),
-        "portcullis on Redis" => ours::on_redis(route, &redis_url()?).await?,
+        "tower-warden, all refused" => ours::refusing(route),
+        "tower-warden on Redis" => ours::on_redis(route, &redis_url()?).await?,
         "hand-made cache, ConnectionManager" => {
             rivals::on_redis(route, &redis_url()?, true).await?
         }
@@ -181,10 +181,10 @@ fn compare() -> Outcome<()> {
             "p99_ms": median.p99_ms,
         }));
     }
-    let ours = contestants.iter().position(|one| one.name == "portcullis");
+    let ours = contestants.iter().position(|one| one.name == "tower-warden");
     let hits = ours.map_or(0.0, |at| wrk::hit_rate(&measured[at]));
     println!(
-        "\n{} tokens; of portcullis' requests at least {:.2} % brought one seen before",
+        "\n{} tokens; of tower-warden' requests at least {:.2} % brought one seen before",
         tokens::USERS,
         100.0 * hits
     );

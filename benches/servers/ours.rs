@@ -1,9 +1,9 @@
-//! The route behind portcullis.
+//! The route behind tower-warden.
 
 use std::time::Duration;
 
 use axum::Router;
-use portcullis::{
+use tower_warden::{
     Quota, RateLimitLayer, RequireAuth,
     limit::{FallbackStore, RateLimitStore, Rule},
     store::{memory::MemoryRateLimitStore, redis::RedisRateLimitStore},

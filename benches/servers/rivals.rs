@@ -154,7 +154,7 @@ pub(crate) async fn on_redis(route: Router, url: &str, caches: bool) -> Outcome<
     Ok(route.layer(from_fn_with_state(Arc::new(door), check)))
 }
 
-/// Refuses in the bytes that portcullis does, and does nothing else.
+/// Refuses in the bytes that tower-warden does, and does nothing else.
 pub(crate) fn constant_429() -> Router {
     const BODY: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Too Many Requests","status":429,"detail":"Too many requests. Try again in 3599 seconds.","code":"rate_limited","violated-policies":["user"]}"#;
 

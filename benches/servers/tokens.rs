@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use portcullis::{
+use tower_warden::{
     Identity, Role, UserId,
     store::memory::MemoryTokenStore,
     token::{KeySet, SigningKey, TokenService},

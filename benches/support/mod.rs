@@ -19,7 +19,7 @@ use governor::{
     state::keyed::DashMapStateStore,
 };
 use hashbrown::HashTable;
-use portcullis::{
+use tower_warden::{
     ClientIp, Quota,
     limit::{RateLimitStore, Take},
     store::memory::MemoryRateLimitStore,
@@ -41,12 +41,12 @@ pub trait Limiter: Sync {
 }
 
 /// Ours. `capacity` is the number of clients it will see.
-pub struct Portcullis {
+pub struct TowerWarden {
     store: MemoryRateLimitStore,
     quota: Quota,
 }
 
-impl Portcullis {
+impl TowerWarden {
     pub fn new(limit: u32, capacity: usize) -> Self {
         // Shards fill unevenly.
         let capacity = capacity + capacity / 4 + 10_000;
@@ -59,7 +59,7 @@ impl Portcullis {
     }
 }
 
-impl Limiter for Portcullis {
+impl Limiter for TowerWarden {
     type Key = ClientIp;
 
     fn key(client: Ipv4Addr) -> ClientIp {
@@ -245,7 +245,7 @@ impl Clock for Ticks {
     }
 }
 
-impl portcullis::Clock for Ticks {
+impl tower_warden::Clock for Ticks {
     fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + self.monotonic()
     }

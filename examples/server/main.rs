@@ -18,7 +18,12 @@ use std::{
 use app::{App, Limits, Pool, ProjectStore, app};
 use clap::Parser;
 use jsonwebtoken::jwk::KeyAlgorithm;
-use portcullis::{
+use settings::{Flags, OnError, SettingError, Settings};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tower_warden::{
     SharedClock, SystemClock, TokenService, UserService,
     limit::{FallbackStore, OnFailure, RateLimitStore},
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
@@ -27,11 +32,6 @@ use portcullis::{
         HashingPool, RegisterError, UserStore, VerificationMail,
         mail::{FileMailSender, MailSender, Outbox, SmtpMailSender},
     },
-};
-use settings::{Flags, OnError, SettingError, Settings};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
 };
 
 #[tokio::main]

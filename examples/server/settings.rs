@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Parser;
-use portcullis::{
+use tower_warden::{
     ForwardedHeader, Quota, TrustedProxies,
     user::{BcryptHasher, Email, Password},
 };
@@ -36,7 +36,7 @@ pub struct Flags {
     #[arg(long, env, hide_env_values = true, default_value = "config/jwt-public.pem")]
     jwt_public_key: PathBuf,
     /// `iss` of access tokens
-    #[arg(long, env, hide_env_values = true, default_value = "portcullis")]
+    #[arg(long, env, hide_env_values = true, default_value = "tower-warden")]
     jwt_issuer: String,
     /// `aud` of access tokens
     #[arg(long, env, hide_env_values = true, default_value = "api")]
@@ -63,7 +63,7 @@ pub struct Flags {
     #[arg(long, env, hide_env_values = true)]
     smtp_url: Option<String>,
     /// Sender of mail
-    #[arg(long, env, hide_env_values = true, default_value = "no-reply@portcullis.example")]
+    #[arg(long, env, hide_env_values = true, default_value = "no-reply@tower-warden.example")]
     mail_from: String,
     /// Base of the links in mail [default: the address served on]
     #[arg(long, env, hide_env_values = true)]

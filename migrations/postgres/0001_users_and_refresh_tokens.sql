@@ -6,7 +6,7 @@
 -- To read one: to_timestamp(created_at / 1e6).
 -- Hashes are SHA-256 of a token's text; the tokens themselves are nowhere.
 
-CREATE TABLE portcullis.users (
+CREATE TABLE tower_warden.users (
     id             text    PRIMARY KEY,
     email          text    NOT NULL UNIQUE,
     password_hash  text    NOT NULL,
@@ -17,19 +17,19 @@ CREATE TABLE portcullis.users (
 );
 
 -- Who must not all be demoted.
-CREATE INDEX users_admins ON portcullis.users (id) WHERE role = 'admin' AND email_verified;
+CREATE INDEX users_admins ON tower_warden.users (id) WHERE role = 'admin' AND email_verified;
 
-CREATE TABLE portcullis.verification_tokens (
-    user_id    text   PRIMARY KEY REFERENCES portcullis.users (id) ON DELETE CASCADE,
+CREATE TABLE tower_warden.verification_tokens (
+    user_id    text   PRIMARY KEY REFERENCES tower_warden.users (id) ON DELETE CASCADE,
     hash       bytea  NOT NULL UNIQUE CHECK (octet_length(hash) = 32),
     created_at bigint NOT NULL,
     expires_at bigint NOT NULL
 );
 
-CREATE INDEX verification_tokens_expires_at ON portcullis.verification_tokens (expires_at);
+CREATE INDEX verification_tokens_expires_at ON tower_warden.verification_tokens (expires_at);
 
 -- user_id refers to nothing: users may be kept elsewhere.
-CREATE TABLE portcullis.families (
+CREATE TABLE tower_warden.families (
     id             text   PRIMARY KEY,
     user_id        text   NOT NULL,
     created_at     bigint NOT NULL,
@@ -40,11 +40,11 @@ CREATE TABLE portcullis.families (
     CHECK ((revoked_at IS NULL) = (revoked_reason IS NULL))
 );
 
-CREATE INDEX families_user_id ON portcullis.families (user_id);
+CREATE INDEX families_user_id ON tower_warden.families (user_id);
 
-CREATE TABLE portcullis.refresh_tokens (
+CREATE TABLE tower_warden.refresh_tokens (
     hash          bytea  PRIMARY KEY CHECK (octet_length(hash) = 32),
-    family_id     text   NOT NULL REFERENCES portcullis.families (id) ON DELETE CASCADE,
+    family_id     text   NOT NULL REFERENCES tower_warden.families (id) ON DELETE CASCADE,
     generation    bigint NOT NULL,
     issued_at     bigint NOT NULL,
     expires_at    bigint NOT NULL,
@@ -54,8 +54,8 @@ CREATE TABLE portcullis.refresh_tokens (
 
 -- A family has one live token, whatever the code does.
 CREATE UNIQUE INDEX refresh_tokens_one_live
-    ON portcullis.refresh_tokens (family_id) WHERE superseded_at IS NULL;
+    ON tower_warden.refresh_tokens (family_id) WHERE superseded_at IS NULL;
 
 -- The live token is the last to end: by it the clean-up finds families that are over.
 CREATE INDEX refresh_tokens_live_expires_at
-    ON portcullis.refresh_tokens (expires_at) WHERE superseded_at IS NULL;
+    ON tower_warden.refresh_tokens (expires_at) WHERE superseded_at IS NULL;

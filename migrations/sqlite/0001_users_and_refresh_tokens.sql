@@ -5,7 +5,7 @@
 -- move. To read one: datetime(created_at / 1000000, 'unixepoch').
 -- Hashes are SHA-256 of a token's text; the tokens themselves are nowhere.
 
-CREATE TABLE portcullis_users (
+CREATE TABLE tower_warden_users (
     id             TEXT    NOT NULL PRIMARY KEY,
     email          TEXT    NOT NULL UNIQUE,
     password_hash  TEXT    NOT NULL,
@@ -16,21 +16,21 @@ CREATE TABLE portcullis_users (
 ) STRICT;
 
 -- Who must not all be demoted.
-CREATE INDEX portcullis_users_admins
-    ON portcullis_users (id) WHERE role = 'admin' AND email_verified;
+CREATE INDEX tower_warden_users_admins
+    ON tower_warden_users (id) WHERE role = 'admin' AND email_verified;
 
-CREATE TABLE portcullis_verification_tokens (
-    user_id    TEXT    NOT NULL PRIMARY KEY REFERENCES portcullis_users (id) ON DELETE CASCADE,
+CREATE TABLE tower_warden_verification_tokens (
+    user_id    TEXT    NOT NULL PRIMARY KEY REFERENCES tower_warden_users (id) ON DELETE CASCADE,
     hash       BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32),
     created_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT;
 
-CREATE INDEX portcullis_verification_tokens_expires_at
-    ON portcullis_verification_tokens (expires_at);
+CREATE INDEX tower_warden_verification_tokens_expires_at
+    ON tower_warden_verification_tokens (expires_at);
 
 -- user_id refers to nothing: users may be kept elsewhere.
-CREATE TABLE portcullis_families (
+CREATE TABLE tower_warden_families (
     id             TEXT    NOT NULL PRIMARY KEY,
     user_id        TEXT    NOT NULL,
     created_at     INTEGER NOT NULL,
@@ -41,11 +41,11 @@ CREATE TABLE portcullis_families (
     CHECK ((revoked_at IS NULL) = (revoked_reason IS NULL))
 ) STRICT;
 
-CREATE INDEX portcullis_families_user_id ON portcullis_families (user_id);
+CREATE INDEX tower_warden_families_user_id ON tower_warden_families (user_id);
 
-CREATE TABLE portcullis_refresh_tokens (
+CREATE TABLE tower_warden_refresh_tokens (
     hash          BLOB    NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
-    family_id     TEXT    NOT NULL REFERENCES portcullis_families (id) ON DELETE CASCADE,
+    family_id     TEXT    NOT NULL REFERENCES tower_warden_families (id) ON DELETE CASCADE,
     generation    INTEGER NOT NULL,
     issued_at     INTEGER NOT NULL,
     expires_at    INTEGER NOT NULL,
@@ -54,9 +54,9 @@ CREATE TABLE portcullis_refresh_tokens (
 ) STRICT, WITHOUT ROWID;
 
 -- A family has one live token, whatever the code does.
-CREATE UNIQUE INDEX portcullis_refresh_tokens_one_live
-    ON portcullis_refresh_tokens (family_id) WHERE superseded_at IS NULL;
+CREATE UNIQUE INDEX tower_warden_refresh_tokens_one_live
+    ON tower_warden_refresh_tokens (family_id) WHERE superseded_at IS NULL;
 
 -- The live token is the last to end: by it the clean-up finds families that are over.
-CREATE INDEX portcullis_refresh_tokens_live_expires_at
-    ON portcullis_refresh_tokens (expires_at) WHERE superseded_at IS NULL;
+CREATE INDEX tower_warden_refresh_tokens_live_expires_at
+    ON tower_warden_refresh_tokens (expires_at) WHERE superseded_at IS NULL;

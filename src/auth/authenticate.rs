@@ -8,8 +8,8 @@ use http::StatusCode;
 /// Tells who is calling from what came with the request.
 ///
 /// ```
-/// use portcullis::{Answer, Identity, RequestHead, Role, UserId};
-/// use portcullis::auth::{Authenticate, AuthError};
+/// use tower_warden::{Answer, Identity, RequestHead, Role, UserId};
+/// use tower_warden::auth::{Authenticate, AuthError};
 ///
 /// /// Callers inside the house, known by a header that the gateway sets.
 /// #[derive(Debug)]

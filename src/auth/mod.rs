@@ -20,8 +20,8 @@
 //! ```
 //! use http::{Request, Response, StatusCode};
 //! use http_body_util::Empty;
-//! use portcullis::{Answer, Identity, RequestHead, RequireAuth, RequireRole, Role, UserId};
-//! use portcullis::auth::{AuthError, Authenticate};
+//! use tower_warden::{Answer, Identity, RequestHead, RequireAuth, RequireRole, Role, UserId};
+//! use tower_warden::auth::{AuthError, Authenticate};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! /// One key for all; for the example's sake.

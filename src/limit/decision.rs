@@ -7,7 +7,7 @@ use super::Quota;
 /// The answer to one [`Take`](super::Take).
 ///
 /// ```
-/// use portcullis::{Quota, limit::Decision};
+/// use tower_warden::{Quota, limit::Decision};
 /// use std::time::Duration;
 /// let (quota, minute) = (Quota::per_minute(100), Duration::from_secs(60));
 /// let admitted = Decision::admitted(quota, 99, minute);

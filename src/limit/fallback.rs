@@ -45,7 +45,7 @@ const LOCAL: u64 = 1 << 63;
 /// been counted; it isn't asked again.
 ///
 /// ```
-/// use portcullis::{limit::FallbackStore, store::memory::MemoryRateLimitStore};
+/// use tower_warden::{limit::FallbackStore, store::memory::MemoryRateLimitStore};
 /// use std::{num::NonZeroU32, time::Duration};
 /// # let shared = MemoryRateLimitStore::new();
 /// let store = FallbackStore::new(shared)

@@ -27,7 +27,7 @@
 //! ```
 //! use http::{Request, Response, StatusCode};
 //! use http_body_util::Empty;
-//! use portcullis::{PeerAddr, Quota, RateLimitLayer, limit::Rule, store::memory::MemoryRateLimitStore};
+//! use tower_warden::{PeerAddr, Quota, RateLimitLayer, limit::Rule, store::memory::MemoryRateLimitStore};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,11 +5,11 @@ use std::{fmt, num::NonZeroU32, time::Duration};
 /// So many requests in any window of so long.
 ///
 /// ```
-/// use portcullis::Quota;
+/// use tower_warden::Quota;
 /// use std::time::Duration;
 /// const PUBLIC: Quota = Quota::per_minute(100);
 /// assert_eq!(PUBLIC, Quota::new(100, Duration::from_secs(60))?);
-/// # Ok::<(), portcullis::limit::InvalidQuota>(())
+/// # Ok::<(), tower_warden::limit::InvalidQuota>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Quota {

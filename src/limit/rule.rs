@@ -9,7 +9,7 @@ use crate::{Identity, NoPeerAddr, Plan, RequestHead, Role, TrustedProxies};
 /// request is none of its business.
 ///
 /// ```
-/// use portcullis::{limit::Rule, Plan, Quota, Role};
+/// use tower_warden::{limit::Rule, Plan, Quota, Role};
 ///
 /// let callers = Rule::per_user("user", Quota::per_minute(300))
 ///     .with_plan(Plan::FREE, Quota::per_minute(60))

@@ -42,7 +42,7 @@ const SECOND: u64 = 1_000_000;
 /// `store/redis/window.lua`; one suite of tests runs over both.
 ///
 /// ```
-/// use portcullis::limit::{Log, Quota};
+/// use tower_warden::limit::{Log, Quota};
 /// use std::time::Duration;
 /// let (quota, mut log) = (Quota::per_second(1), Log::default());
 /// assert!(log.take(0, &quota, 1, 64).is_allowed());

@@ -73,7 +73,7 @@ pub enum Verdict {
 /// What it means that this token of this family is presented now.
 ///
 /// ```
-/// # use portcullis::{token::{judge, Family, FamilyId, StoredToken, Verdict}, UserId};
+/// # use tower_warden::{token::{judge, Family, FamilyId, StoredToken, Verdict}, UserId};
 /// # use std::time::{Duration, SystemTime};
 /// # let login = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
 /// # let family = Family { id: FamilyId::random(), user_id: UserId::from("42"), created_at: login,

@@ -62,7 +62,7 @@ pub struct VerifyingKey {
 /// old key has ended, drop the old one.
 ///
 /// ```
-/// use portcullis::token::{KeySet, SigningKey};
+/// use tower_warden::token::{KeySet, SigningKey};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let (old, new) = (SigningKey::generate_ed25519()?, SigningKey::generate_ed25519()?);
 /// let keys = KeySet::new(new).with_verifying_key(old.verifying_key().clone());

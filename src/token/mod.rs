@@ -27,7 +27,7 @@
 //! `aws-lc-rs`; everything else takes some hundredths of that.
 //!
 //! ```
-//! use portcullis::{
+//! use tower_warden::{
 //!     Identity, ManualClock, Role, UserId,
 //!     store::memory::MemoryTokenStore,
 //!     token::{KeySet, SigningKey, TokenError, TokenService},

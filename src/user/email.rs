@@ -5,10 +5,10 @@ use std::fmt;
 /// An address as accounts know it: ASCII, trimmed, in lower case.
 ///
 /// ```
-/// use portcullis::user::Email;
+/// use tower_warden::user::Email;
 /// assert_eq!(Email::parse(" Ada@Example.COM ")?.as_str(), "ada@example.com");
 /// assert!(Email::parse("ada").is_err());
-/// # Ok::<(), portcullis::user::InvalidEmail>(())
+/// # Ok::<(), tower_warden::user::InvalidEmail>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Email(Box<str>);

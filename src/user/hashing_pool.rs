@@ -22,7 +22,7 @@ use crate::signals;
 ///   the bound until it is: hanging up can't buy more hashing.
 ///
 /// ```
-/// use portcullis::user::{BcryptHasher, HashingPool, Password};
+/// use tower_warden::user::{BcryptHasher, HashingPool, Password};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let pool = HashingPool::new(BcryptHasher::new(4)?)?;

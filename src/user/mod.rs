@@ -19,7 +19,7 @@
 //! ends, or what waits in it is lost.
 //!
 //! ```
-//! use portcullis::{
+//! use tower_warden::{
 //!     store::memory::MemoryUserStore,
 //!     user::{
 //!         mail::{MailError, MailSender, Message, Outbox},

@@ -13,7 +13,7 @@ const BCRYPT_READS: usize = 72;
 /// A password as it was typed: redacted in `Debug`, wiped when dropped.
 ///
 /// ```
-/// use portcullis::user::Password;
+/// use tower_warden::user::Password;
 /// let password = Password::from("Correct-Horse-1");
 /// assert_eq!(format!("{password:?}"), "Password(…)");
 /// assert_eq!(password.expose(), "Correct-Horse-1");
@@ -113,7 +113,7 @@ impl fmt::Display for Violation {
 /// and a digit; at most 72 bytes, and no NUL.
 ///
 /// ```
-/// use portcullis::user::{Password, PasswordPolicy, StandardPolicy, Violation};
+/// use tower_warden::user::{Password, PasswordPolicy, StandardPolicy, Violation};
 /// assert!(StandardPolicy.violations(&Password::from("Correct-Horse-1")).is_empty());
 /// assert_eq!(
 ///     StandardPolicy.violations(&Password::from("CORRECT")),

@@ -17,11 +17,11 @@ const MAIL_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// The mail with the link that proves an address.
 ///
 /// ```
-/// use portcullis::user::{VerificationMail, mail::Message};
+/// use tower_warden::user::{VerificationMail, mail::Message};
 /// let mail = VerificationMail::new("https://example.com/auth/verify")?.with_letter(|user, link| {
 ///     Message::new(user.email.clone(), "Welcome", format!("Please open this link:\n{link}\n"))
 /// });
-/// # Ok::<(), portcullis::user::InvalidVerificationUrl>(())
+/// # Ok::<(), tower_warden::user::InvalidVerificationUrl>(())
 /// ```
 #[derive(Clone)]
 pub struct VerificationMail {

@@ -10,11 +10,11 @@ use http_body_util::{
     combinators::{BoxBody, UnsyncBoxBody},
 };
 use hyper::body::Incoming;
-use portcullis::{
-    ManualClock, Quota, RateLimitLayer, RequireAuth, RequireRole, ResponseBody, Role, limit::Rule,
-};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_http::cors::CorsLayer;
+use tower_warden::{
+    ManualClock, Quota, RateLimitLayer, RequireAuth, RequireRole, ResponseBody, Role, limit::Rule,
+};
 
 use crate::support::{Gateway, header, memory, request, send};
 

@@ -12,13 +12,13 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use portcullis::{
+use tokio::{sync::Semaphore, task::yield_now};
+use tower::{Layer, Service, ServiceExt};
+use tower_warden::{
     Answer, ClientIp, ManualClock, Quota, StoreError,
     limit::{Charge, Decision, Decisions, Hold, RateLimitStore, Rule, Take},
     store::memory::MemoryRateLimitStore,
 };
-use tokio::{sync::Semaphore, task::yield_now};
-use tower::{Layer, Service, ServiceExt};
 
 use crate::support::{
     Later, header, inner, layer, limits, look, memory, request, send, statuses, stores,

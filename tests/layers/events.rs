@@ -7,7 +7,8 @@ use std::{
     sync::Once,
 };
 
-use portcullis::{
+use tower::{Layer, ServiceBuilder};
+use tower_warden::{
     Answer, Identity, ManualClock, Quota, RateLimitLayer, RequestHead, RequireAuth, RequireRole,
     Role, StoreError, TokenService, UserId,
     auth::{AuthError, Authenticate},
@@ -15,7 +16,6 @@ use portcullis::{
     store::memory::MemoryTokenStore,
     token::{KeySet, SigningKey},
 };
-use tower::{Layer, ServiceBuilder};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -37,7 +37,7 @@ struct Recorder;
 
 impl<S: Subscriber> tracing_subscriber::Layer<S> for Recorder {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target().starts_with("portcullis") {
+        if event.metadata().target().starts_with("tower_warden") {
             let mut text = Text::default();
             event.record(&mut text);
             EVENTS.with_borrow_mut(|events| events.push((*event.metadata().level(), text.0)));
@@ -149,7 +149,7 @@ async fn a_missing_peer_address_is_logged_with_what_to_add() {
         [Rule::per_ip("ip", Quota::per_minute(1))],
     );
     send(&limit.layer(inner()), http::Request::builder()).await;
-    let words = &["into_make_service_with_connect_info", "portcullis::PeerAddr"];
+    let words = &["into_make_service_with_connect_info", "tower_warden::PeerAddr"];
     assert_tells(the_event(), Level::ERROR, words);
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use portcullis::{
+use tower::ServiceBuilder;
+use tower_warden::{
     ManualClock, Plan, Quota, RequireAuth,
     limit::{Charge, Rule},
 };
-use tower::ServiceBuilder;
 
 use crate::support::{
     Gateway, header, inner, layer, limits, problem, request, send, statuses, stores,

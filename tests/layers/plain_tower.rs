@@ -11,12 +11,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use portcullis::{
+use tokio::net::TcpListener;
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_warden::{
     Identity, ManualClock, PeerAddr, Quota, RateLimitLayer, RequireAuth, RequireRole, Role,
     limit::Rule,
 };
-use tokio::net::TcpListener;
-use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use crate::support::{Gateway, header, memory};
 

@@ -5,11 +5,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use portcullis::{
+use tower::{Layer, ServiceBuilder};
+use tower_warden::{
     ForwardedHeader, ManualClock, Plan, Quota, RateLimitLayer, RequireAuth, Role, TrustedProxies,
     limit::Rule,
 };
-use tower::{Layer, ServiceBuilder};
 
 use crate::support::{
     Gateway, from, header, inner, layer, limits, look, memory, problem, request, send, statuses,
@@ -136,7 +136,7 @@ async fn what_one_rule_refuses_no_other_counts() {
         ] {
             let service = layer(&store, &clock, rules).layer(inner());
             assert_eq!(statuses(&service, request).await, [200, 429, 429], "{name}");
-            let client = portcullis::ClientIp::from(std::net::IpAddr::from([203, 0, 113, 9]));
+            let client = tower_warden::ClientIp::from(std::net::IpAddr::from([203, 0, 113, 9]));
             assert_eq!(look(&store, "hour", client, hour).await.remaining(), 8, "{name}");
             clock.advance(hour.window());
         }

@@ -9,13 +9,13 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use portcullis::{
-    Identity, ManualClock, Quota, RateLimitLayer, RequireAuth, RequireRole, ResponseBody, Role,
-    UserId, limit::Rule,
-};
 use tower::{
     Layer, Service, ServiceExt,
     limit::{ConcurrencyLimit, ConcurrencyLimitLayer},
+};
+use tower_warden::{
+    Identity, ManualClock, Quota, RateLimitLayer, RequireAuth, RequireRole, ResponseBody, Role,
+    UserId, limit::Rule,
 };
 
 use crate::support::{Gateway, Inner, Later, inner, memory, request};

@@ -7,13 +7,13 @@ use std::sync::{
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use portcullis::{
+use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower_warden::{
     Answer, Identity, RequestHead, RequireAuth, Role, StoreError, TokenService,
     auth::{AuthError, Authenticate},
     store::memory::MemoryTokenStore,
     token::{KeySet, SigningKey},
 };
-use tower::{Layer, ServiceBuilder, ServiceExt};
 
 use crate::support::{Gateway, Later, header, inner, problem, request, send};
 
@@ -184,7 +184,7 @@ async fn an_outage_is_503_behind_identify_only_too() {
 async fn tokens_of_the_service_pass() {
     let keys = KeySet::new(SigningKey::generate_ed25519().unwrap());
     let tokens = TokenService::new(keys, "https://id.example", "api", MemoryTokenStore::default());
-    let caller = Identity::new(portcullis::UserId::from("ada"), Role::EDITOR);
+    let caller = Identity::new(tower_warden::UserId::from("ada"), Role::EDITOR);
     let pair = tokens.issue(&caller).await.unwrap();
     let service = RequireAuth::new(tokens).layer(inner());
     let bearer = format!("Bearer {}", pair.access_token());

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use portcullis::{Identity, RequireAuth, RequireRole, Role};
 use tower::{Layer, ServiceBuilder};
+use tower_warden::{Identity, RequireAuth, RequireRole, Role};
 
 use crate::support::{Gateway, header, inner, problem, request, send};
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use portcullis::{
+use tower::{Layer, ServiceBuilder};
+use tower_warden::{
     Answer, ManualClock, Quota, StoreError,
     limit::{Charge, Decision, Decisions, Hold, OnFailure, RateLimitStore, Rule, Take},
 };
-use tower::{Layer, ServiceBuilder};
 
 use crate::support::{
     Later, header, inner, layer, limits, memory, problem, request, send, statuses,

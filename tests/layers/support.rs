@@ -10,16 +10,16 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, request::Builder};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use portcullis::{
+use serde_json::Value;
+use tokio::task::yield_now;
+use tower::{Service, ServiceExt, util::ServiceFn};
+use tower_warden::{
     Answer, Identity, ManualClock, PeerAddr, Plan, Quota, RateLimitLayer, RequestHead, Role,
     StoreError, UserId,
     auth::{AuthError, Authenticate},
     limit::{Decision, Decisions, Hold, Key, RateLimitStore, Rule, Take},
     store::memory::MemoryRateLimitStore,
 };
-use serde_json::Value;
-use tokio::task::yield_now;
-use tower::{Service, ServiceExt, util::ServiceFn};
 
 /// Answers with the status that `x-answer` asks for, or 200, and the body `inner`.
 pub(crate) type Inner =

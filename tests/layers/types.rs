@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use portcullis::{
+use tower::{Layer, Service};
+use tower_warden::{
     Answer, AnswerFuture, ManualClock, Quota, RateLimitLayer, RequireAuth, RequireRole,
     ResponseBody, Role,
     auth::{
@@ -14,7 +15,6 @@ use portcullis::{
     },
     limit::{self, RateLimitService, Rule},
 };
-use tower::{Layer, Service};
 
 use crate::support::{Gateway, Inner, inner, memory};
 

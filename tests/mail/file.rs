@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use portcullis::user::mail::{FileMailSender, MailSender};
+use tower_warden::user::mail::{FileMailSender, MailSender};
 
 use crate::{assert_is_message, email, message};
 

@@ -7,7 +7,7 @@ mod file;
 mod server;
 mod smtp;
 
-use portcullis::user::{Email, mail::Message};
+use tower_warden::user::{Email, mail::Message};
 
 fn email(text: &str) -> Email {
     Email::parse(text).unwrap()

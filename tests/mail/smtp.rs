@@ -2,8 +2,8 @@
 
 use std::{error::Error, time::Duration};
 
-use portcullis::user::mail::{MailSender, Outbox, SmtpMailSender};
 use tokio::net::TcpListener;
+use tower_warden::user::mail::{MailSender, Outbox, SmtpMailSender};
 
 use crate::{assert_is_message, email, message, server::MailServer};
 

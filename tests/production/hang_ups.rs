@@ -43,7 +43,7 @@ async fn hang_up(api: Api, path: &str, body: Value, after: Duration) {
 async fn most_running(metrics: Metrics, done: Arc<AtomicBool>) -> f64 {
     let mut most: f64 = 0.0;
     while !done.load(Ordering::Relaxed) {
-        let sample = metrics.read().await.value("portcullis_hashing_running");
+        let sample = metrics.read().await.value("tower_warden_hashing_running");
         most = most.max(sample.unwrap_or(0.0));
         sleep(Duration::from_millis(5)).await;
     }
@@ -99,11 +99,11 @@ async fn thousand_clients_that_hang_up_leave_nothing_open_and_nothing_uncounted(
     // All admitted by the limit, this one too, are counted; but for logins of ours that were right.
     let guess = api.log_in(ADMIN, "Wrong-Horse-1").from("203.0.113.9").send().await.expect(401);
     let counted = LIMIT - guess.remaining("login").unwrap();
-    let admitted = r#"portcullis_limit_decisions_total{limiter="login",outcome="allowed"}"#;
+    let admitted = r#"tower_warden_limit_decisions_total{limiter="login",outcome="allowed"}"#;
     let page = metrics.read().await;
     let admitted = page.value(admitted).unwrap() as u32 - sessions.len() as u32;
     assert!(admitted > 10, "they hung up too early: {admitted}");
     assert!(counted >= admitted, "{counted} counted of {admitted}");
-    assert_eq!(page.value("portcullis_hashing_running"), Some(0.0));
-    assert_eq!(page.value("portcullis_hashing_waiting"), Some(0.0));
+    assert_eq!(page.value("tower_warden_hashing_running"), Some(0.0));
+    assert_eq!(page.value("tower_warden_hashing_waiting"), Some(0.0));
 }

@@ -60,15 +60,15 @@ async fn metrics_tell_of_limits_logins_and_tokens_but_not_whose() {
 
     let page = Metrics::at(&address).read().await;
     for (series, value) in [
-        (r#"portcullis_limit_decisions_total{limiter="login",outcome="allowed"}"#, 3.0),
-        (r#"portcullis_limit_decisions_total{limiter="login",outcome="refused"}"#, 1.0),
-        (r#"portcullis_limit_decisions_total{limiter="user",outcome="allowed"}"#, 1.0),
-        (r#"portcullis_logins_total{outcome="ok"}"#, 1.0),
-        (r#"portcullis_logins_total{outcome="invalid_credentials"}"#, 2.0),
-        (r#"portcullis_token_refreshes_total{outcome="rotated"}"#, 1.0),
-        (r#"portcullis_token_refreshes_total{outcome="reused"}"#, 1.0),
-        (r#"portcullis_token_verifications_total{outcome="invalid"}"#, 1.0),
-        ("portcullis_hashing_running", 0.0),
+        (r#"tower_warden_limit_decisions_total{limiter="login",outcome="allowed"}"#, 3.0),
+        (r#"tower_warden_limit_decisions_total{limiter="login",outcome="refused"}"#, 1.0),
+        (r#"tower_warden_limit_decisions_total{limiter="user",outcome="allowed"}"#, 1.0),
+        (r#"tower_warden_logins_total{outcome="ok"}"#, 1.0),
+        (r#"tower_warden_logins_total{outcome="invalid_credentials"}"#, 2.0),
+        (r#"tower_warden_token_refreshes_total{outcome="rotated"}"#, 1.0),
+        (r#"tower_warden_token_refreshes_total{outcome="reused"}"#, 1.0),
+        (r#"tower_warden_token_verifications_total{outcome="invalid"}"#, 1.0),
+        ("tower_warden_hashing_running", 0.0),
     ] {
         assert_eq!(page.value(series), Some(value), "{series} in {}", page.0);
     }

@@ -103,7 +103,7 @@ impl Scene {
     pub(crate) async fn user(&self, api: &Api, email: &str) -> Pair {
         let registration = json!({"email": email, "password": PASSWORD});
         api.post("/auth/register", &registration).send().await.expect(201);
-        query("UPDATE portcullis.users SET email_verified = TRUE WHERE email = $1")
+        query("UPDATE tower_warden.users SET email_verified = TRUE WHERE email = $1")
             .bind(email)
             .execute(&mut self.sql().await)
             .await
@@ -194,10 +194,10 @@ fn server_binary() -> PathBuf {
 }
 
 async fn new_database() -> Url {
-    let url = env::var("PORTCULLIS_TEST_POSTGRES");
+    let url = env::var("TOWER_WARDEN_TEST_POSTGRES");
     let mut url: Url =
-        url.expect("PORTCULLIS_TEST_POSTGRES is not set: run tests/run").parse().unwrap();
-    let name = format!("portcullis_{}", Uuid::new_v4().simple());
+        url.expect("TOWER_WARDEN_TEST_POSTGRES is not set: run tests/run").parse().unwrap();
+    let name = format!("tower_warden_{}", Uuid::new_v4().simple());
     let mut admin = PgConnection::connect(url.as_str()).await.unwrap();
     query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
     url.set_path(&name);

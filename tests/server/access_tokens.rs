@@ -4,13 +4,13 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64URL},
 };
-use portcullis::{Clock, Role};
 use ring::{
     hmac,
     rand::SystemRandom,
     signature::{RSA_PKCS1_SHA256, RsaKeyPair},
 };
 use serde_json::{Value, json};
+use tower_warden::{Clock, Role};
 
 use crate::{
     reply::Reply,
@@ -71,7 +71,7 @@ async fn forged_tokens_are_refused() {
             mint.rs256(|_, claims| claims["exp"] = json!(claims["exp"].as_f64())),
         ),
         ("other issuer", mint.rs256(|_, claims| claims["iss"] = json!("other"))),
-        ("two issuers", mint.rs256(|_, claims| claims["iss"] = json!(["portcullis"]))),
+        ("two issuers", mint.rs256(|_, claims| claims["iss"] = json!(["tower-warden"]))),
         ("other audience", mint.rs256(|_, claims| claims["aud"] = json!("other"))),
         ("no audience", mint.rs256(|_, claims| drop(remove(claims, "aud")))),
         ("no subject", mint.rs256(|_, claims| drop(remove(claims, "sub")))),
@@ -163,7 +163,7 @@ impl Mint {
         let now = server.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let member = server.join(Role::VIEWER).await;
         let claims = json!({
-            "iss": "portcullis", "aud": "api", "sub": member.id, "role": "viewer", "jti": "1",
+            "iss": "tower-warden", "aud": "api", "sub": member.id, "role": "viewer", "jti": "1",
             "iat": now, "exp": now + 900,
         });
         Self { server, claims, header }

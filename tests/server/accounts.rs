@@ -1,7 +1,7 @@
 //! Accounts: registration, passwords, addresses, and how they are verified.
 
-use portcullis::{Clock, Role};
 use serde_json::json;
+use tower_warden::{Clock, Role};
 
 use crate::{
     reply::assert_members,

@@ -1,7 +1,7 @@
 //! What admins see and change.
 
-use portcullis::Role;
 use serde_json::json;
+use tower_warden::Role;
 
 use crate::support::{Api, NO_ID, Server, at_once, count};
 

@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use http::Method;
-use portcullis::Role;
 use serde_json::json;
+use tower_warden::Role;
 
 use crate::{
     reply::Reply,

@@ -1,6 +1,6 @@
 //! Whom the limits by address count.
 
-use portcullis::{ForwardedHeader, Quota, TrustedProxies};
+use tower_warden::{ForwardedHeader, Quota, TrustedProxies};
 
 use crate::support::{Api, Server};
 

@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, future::IntoFuture, time::Duration};
 
 use http::Method;
-use portcullis::{Clock, Plan, Role, UserId, user::UserChange};
 use serde_json::json;
+use tower_warden::{Clock, Plan, Role, UserId, user::UserChange};
 
 use crate::{
     reply::Limiter,

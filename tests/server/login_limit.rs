@@ -1,8 +1,8 @@
 //! The limit on guesses: taken before the password is looked at, given back unless it was wrong.
 
 use http::Method;
-use portcullis::Role;
 use serde_json::json;
+use tower_warden::Role;
 
 use crate::support::{
     Api, Call, MINUTE, PASSWORD, SECOND, Server, Session, at_once, count, in_flight,

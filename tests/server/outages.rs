@@ -7,13 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use portcullis::{
+use serde_json::json;
+use tokio::{task::yield_now, time::Instant};
+use tower_warden::{
     Answer, Clock, Role, StoreError,
     limit::{Decision, Decisions, Hold, OnFailure, RateLimitStore, Take},
     user::{BcryptHasher, HashError, HashingPool, Password, PasswordHash, PasswordHasher},
 };
-use serde_json::json;
-use tokio::{task::yield_now, time::Instant};
 
 use crate::support::{Api, Call, NO_ID, PASSWORD, Server, Session};
 

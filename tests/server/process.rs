@@ -185,7 +185,7 @@ async fn help_explains_each_setting_and_a_flag_goes_before_its_variable() {
         ("REDIS_URL", "limits are counted in this process"),
         ("JWT_PRIVATE_KEY", "config/jwt-private.pem"),
         ("JWT_PUBLIC_KEY", "config/jwt-public.pem"),
-        ("JWT_ISSUER", "portcullis"),
+        ("JWT_ISSUER", "tower-warden"),
         ("JWT_AUDIENCE", "api"),
         ("ACCESS_TOKEN_TTL", "15m"),
         ("REFRESH_TOKEN_TTL", "7d"),

@@ -1,7 +1,7 @@
 //! Projects: who may do what to them, and how they are listed.
 
-use portcullis::{Clock, Role};
 use serde_json::{Value, json};
+use tower_warden::{Clock, Role};
 
 use crate::{
     reply::assert_members,

@@ -2,8 +2,8 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use http::Method;
-use portcullis::Role;
 use serde_json::json;
+use tower_warden::Role;
 
 use crate::{
     reply::assert_members,

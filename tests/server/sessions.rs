@@ -1,8 +1,8 @@
 //! Sessions: login, token pairs, refresh, logout.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use portcullis::{Clock, Plan, Role, UserId, user::UserChange};
 use serde_json::{Value, json};
+use tower_warden::{Clock, Plan, Role, UserId, user::UserChange};
 
 use crate::{
     reply::{Reply, assert_members},
@@ -36,7 +36,7 @@ async fn access_token_says_who_and_until_when() {
     assert_members(claims.as_object().unwrap(), &members);
     let expected = json!({
         "sub": member.id, "role": "editor", "iat": now, "exp": now + 900, "jti": claims["jti"],
-        "iss": "portcullis", "aud": "api",
+        "iss": "tower-warden", "aud": "api",
     });
     assert_eq!(claims, expected);
 

@@ -20,7 +20,14 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use portcullis::{
+use serde_json::{Value, json};
+use sqlx::SqlitePool;
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::yield_now,
+};
+use tower::ServiceExt;
+use tower_warden::{
     Identity, ManualClock, Quota, Role, SharedClock, TokenService, TrustedProxies, UserId,
     UserService,
     limit::OnFailure,
@@ -31,13 +38,6 @@ use portcullis::{
         mail::{MailError, MailSender, Message, Outbox},
     },
 };
-use serde_json::{Value, json};
-use sqlx::SqlitePool;
-use tokio::{
-    sync::{Mutex, mpsc},
-    task::yield_now,
-};
-use tower::ServiceExt;
 
 use crate::{
     app::{App, Limits, Pool, ProjectStore, Quotas, app},
@@ -96,7 +96,7 @@ impl Server {
         let users = UserService::new(store, hashing, mail, outbox.clone());
         let key = SigningKey::from_pem(PRIVATE_KEY.as_bytes()).unwrap();
         let store = sqlite::SqliteTokenStore::new(database.clone());
-        let tokens = TokenService::new(KeySet::new(key), "portcullis", "api", store);
+        let tokens = TokenService::new(KeySet::new(key), "tower-warden", "api", store);
         let projects = ProjectStore::new(Pool::Sqlite(database.clone()), shared.clone());
         let limits = MemoryRateLimitStore::new().with_clock(shared.clone());
 

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use portcullis::{
+use tower_warden::{
     ClientIp, ManualClock, Quota, UserId,
     limit::{Decision, Decisions, Hold, Key, RateLimitStore, Take},
     store::memory::MemoryRateLimitStore,
@@ -159,7 +159,7 @@ pub(crate) async fn all_that_refuse_say_so(wing: &Wing) {
     assert_eq!(waits, [Some(MINUTE), Some(15 * MINUTE)]);
 }
 
-fn wait_of(taken: &portcullis::limit::Taken) -> Option<Duration> {
+fn wait_of(taken: &tower_warden::limit::Taken) -> Option<Duration> {
     taken.decision.retry_after()
 }
 

@@ -2,12 +2,6 @@
 
 use std::{env, time::Duration};
 
-use portcullis::{
-    Clock, ManualClock, Role, UserId,
-    store::postgres::{PostgresTokenStore, PostgresUserStore, connect, migrate},
-    token::{Rotation, TokenStore},
-    user::UserStore,
-};
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection, PgPool, SqlSafeStr,
     migrate::{Migration, MigrationType, Migrator},
@@ -21,18 +15,24 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
+use tower_warden::{
+    Clock, ManualClock, Role, UserId,
+    store::postgres::{PostgresTokenStore, PostgresUserStore, connect, migrate},
+    token::{Rotation, TokenStore},
+    user::UserStore,
+};
 use url::Url;
 use uuid::Uuid;
 
 use crate::sql;
 
 fn server() -> Url {
-    let url = env::var("PORTCULLIS_TEST_POSTGRES").expect("no PostgreSQL: run tests/run");
+    let url = env::var("TOWER_WARDEN_TEST_POSTGRES").expect("no PostgreSQL: run tests/run");
     url.parse().unwrap()
 }
 
 fn random_name() -> String {
-    format!("portcullis_{}", Uuid::new_v4().simple())
+    format!("tower_warden_{}", Uuid::new_v4().simple())
 }
 
 async fn execute(connection: &mut PgConnection, sql: String) {
@@ -113,7 +113,7 @@ async fn time_is_read_after_the_lock_was_taken() {
     let clock = ManualClock::new();
     let token = sql::login(&store, &UserId::random(), &clock).await;
     let mut holder = pool.begin().await.unwrap();
-    query("SELECT FROM portcullis.families FOR UPDATE").execute(&mut *holder).await.unwrap();
+    query("SELECT FROM tower_warden.families FOR UPDATE").execute(&mut *holder).await.unwrap();
 
     let request = sql::rotation(token, sql::random_hash(), &clock);
     let rotation = tokio::spawn(async move { store.rotate(request).await.unwrap() });
@@ -139,13 +139,13 @@ async fn clean_up_waits_for_nobody_and_takes_the_tokens_along() {
     assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
     let after = clock.now() + sql::HOUR + Duration::from_micros(1);
     let mut holder = pool.begin().await.unwrap();
-    query("SELECT FROM portcullis.families WHERE user_id = 'bob' FOR UPDATE")
+    query("SELECT FROM tower_warden.families WHERE user_id = 'bob' FOR UPDATE")
         .execute(&mut *holder)
         .await
         .unwrap();
     assert_eq!(store.delete_expired(after, 10).await.unwrap(), 1);
     holder.commit().await.unwrap();
-    let tokens = "SELECT count(*) FROM portcullis.refresh_tokens";
+    let tokens = "SELECT count(*) FROM tower_warden.refresh_tokens";
     assert_eq!(query_scalar::<_, i64>(tokens).fetch_one(&pool).await.unwrap(), 1);
     assert_eq!(store.delete_expired(after, 10).await.unwrap(), 1);
 }
@@ -174,7 +174,7 @@ async fn a_role_that_owns_the_schema_and_nothing_else_will_do() {
     for sql in [
         "REVOKE ALL ON SCHEMA public FROM PUBLIC".to_owned(),
         format!("CREATE ROLE {role} LOGIN PASSWORD '{role}'"),
-        format!("CREATE SCHEMA portcullis AUTHORIZATION {role}"),
+        format!("CREATE SCHEMA tower_warden AUTHORIZATION {role}"),
     ] {
         execute(&mut admin, sql).await;
     }
@@ -212,7 +212,7 @@ async fn hosts_own_migrations_are_left_alone() {
 async fn older_release_starts_on_a_newer_schema() {
     let pool = database().await;
     query(
-        "INSERT INTO portcullis.migrations
+        "INSERT INTO tower_warden.migrations
             (version, description, success, checksum, execution_time)
          VALUES (9999, 'from the future', TRUE, '', 0)",
     )
@@ -244,7 +244,7 @@ async fn connections_that_the_server_ended_are_replaced() {
 async fn failures_that_pass_are_told_from_those_that_stay() {
     let pool = database().await;
     let users = PostgresUserStore::new(pool.clone());
-    query("ALTER TABLE portcullis.users RENAME TO elsewhere").execute(&pool).await.unwrap();
+    query("ALTER TABLE tower_warden.users RENAME TO elsewhere").execute(&pool).await.unwrap();
     assert!(!users.count().await.unwrap_err().is_unavailable());
     pool.close().await;
     assert!(users.count().await.unwrap_err().is_unavailable());

@@ -8,12 +8,12 @@ use std::{
 };
 
 use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
-use portcullis::{
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use tower_warden::{
     Clock, ManualClock, Quota,
     limit::{Decision, Hold, Log, RESOLUTION, RateLimitStore, Take},
     store::redis::{RedisConfigError, RedisRateLimitStore},
 };
-use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
 use super::limit::{Wing, limit_contract, *};
 use support::prefix;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use portcullis::{
+use tower_warden::{
     Clock, ManualClock, Role, SharedClock, TokenHash, UserId,
     token::{FamilyId, NewFamily, RefreshToken, RotateRequest, TokenStore},
     user::{Email, NewUser, PasswordHash, UserStore},

@@ -2,12 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use portcullis::{
-    Clock, ManualClock, Role, UserId,
-    store::sqlite::{SqliteTokenStore, SqliteUserStore, connect, migrate},
-    token::{Rotation, TokenStore},
-    user::UserStore,
-};
 use sqlx::{
     Connection, SqliteConnection, SqlitePool,
     migrate::{Migration, MigrationType, Migrator},
@@ -15,6 +9,12 @@ use sqlx::{
 };
 use tempfile::tempdir;
 use tokio::task::JoinSet;
+use tower_warden::{
+    Clock, ManualClock, Role, UserId,
+    store::sqlite::{SqliteTokenStore, SqliteUserStore, connect, migrate},
+    token::{Rotation, TokenStore},
+    user::UserStore,
+};
 
 use crate::sql;
 
@@ -112,7 +112,7 @@ async fn hosts_own_migrations_are_left_alone() {
 async fn older_release_starts_on_a_newer_schema() {
     let pool = database().await;
     query(
-        "INSERT INTO portcullis_migrations (version, description, success, checksum, execution_time)
+        "INSERT INTO tower_warden_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'from the future', TRUE, x'00', 0)",
     )
     .execute(&pool)
@@ -133,7 +133,7 @@ async fn clean_up_takes_the_tokens_along() {
     assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
     clock.advance(std::time::Duration::from_micros(1));
     assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 1);
-    let tokens = "SELECT count(*) FROM portcullis_refresh_tokens";
+    let tokens = "SELECT count(*) FROM tower_warden_refresh_tokens";
     assert_eq!(query_scalar::<_, i64>(tokens).fetch_one(&pool).await.unwrap(), 0);
 }
 
@@ -141,7 +141,7 @@ async fn clean_up_takes_the_tokens_along() {
 async fn failures_that_pass_are_told_from_those_that_stay() {
     let pool = database().await;
     let users = SqliteUserStore::new(pool.clone());
-    query("ALTER TABLE portcullis_users RENAME TO elsewhere").execute(&pool).await.unwrap();
+    query("ALTER TABLE tower_warden_users RENAME TO elsewhere").execute(&pool).await.unwrap();
     assert!(!users.count().await.unwrap_err().is_unavailable());
     pool.close().await;
     assert!(users.count().await.unwrap_err().is_unavailable());

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use portcullis::{
+use tower_warden::{
     Clock, ManualClock, SharedClock, TokenHash, UserId,
     store::memory::MemoryTokenStore,
     token::{FamilyId, NewFamily, RotateRequest, Rotation, TokenStore, token_expiry},
@@ -62,7 +62,7 @@ token_contract!(memory, { #[tokio::test(flavor = "multi_thread")] }, () => Memor
 token_contract!(
     sqlite,
     { #[tokio::test(flavor = "multi_thread")] },
-    () => portcullis::store::sqlite::SqliteTokenStore::new(crate::sqlite::database().await)
+    () => tower_warden::store::sqlite::SqliteTokenStore::new(crate::sqlite::database().await)
 );
 
 #[cfg(feature = "postgres")]
@@ -72,7 +72,7 @@ token_contract!(
         #[tokio::test(flavor = "multi_thread")]
         #[ignore = "needs PostgreSQL: run tests/run"]
     },
-    () => portcullis::store::postgres::PostgresTokenStore::new(crate::postgres::database().await)
+    () => tower_warden::store::postgres::PostgresTokenStore::new(crate::postgres::database().await)
 );
 
 /// A store, and a clock to move. Tokens are named by numbers: hashes are all that a store sees.

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use portcullis::{
+use tokio::sync::Barrier;
+use tower_warden::{
     Clock, ManualClock, OpaqueToken, Plan, Role, TokenHash, UserId,
     store::memory::MemoryUserStore,
     user::{
@@ -13,7 +14,6 @@ use portcullis::{
         UserStore, VerificationToken,
     },
 };
-use tokio::sync::Barrier;
 
 type Store = Arc<dyn UserStore>;
 
@@ -68,14 +68,14 @@ user_store_contract!(memory, MemoryUserStore::new());
 #[cfg(feature = "sqlite")]
 user_store_contract!(
     sqlite,
-    portcullis::store::sqlite::SqliteUserStore::new(crate::sqlite::database().await)
+    tower_warden::store::sqlite::SqliteUserStore::new(crate::sqlite::database().await)
 );
 
 #[cfg(feature = "postgres")]
 user_store_contract!(
     #[ignore = "needs PostgreSQL: run tests/run"]
     postgres,
-    portcullis::store::postgres::PostgresUserStore::new(crate::postgres::database().await)
+    tower_warden::store::postgres::PostgresUserStore::new(crate::postgres::database().await)
 );
 
 async fn created_user_is_found_by_id_and_address(store: Store) {

@@ -12,17 +12,17 @@ use deadpool_redis::redis::{Client, aio::MultiplexedConnection, cmd};
 
 /// The server's URL.
 pub(crate) fn url() -> String {
-    variable("PORTCULLIS_TEST_REDIS")
+    variable("TOWER_WARDEN_TEST_REDIS")
 }
 
 /// The URLs of a cluster's nodes.
 pub(crate) fn cluster_urls() -> String {
-    variable("PORTCULLIS_TEST_REDIS_CLUSTER")
+    variable("TOWER_WARDEN_TEST_REDIS_CLUSTER")
 }
 
 /// Where `redis-server` is.
 pub(crate) fn server_binary() -> String {
-    variable("PORTCULLIS_TEST_REDIS_SERVER")
+    variable("TOWER_WARDEN_TEST_REDIS_SERVER")
 }
 
 fn variable(name: &str) -> String {

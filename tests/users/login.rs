@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use portcullis::{
+use tower_warden::{
     Role, UserId,
     store::memory::MemoryUserStore,
     user::{

@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use portcullis::{
+use tokio::sync::Semaphore;
+use tower_warden::{
     Clock, Plan, Role,
     user::{
         HashingPool, Password, PasswordPolicy, RegisterError, UserChange, UserService,
         VerificationMail, Violation, mail::Outbox,
     },
 };
-use tokio::sync::Semaphore;
 
 use crate::support::{Log, PASSWORD, Register, StuckMailSender, TestStore, email, until};
 

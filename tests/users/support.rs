@@ -10,7 +10,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use portcullis::{
+use tokio::{sync::Semaphore, task::yield_now, time::timeout};
+use tower_warden::{
     ManualClock, StoreError, TokenHash, UserId,
     store::memory::MemoryUserStore,
     user::{
@@ -20,7 +21,6 @@ use portcullis::{
         mail::{MailError, MailSender, Message, Outbox},
     },
 };
-use tokio::{sync::Semaphore, task::yield_now, time::timeout};
 
 pub(crate) const PASSWORD: &str = "Correct-Horse-1";
 

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use portcullis::user::VerifyError;
+use tower_warden::user::VerifyError;
 
 use crate::support::{PASSWORD, Register};
 

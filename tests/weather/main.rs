@@ -12,13 +12,13 @@ use std::{
 };
 
 use deadpool_redis::redis::{RedisResult, cmd};
-use portcullis::{
+use proxy::{Proxy, Weather};
+use redis::OwnServer;
+use tower_warden::{
     Quota, StoreError,
     limit::{Decision, FallbackStore, RateLimitStore, Take},
     store::{memory::MemoryRateLimitStore, redis::RedisRateLimitStore},
 };
-use proxy::{Proxy, Weather};
-use redis::OwnServer;
 
 #[path = "../support/proxy.rs"]
 mod proxy;

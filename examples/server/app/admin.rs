@@ -1,7 +1,7 @@
 //! What admins change of users.
 
 use axum::{Json as Answered, Router, extract::State, routing::patch};
-use portcullis::{Plan, RequireRole, Role, UserId, UserService, user::UserChange};
+use tower_warden::{Plan, RequireRole, Role, UserId, UserService, user::UserChange};
 
 use super::{
     App,

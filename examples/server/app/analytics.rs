@@ -1,8 +1,8 @@
 //! Figures for admins.
 
 use axum::{Json, Router, extract::State, routing::get};
-use portcullis::{RequireRole, Role, UserService};
 use serde_json::{Value, json};
+use tower_warden::{RequireRole, Role, UserService};
 
 use super::{
     App, ProjectStore,

@@ -8,13 +8,13 @@ use axum::{
     routing::{get, post},
 };
 use http::{HeaderValue, Method, StatusCode, header};
-use portcullis::{
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tower_warden::{
     Identity, StoreError, TokenService, UserId, UserService,
     token::TokenPair,
     user::{Email, Password, PasswordPolicy, StandardPolicy, User},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::{
     App,

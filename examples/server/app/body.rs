@@ -9,11 +9,11 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
-use portcullis::{
+use serde_json::{Map, Value, json as value};
+use tower_warden::{
     Problem, json,
     user::{Email, InvalidEmail, Violation},
 };
-use serde_json::{Map, Value, json as value};
 
 use super::error::{Refused, invalid_request};
 

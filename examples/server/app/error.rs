@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
-use portcullis::{
+use tower_warden::{
     Problem, StoreError,
     token::{RefreshError, TokenError},
     user::{LoginError, RegisterError, UpdateUserError, VerifyError},

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method, StatusCode, header};
-use portcullis::{
+use tower_warden::{
     Plan, Quota, RateLimitLayer, RequestHead, Role, SharedClock, TrustedProxies,
     limit::{Charge, OnFailure, RateLimitStore, Rule},
 };

@@ -13,9 +13,9 @@ mod state;
 mod status;
 
 use axum::{Router, middleware::from_fn};
-use portcullis::RequireAuth;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_warden::RequireAuth;
 
 pub use limits::{Limits, Quotas};
 pub use projects_store::{Pool, ProjectStore};

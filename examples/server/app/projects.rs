@@ -7,8 +7,8 @@ use axum::{
     routing::{delete, get, patch, post},
 };
 use http::{StatusCode, header, request::Parts};
-use portcullis::{Identity, RequireRole, Role};
 use serde::{Deserialize, Serialize};
+use tower_warden::{Identity, RequireRole, Role};
 use uuid::Uuid;
 
 use super::{

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use portcullis::{SharedClock, StoreError, UserId};
 use sqlx::{PgPool, Postgres, SqlitePool, pool::PoolConnection};
 use tokio::time::timeout;
+use tower_warden::{SharedClock, StoreError, UserId};
 use uuid::Uuid;
 
 /// A project.
@@ -125,7 +125,7 @@ macro_rules! statements {
 
 const SQLITE: Statements = statements!("projects");
 /// In the schema that the library made: a role that owns nothing else can make tables only there.
-const POSTGRES: Statements = statements!("portcullis.projects");
+const POSTGRES: Statements = statements!("tower_warden.projects");
 
 impl ProjectStore {
     /// The store in this database, whose table is made if it isn't there.

@@ -2,7 +2,7 @@
 
 use axum::extract::FromRef;
 use http::HeaderValue;
-use portcullis::{TokenService, UserService};
+use tower_warden::{TokenService, UserService};
 
 use super::{Limits, ProjectStore};
 

@@ -2,8 +2,8 @@
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::header;
-use portcullis::TokenService;
 use serde_json::{Value, json};
+use tower_warden::TokenService;
 
 use super::{App, error::method_not_allowed};
 

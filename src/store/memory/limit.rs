@@ -36,8 +36,8 @@ use crate::{
 /// A request that is refused again before the instant that the refusal named takes no lock.
 ///
 /// ```
-/// use portcullis::{Quota, limit::{RateLimitStore, Take}, store::memory::MemoryRateLimitStore};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), portcullis::StoreError> {
+/// use tower_warden::{Quota, limit::{RateLimitStore, Take}, store::memory::MemoryRateLimitStore};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_warden::StoreError> {
 /// let store = MemoryRateLimitStore::new();
 /// let quota = Quota::per_minute(1);
 /// let take = Take { limiter: "ip", key: "203.0.113.9".into(), quota, cost: 1, hold: false };

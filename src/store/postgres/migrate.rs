@@ -15,7 +15,7 @@ const FILES: &[MigrationFile] = &[(
 /// host may hold that one while it calls us.
 const LOCK: i64 = i64::from_be_bytes(*b"portcull");
 
-/// Creates the schema `portcullis`, or brings it up to date. Servers may call it at the same time,
+/// Creates the schema `tower_warden`, or brings it up to date. Servers may call it at the same time,
 /// and older ones after newer ones.
 ///
 /// # Errors
@@ -37,11 +37,11 @@ async fn locked(connection: &mut PgConnection) -> sqlx::Result<()> {
 
     // Not CREATE SCHEMA IF NOT EXISTS, which asks for the right to create even where it exists.
     let exists: bool =
-        query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'portcullis')")
+        query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'tower_warden')")
             .fetch_one(&mut *connection)
             .await?;
     if !exists {
-        query("CREATE SCHEMA portcullis").execute(&mut *connection).await?;
+        query("CREATE SCHEMA tower_warden").execute(&mut *connection).await?;
     }
-    run_missing(connection, "portcullis.migrations", FILES).await
+    run_missing(connection, "tower_warden.migrations", FILES).await
 }

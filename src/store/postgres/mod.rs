@@ -1,6 +1,6 @@
 //! Users and refresh tokens in PostgreSQL (13 or newer).
 //!
-//! 1. Everything is in the schema `portcullis`, the book-keeping of [`migrate`] too: a host's own
+//! 1. Everything is in the schema `tower_warden`, the book-keeping of [`migrate`] too: a host's own
 //!    tables, its `_sqlx_migrations` and its `search_path` don't matter. The role that connects
 //!    needs to own that schema, or the right to create it.
 //! 2. Verbs that write run in a task of their own, in a `READ COMMITTED` transaction that takes its
@@ -16,9 +16,9 @@
 //!    from as many servers as you like.
 //!
 //! ```no_run
-//! use portcullis::store::postgres::{self, PostgresTokenStore, PostgresUserStore};
+//! use tower_warden::store::postgres::{self, PostgresTokenStore, PostgresUserStore};
 //!
-//! # async fn start() -> Result<(), portcullis::StoreError> {
+//! # async fn start() -> Result<(), tower_warden::StoreError> {
 //! let pool = postgres::connect("postgres://api@localhost/app?sslmode=prefer").await?;
 //! postgres::migrate(&pool).await?;
 //! let users = PostgresUserStore::new(pool.clone());

@@ -74,7 +74,7 @@ impl TokenStore for PostgresTokenStore {
 async fn open_family(connection: &mut PgConnection, new: &NewFamily) -> sqlx::Result<()> {
     let mut tx = begin(connection).await?;
     query(
-        "INSERT INTO portcullis.families (id, user_id, created_at, last_used_at, expires_at)
+        "INSERT INTO tower_warden.families (id, user_id, created_at, last_used_at, expires_at)
          VALUES ($1, $2, $3, $3, $4)",
     )
     .bind(new.id.as_str())
@@ -95,8 +95,8 @@ async fn open_family(connection: &mut PgConnection, new: &NewFamily) -> sqlx::Re
 
 async fn owner(connection: &mut PgConnection, token: &TokenHash) -> sqlx::Result<Option<UserId>> {
     let id: Option<String> = query_scalar(
-        "SELECT user_id FROM portcullis.families
-         WHERE id = (SELECT family_id FROM portcullis.refresh_tokens WHERE hash = $1)",
+        "SELECT user_id FROM tower_warden.families
+         WHERE id = (SELECT family_id FROM tower_warden.refresh_tokens WHERE hash = $1)",
     )
     .bind(&token.as_bytes()[..])
     .fetch_optional(connection)
@@ -160,14 +160,14 @@ async fn revoke_user(
     let mut tx = begin(connection).await?;
     // In one order, so that two who leave every session at once don't deadlock.
     let families: Vec<String> = query_scalar(
-        "SELECT id FROM portcullis.families
+        "SELECT id FROM tower_warden.families
          WHERE user_id = $1 AND revoked_at IS NULL ORDER BY id FOR UPDATE",
     )
     .bind(user.as_str())
     .fetch_all(&mut *tx)
     .await?;
     let revoked = query(
-        "UPDATE portcullis.families SET revoked_at = $2, revoked_reason = $3 WHERE id = ANY ($1)",
+        "UPDATE tower_warden.families SET revoked_at = $2, revoked_reason = $3 WHERE id = ANY ($1)",
     )
     .bind(families)
     .bind(to_micros(clock.now()))
@@ -186,11 +186,11 @@ async fn delete_expired(
     at_most: u32,
 ) -> sqlx::Result<u64> {
     let deleted = query(
-        "DELETE FROM portcullis.families
+        "DELETE FROM tower_warden.families
          WHERE id = ANY (ARRAY(
              SELECT family.id
-             FROM portcullis.refresh_tokens AS token
-             JOIN portcullis.families AS family ON family.id = token.family_id
+             FROM tower_warden.refresh_tokens AS token
+             JOIN tower_warden.families AS family ON family.id = token.family_id
              WHERE token.superseded_at IS NULL AND token.expires_at < $1
              ORDER BY token.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
     )
@@ -208,8 +208,8 @@ async fn lock_family(
 ) -> sqlx::Result<Option<Family>> {
     let row: Option<FamilyRow> = query_as(
         "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason
-         FROM portcullis.families
-         WHERE id = (SELECT family_id FROM portcullis.refresh_tokens WHERE hash = $1)
+         FROM tower_warden.families
+         WHERE id = (SELECT family_id FROM tower_warden.refresh_tokens WHERE hash = $1)
          FOR UPDATE",
     )
     .bind(&token.as_bytes()[..])
@@ -226,7 +226,7 @@ async fn read_token(
 ) -> sqlx::Result<Option<StoredToken>> {
     let row: Option<TokenRow> = query_as(
         "SELECT generation, issued_at, expires_at, superseded_at
-         FROM portcullis.refresh_tokens WHERE hash = $1",
+         FROM tower_warden.refresh_tokens WHERE hash = $1",
     )
     .bind(&token.as_bytes()[..])
     .fetch_optional(connection)
@@ -241,7 +241,7 @@ async fn insert_token(
     token: &StoredToken,
 ) -> sqlx::Result<()> {
     query(
-        "INSERT INTO portcullis.refresh_tokens
+        "INSERT INTO tower_warden.refresh_tokens
             (hash, family_id, generation, issued_at, expires_at, superseded_at)
          VALUES ($1, $2, $3, $4, $5, NULL)",
     )
@@ -261,12 +261,12 @@ async fn supersede(
     token: &TokenHash,
     now: SystemTime,
 ) -> sqlx::Result<()> {
-    query("UPDATE portcullis.families SET last_used_at = $2 WHERE id = $1")
+    query("UPDATE tower_warden.families SET last_used_at = $2 WHERE id = $1")
         .bind(family.as_str())
         .bind(to_micros(now))
         .execute(&mut *connection)
         .await?;
-    query("UPDATE portcullis.refresh_tokens SET superseded_at = $2 WHERE hash = $1")
+    query("UPDATE tower_warden.refresh_tokens SET superseded_at = $2 WHERE hash = $1")
         .bind(&token.as_bytes()[..])
         .bind(to_micros(now))
         .execute(connection)
@@ -280,7 +280,7 @@ async fn revoke(
     now: SystemTime,
     reason: RevokeReason,
 ) -> sqlx::Result<()> {
-    query("UPDATE portcullis.families SET revoked_at = $2, revoked_reason = $3 WHERE id = $1")
+    query("UPDATE tower_warden.families SET revoked_at = $2, revoked_reason = $3 WHERE id = $1")
         .bind(family.as_str())
         .bind(to_micros(now))
         .bind(reason.as_str())

@@ -121,7 +121,7 @@ impl UserStore for PostgresUserStore {
 async fn create(connection: &mut PgConnection, new: &NewUser) -> sqlx::Result<Option<User>> {
     let mut tx = begin(connection).await?;
     let created = query(
-        "INSERT INTO portcullis.users
+        "INSERT INTO tower_warden.users
             (id, email, password_hash, role, plan, email_verified, created_at)
          VALUES ($1, $2, $3, $4, NULL, $5, $6)
          ON CONFLICT (email) DO NOTHING",
@@ -148,7 +148,7 @@ async fn create(connection: &mut PgConnection, new: &NewUser) -> sqlx::Result<Op
 async fn find(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<User>> {
     let row: Option<UserRow> = query_as(
         "SELECT id, email, role, plan, email_verified, created_at
-         FROM portcullis.users WHERE id = $1",
+         FROM tower_warden.users WHERE id = $1",
     )
     .bind(id)
     .fetch_optional(connection)
@@ -163,7 +163,7 @@ async fn find_by_email(
     type Row = (String, String, String, Option<String>, bool, i64, String);
     let row: Option<Row> = query_as(
         "SELECT id, email, role, plan, email_verified, created_at, password_hash
-         FROM portcullis.users WHERE email = $1",
+         FROM tower_warden.users WHERE email = $1",
     )
     .bind(email.as_str())
     .fetch_optional(connection)
@@ -185,7 +185,7 @@ async fn update(
         // All admins are locked, always in the same order. One whom another transaction demoted
         // while we waited is read anew, and is not among them.
         let admins: Vec<String> = query_scalar(
-            "SELECT id FROM portcullis.users
+            "SELECT id FROM tower_warden.users
              WHERE role = 'admin' AND email_verified ORDER BY id FOR UPDATE",
         )
         .fetch_all(&mut *tx)
@@ -195,7 +195,7 @@ async fn update(
         }
     }
     query(
-        "UPDATE portcullis.users
+        "UPDATE tower_warden.users
          SET role = coalesce($2, role),
              plan = CASE WHEN $3 THEN $4 ELSE plan END,
              email_verified = email_verified OR $5
@@ -220,7 +220,7 @@ async fn replace_password_hash(
     new: &PasswordHash,
 ) -> sqlx::Result<bool> {
     let replaced = query(
-        "UPDATE portcullis.users SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
+        "UPDATE tower_warden.users SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
     )
     .bind(id.as_str())
     .bind(old.expose())
@@ -238,7 +238,7 @@ async fn renew_verification(
 ) -> sqlx::Result<Option<User>> {
     let mut tx = begin(connection).await?;
     let id: Option<String> = query_scalar(
-        "SELECT id FROM portcullis.users WHERE email = $1 AND NOT email_verified FOR UPDATE",
+        "SELECT id FROM tower_warden.users WHERE email = $1 AND NOT email_verified FOR UPDATE",
     )
     .bind(email.as_str())
     .fetch_optional(&mut *tx)
@@ -263,7 +263,7 @@ async fn put_verification(
     made_by: i64,
 ) -> sqlx::Result<bool> {
     let put = query(
-        "INSERT INTO portcullis.verification_tokens AS old (user_id, hash, created_at, expires_at)
+        "INSERT INTO tower_warden.verification_tokens AS old (user_id, hash, created_at, expires_at)
          VALUES ($1, $2, $3, $4)
          ON CONFLICT (user_id) DO UPDATE
          SET hash = excluded.hash,
@@ -287,7 +287,7 @@ async fn find_verification(
     now: SystemTime,
 ) -> sqlx::Result<Option<UserId>> {
     let id: Option<String> = query_scalar(
-        "SELECT user_id FROM portcullis.verification_tokens WHERE hash = $1 AND expires_at > $2",
+        "SELECT user_id FROM tower_warden.verification_tokens WHERE hash = $1 AND expires_at > $2",
     )
     .bind(&token.as_bytes()[..])
     .bind(to_micros(now))
@@ -303,8 +303,8 @@ async fn verify_email(
 ) -> sqlx::Result<Option<User>> {
     let mut tx = begin(connection).await?;
     let id: Option<String> = query_scalar(
-        "SELECT id FROM portcullis.users
-         WHERE id = (SELECT user_id FROM portcullis.verification_tokens WHERE hash = $1)
+        "SELECT id FROM tower_warden.users
+         WHERE id = (SELECT user_id FROM tower_warden.verification_tokens WHERE hash = $1)
          FOR UPDATE",
     )
     .bind(&token.as_bytes()[..])
@@ -312,7 +312,7 @@ async fn verify_email(
     .await?;
     let Some(id) = id else { return Ok(None) };
     let consumed =
-        query("DELETE FROM portcullis.verification_tokens WHERE hash = $1 AND expires_at > $2")
+        query("DELETE FROM tower_warden.verification_tokens WHERE hash = $1 AND expires_at > $2")
             .bind(&token.as_bytes()[..])
             .bind(to_micros(now))
             .execute(&mut *tx)
@@ -320,7 +320,7 @@ async fn verify_email(
     if consumed.rows_affected() == 0 {
         return Ok(None);
     }
-    query("UPDATE portcullis.users SET email_verified = TRUE WHERE id = $1")
+    query("UPDATE tower_warden.users SET email_verified = TRUE WHERE id = $1")
         .bind(&id)
         .execute(&mut *tx)
         .await?;
@@ -331,7 +331,7 @@ async fn verify_email(
 
 async fn count(connection: &mut PgConnection) -> sqlx::Result<u64> {
     let users: i64 =
-        query_scalar("SELECT count(*) FROM portcullis.users").fetch_one(connection).await?;
+        query_scalar("SELECT count(*) FROM tower_warden.users").fetch_one(connection).await?;
     Ok(users.unsigned_abs())
 }
 
@@ -341,9 +341,9 @@ async fn delete_expired(
     at_most: u32,
 ) -> sqlx::Result<u64> {
     let deleted = query(
-        "DELETE FROM portcullis.verification_tokens
+        "DELETE FROM tower_warden.verification_tokens
          WHERE user_id = ANY (ARRAY(
-             SELECT user_id FROM portcullis.verification_tokens
+             SELECT user_id FROM tower_warden.verification_tokens
              WHERE expires_at < $1
              ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
     )

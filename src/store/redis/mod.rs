@@ -30,8 +30,8 @@
 //! limits where memory is short; with `noeviction` it refuses to decide.
 //!
 //! ```no_run
-//! use portcullis::{limit::FallbackStore, store::redis::RedisRateLimitStore};
-//! # async fn example() -> Result<(), portcullis::store::redis::RedisConfigError> {
+//! use tower_warden::{limit::FallbackStore, store::redis::RedisRateLimitStore};
+//! # async fn example() -> Result<(), tower_warden::store::redis::RedisConfigError> {
 //! let redis = RedisRateLimitStore::connect("redis://:secret@127.0.0.1:6379/0").await?;
 //! let store = FallbackStore::new(redis);
 //! # Ok(()) }

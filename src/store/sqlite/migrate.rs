@@ -23,7 +23,7 @@ pub async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     let run = async {
         let mut connection = pool.acquire().await?;
         let mut tx = begin(&mut connection).await?;
-        run_missing(&mut *tx, "portcullis_migrations", FILES).await?;
+        run_missing(&mut *tx, "tower_warden_migrations", FILES).await?;
         tx.commit().await
     };
     run.await.map_err(store_error::<Sqlite>)

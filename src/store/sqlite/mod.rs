@@ -1,6 +1,6 @@
 //! Users and refresh tokens in SQLite.
 //!
-//! 1. Every table's name begins with `portcullis_`, that of the book-keeping of [`migrate`] too: a
+//! 1. Every table's name begins with `tower_warden_`, that of the book-keeping of [`migrate`] too: a
 //!    host's own tables and its `_sqlx_migrations` don't matter.
 //! 2. Verbs that write run in a task of their own, in a transaction that is the only one to write
 //!    from its first statement on (`BEGIN IMMEDIATE`).
@@ -15,7 +15,7 @@
 //!    [`delete_expired`](crate::token::TokenStore::delete_expired) of both stores now and then.
 //!
 //! ```
-//! use portcullis::{
+//! use tower_warden::{
 //!     Role, UserId,
 //!     store::sqlite::{self, SqliteUserStore},
 //!     user::{CreateUserError, Email, NewUser, PasswordHash, UserStore},

@@ -74,7 +74,7 @@ impl TokenStore for SqliteTokenStore {
 async fn open_family(connection: &mut SqliteConnection, new: &NewFamily) -> sqlx::Result<()> {
     let mut tx = begin(connection).await?;
     query(
-        "INSERT INTO portcullis_families (id, user_id, created_at, last_used_at, expires_at)
+        "INSERT INTO tower_warden_families (id, user_id, created_at, last_used_at, expires_at)
          VALUES ($1, $2, $3, $3, $4)",
     )
     .bind(new.id.as_str())
@@ -98,8 +98,8 @@ async fn owner(
     token: &TokenHash,
 ) -> sqlx::Result<Option<UserId>> {
     let id: Option<String> = query_scalar(
-        "SELECT user_id FROM portcullis_families
-         WHERE id = (SELECT family_id FROM portcullis_refresh_tokens WHERE hash = $1)",
+        "SELECT user_id FROM tower_warden_families
+         WHERE id = (SELECT family_id FROM tower_warden_refresh_tokens WHERE hash = $1)",
     )
     .bind(&token.as_bytes()[..])
     .fetch_optional(connection)
@@ -165,7 +165,7 @@ async fn revoke_user(
 ) -> sqlx::Result<u64> {
     let mut tx = begin(connection).await?;
     let revoked = query(
-        "UPDATE portcullis_families SET revoked_at = $2, revoked_reason = $3
+        "UPDATE tower_warden_families SET revoked_at = $2, revoked_reason = $3
          WHERE user_id = $1 AND revoked_at IS NULL",
     )
     .bind(user.as_str())
@@ -183,9 +183,9 @@ async fn delete_expired(
     at_most: u32,
 ) -> sqlx::Result<u64> {
     let deleted = query(
-        "DELETE FROM portcullis_families
+        "DELETE FROM tower_warden_families
          WHERE id IN (
-             SELECT family_id FROM portcullis_refresh_tokens
+             SELECT family_id FROM tower_warden_refresh_tokens
              WHERE superseded_at IS NULL AND expires_at < $1
              ORDER BY expires_at LIMIT $2)",
     )
@@ -202,8 +202,8 @@ async fn read_family(
 ) -> sqlx::Result<Option<Family>> {
     let row: Option<FamilyRow> = query_as(
         "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason
-         FROM portcullis_families
-         WHERE id = (SELECT family_id FROM portcullis_refresh_tokens WHERE hash = $1)",
+         FROM tower_warden_families
+         WHERE id = (SELECT family_id FROM tower_warden_refresh_tokens WHERE hash = $1)",
     )
     .bind(&token.as_bytes()[..])
     .fetch_optional(connection)
@@ -217,7 +217,7 @@ async fn read_token(
 ) -> sqlx::Result<Option<StoredToken>> {
     let row: Option<TokenRow> = query_as(
         "SELECT generation, issued_at, expires_at, superseded_at
-         FROM portcullis_refresh_tokens WHERE hash = $1",
+         FROM tower_warden_refresh_tokens WHERE hash = $1",
     )
     .bind(&token.as_bytes()[..])
     .fetch_optional(connection)
@@ -232,7 +232,7 @@ async fn insert_token(
     token: &StoredToken,
 ) -> sqlx::Result<()> {
     query(
-        "INSERT INTO portcullis_refresh_tokens
+        "INSERT INTO tower_warden_refresh_tokens
             (hash, family_id, generation, issued_at, expires_at, superseded_at)
          VALUES ($1, $2, $3, $4, $5, NULL)",
     )
@@ -252,12 +252,12 @@ async fn supersede(
     token: &TokenHash,
     now: SystemTime,
 ) -> sqlx::Result<()> {
-    query("UPDATE portcullis_families SET last_used_at = $2 WHERE id = $1")
+    query("UPDATE tower_warden_families SET last_used_at = $2 WHERE id = $1")
         .bind(family.as_str())
         .bind(to_micros(now))
         .execute(&mut *connection)
         .await?;
-    query("UPDATE portcullis_refresh_tokens SET superseded_at = $2 WHERE hash = $1")
+    query("UPDATE tower_warden_refresh_tokens SET superseded_at = $2 WHERE hash = $1")
         .bind(&token.as_bytes()[..])
         .bind(to_micros(now))
         .execute(connection)
@@ -271,7 +271,7 @@ async fn revoke(
     now: SystemTime,
     reason: RevokeReason,
 ) -> sqlx::Result<()> {
-    query("UPDATE portcullis_families SET revoked_at = $2, revoked_reason = $3 WHERE id = $1")
+    query("UPDATE tower_warden_families SET revoked_at = $2, revoked_reason = $3 WHERE id = $1")
         .bind(family.as_str())
         .bind(to_micros(now))
         .bind(reason.as_str())

@@ -121,7 +121,7 @@ impl UserStore for SqliteUserStore {
 async fn create(connection: &mut SqliteConnection, new: &NewUser) -> sqlx::Result<Option<User>> {
     let mut tx = begin(connection).await?;
     let created = query(
-        "INSERT INTO portcullis_users
+        "INSERT INTO tower_warden_users
             (id, email, password_hash, role, plan, email_verified, created_at)
          VALUES ($1, $2, $3, $4, NULL, $5, $6)
          ON CONFLICT (email) DO NOTHING",
@@ -148,7 +148,7 @@ async fn create(connection: &mut SqliteConnection, new: &NewUser) -> sqlx::Resul
 async fn find(connection: &mut SqliteConnection, id: &str) -> sqlx::Result<Option<User>> {
     let row: Option<UserRow> = query_as(
         "SELECT id, email, role, plan, email_verified, created_at
-         FROM portcullis_users WHERE id = $1",
+         FROM tower_warden_users WHERE id = $1",
     )
     .bind(id)
     .fetch_optional(connection)
@@ -163,7 +163,7 @@ async fn find_by_email(
     type Row = (String, String, String, Option<String>, bool, i64, String);
     let row: Option<Row> = query_as(
         "SELECT id, email, role, plan, email_verified, created_at, password_hash
-         FROM portcullis_users WHERE email = $1",
+         FROM tower_warden_users WHERE email = $1",
     )
     .bind(email.as_str())
     .fetch_optional(connection)
@@ -182,16 +182,17 @@ async fn update(
 ) -> sqlx::Result<Result<User, UpdateUserError>> {
     let mut tx = begin(connection).await?;
     if change.role.as_ref().is_some_and(|role| *role != Role::ADMIN) {
-        let admins: Vec<String> =
-            query_scalar("SELECT id FROM portcullis_users WHERE role = 'admin' AND email_verified")
-                .fetch_all(&mut *tx)
-                .await?;
+        let admins: Vec<String> = query_scalar(
+            "SELECT id FROM tower_warden_users WHERE role = 'admin' AND email_verified",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
         if admins == [id.as_str()] {
             return Ok(Err(UpdateUserError::LastAdmin));
         }
     }
     query(
-        "UPDATE portcullis_users
+        "UPDATE tower_warden_users
          SET role = coalesce($2, role),
              plan = CASE WHEN $3 THEN $4 ELSE plan END,
              email_verified = email_verified OR $5
@@ -216,7 +217,7 @@ async fn replace_password_hash(
     new: &PasswordHash,
 ) -> sqlx::Result<bool> {
     let replaced = query(
-        "UPDATE portcullis_users SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
+        "UPDATE tower_warden_users SET password_hash = $3 WHERE id = $1 AND password_hash = $2",
     )
     .bind(id.as_str())
     .bind(old.expose())
@@ -234,7 +235,7 @@ async fn renew_verification(
 ) -> sqlx::Result<Option<User>> {
     let mut tx = begin(connection).await?;
     let id: Option<String> =
-        query_scalar("SELECT id FROM portcullis_users WHERE email = $1 AND NOT email_verified")
+        query_scalar("SELECT id FROM tower_warden_users WHERE email = $1 AND NOT email_verified")
             .bind(email.as_str())
             .fetch_optional(&mut *tx)
             .await?;
@@ -258,7 +259,7 @@ async fn put_verification(
     made_by: i64,
 ) -> sqlx::Result<bool> {
     let put = query(
-        "INSERT INTO portcullis_verification_tokens AS old (user_id, hash, created_at, expires_at)
+        "INSERT INTO tower_warden_verification_tokens AS old (user_id, hash, created_at, expires_at)
          VALUES ($1, $2, $3, $4)
          ON CONFLICT (user_id) DO UPDATE
          SET hash = excluded.hash,
@@ -282,7 +283,7 @@ async fn find_verification(
     now: SystemTime,
 ) -> sqlx::Result<Option<UserId>> {
     let id: Option<String> = query_scalar(
-        "SELECT user_id FROM portcullis_verification_tokens WHERE hash = $1 AND expires_at > $2",
+        "SELECT user_id FROM tower_warden_verification_tokens WHERE hash = $1 AND expires_at > $2",
     )
     .bind(&token.as_bytes()[..])
     .bind(to_micros(now))
@@ -298,15 +299,15 @@ async fn verify_email(
 ) -> sqlx::Result<Option<User>> {
     let mut tx = begin(connection).await?;
     let id: Option<String> = query_scalar(
-        "SELECT id FROM portcullis_users
-         WHERE id = (SELECT user_id FROM portcullis_verification_tokens WHERE hash = $1)",
+        "SELECT id FROM tower_warden_users
+         WHERE id = (SELECT user_id FROM tower_warden_verification_tokens WHERE hash = $1)",
     )
     .bind(&token.as_bytes()[..])
     .fetch_optional(&mut *tx)
     .await?;
     let Some(id) = id else { return Ok(None) };
     let consumed =
-        query("DELETE FROM portcullis_verification_tokens WHERE hash = $1 AND expires_at > $2")
+        query("DELETE FROM tower_warden_verification_tokens WHERE hash = $1 AND expires_at > $2")
             .bind(&token.as_bytes()[..])
             .bind(to_micros(now))
             .execute(&mut *tx)
@@ -314,7 +315,7 @@ async fn verify_email(
     if consumed.rows_affected() == 0 {
         return Ok(None);
     }
-    query("UPDATE portcullis_users SET email_verified = TRUE WHERE id = $1")
+    query("UPDATE tower_warden_users SET email_verified = TRUE WHERE id = $1")
         .bind(&id)
         .execute(&mut *tx)
         .await?;
@@ -325,7 +326,7 @@ async fn verify_email(
 
 async fn count(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
     let users: i64 =
-        query_scalar("SELECT count(*) FROM portcullis_users").fetch_one(connection).await?;
+        query_scalar("SELECT count(*) FROM tower_warden_users").fetch_one(connection).await?;
     Ok(users.unsigned_abs())
 }
 
@@ -335,9 +336,9 @@ async fn delete_expired(
     at_most: u32,
 ) -> sqlx::Result<u64> {
     let deleted = query(
-        "DELETE FROM portcullis_verification_tokens
+        "DELETE FROM tower_warden_verification_tokens
          WHERE user_id IN (
-             SELECT user_id FROM portcullis_verification_tokens
+             SELECT user_id FROM tower_warden_verification_tokens
              WHERE expires_at < $1
              ORDER BY expires_at LIMIT $2)",
     )

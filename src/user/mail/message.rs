@@ -9,10 +9,10 @@ use crate::user::Email;
 /// A letter in plain text. It may hold a token, so `Debug` shows the subject only.
 ///
 /// ```
-/// use portcullis::user::{Email, mail::Message};
+/// use tower_warden::user::{Email, mail::Message};
 /// let message = Message::new(Email::parse("ada@example.com")?, "Hello\r\nBcc: x@y.zz", "Hi Ada,\n");
 /// assert_eq!(message.subject(), "Hello  Bcc: x@y.zz");
-/// # Ok::<(), portcullis::user::InvalidEmail>(())
+/// # Ok::<(), tower_warden::user::InvalidEmail>(())
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct Message {

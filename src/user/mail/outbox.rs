@@ -23,7 +23,7 @@ const AT_ONCE: usize = 4;
 /// - What waits is in memory only: call [`close`](Self::close) before the program ends.
 ///
 /// ```
-/// use portcullis::user::{Email, mail::{MailError, MailSender, Message, Outbox}};
+/// use tower_warden::user::{Email, mail::{MailError, MailSender, Message, Outbox}};
 /// use std::time::Duration;
 ///
 /// #[derive(Debug)]
