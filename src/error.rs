@@ -11,6 +11,7 @@ use std::error::Error;
 #[error("{}", match .kind {
     Kind::Unavailable => "the store is not available",
     Kind::Internal => "the store failed",
+    Kind::NotOffered => "the store does not offer this",
 })]
 pub struct StoreError {
     kind: Kind,
@@ -21,6 +22,7 @@ pub struct StoreError {
 enum Kind {
     Unavailable,
     Internal,
+    NotOffered,
 }
 
 impl StoreError {
@@ -32,6 +34,19 @@ impl StoreError {
     /// The backend answered with something that should not happen.
     pub fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind: Kind::Internal, source: source.into() }
+    }
+
+    /// The backend has no such verb. It is what the default of a verb answers that was added to a
+    /// store's trait after its first release, so that the stores of others go on working.
+    #[must_use]
+    pub fn not_offered(verb: &'static str) -> Self {
+        Self { kind: Kind::NotOffered, source: verb.into() }
+    }
+
+    /// Whether the backend lacks the verb ([`not_offered`](Self::not_offered)).
+    #[must_use]
+    pub fn is_not_offered(&self) -> bool {
+        self.kind == Kind::NotOffered
     }
 
     /// Whether trying again later can help.
