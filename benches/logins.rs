@@ -31,7 +31,7 @@ use axum::{
 use http::{StatusCode, header};
 use tower_warden::{
     Identity, RequireAuth, TokenService, UserService,
-    store::memory::{MemoryTokenStore, MemoryUserStore},
+    store::memory::MemoryStore,
     token::{KeySet, SigningKey},
     user::{
         BcryptHasher, Email, HashingPool, LoginError, Password, VerificationMail,
@@ -81,10 +81,10 @@ async fn serve(threads: usize) -> Outcome<()> {
         hashing = hashing.with_threads(threads);
     }
     let mail = VerificationMail::new("https://example.com/auth/verify")?;
-    let users = UserService::new(MemoryUserStore::new(), hashing, mail, Outbox::new(NoMail));
+    let users = UserService::new(MemoryStore::new(), hashing, mail, Outbox::new(NoMail));
     users.ensure_admin(&Email::parse(EMAIL)?, Password::from(PASSWORD)).await?;
     let keys = KeySet::new(SigningKey::generate_ed25519()?);
-    let tokens = TokenService::new(keys, "https://id.example", "api", MemoryTokenStore::default());
+    let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::default());
 
     let app = App { users, tokens };
     let router = Router::new()

@@ -26,7 +26,7 @@ use http_body_util::Full;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use tower_warden::{
     Identity, RequireAuth, Role, UserId,
-    store::memory::MemoryTokenStore,
+    store::memory::MemoryStore,
     token::{KeySet, SigningKey, TokenService},
 };
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,7 @@ fn der(name: &str) -> Vec<u8> {
 
 fn token_service() -> TokenService {
     let key = SigningKey::from_pem(&pem("rsa-private.pem")).expect("a key");
-    TokenService::new(KeySet::new(key), ISSUER, AUDIENCE, MemoryTokenStore::default())
+    TokenService::new(KeySet::new(key), ISSUER, AUDIENCE, MemoryStore::default())
 }
 
 fn issue(tokens: &TokenService, user: &str) -> String {

@@ -21,7 +21,7 @@
 //! use tower_warden::{
 //!     Identity, Plan, Quota, RateLimitLayer, RequireAuth, RequireRole, Role, TokenService, UserId,
 //!     limit::Rule,
-//!     store::memory::{MemoryRateLimitStore, MemoryTokenStore},
+//!     store::memory::{MemoryRateLimitStore, MemoryStore},
 //!     token::{KeySet, SigningKey},
 //! };
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -29,7 +29,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let keys = KeySet::new(SigningKey::generate_ed25519()?);
-//! let tokens = TokenService::new(keys, "https://id.example", "api", MemoryTokenStore::default());
+//! let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::default());
 //! let per_plan = Rule::per_user("user", Quota::per_minute(60))
 //!     .with_plan(Plan::PAID, Quota::per_minute(600))
 //!     .exempt_role(Role::ADMIN);

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use tower_warden::{
     Identity, Role, UserId,
-    store::memory::MemoryTokenStore,
+    store::memory::MemoryStore,
     token::{KeySet, SigningKey, TokenService},
 };
 
@@ -19,7 +19,7 @@ pub(crate) fn pem(name: &str) -> Vec<u8> {
 
 pub(crate) fn token_service() -> TokenService {
     let key = SigningKey::from_pem(&pem("rsa-private.pem")).expect("a key");
-    TokenService::new(KeySet::new(key), ISSUER, AUDIENCE, MemoryTokenStore::default())
+    TokenService::new(KeySet::new(key), ISSUER, AUDIENCE, MemoryStore::default())
 }
 
 #[tokio::main(flavor = "current_thread")]

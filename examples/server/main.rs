@@ -127,19 +127,13 @@ impl Stores {
             if url.starts_with("sqlite:") {
                 let pool = sqlite::connect(url).await.map_err(&failed)?;
                 sqlite::migrate(&pool).await.map_err(&failed)?;
-                (
-                    Arc::new(sqlite::SqliteUserStore::new(pool.clone())),
-                    Arc::new(sqlite::SqliteTokenStore::new(pool.clone())),
-                    Pool::Sqlite(pool),
-                )
+                let store = Arc::new(sqlite::SqliteStore::new(pool.clone()));
+                (store.clone(), store, Pool::Sqlite(pool))
             } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
                 let pool = postgres::connect(url).await.map_err(&failed)?;
                 postgres::migrate(&pool).await.map_err(&failed)?;
-                (
-                    Arc::new(postgres::PostgresUserStore::new(pool.clone())),
-                    Arc::new(postgres::PostgresTokenStore::new(pool.clone())),
-                    Pool::Postgres(pool),
-                )
+                let store = Arc::new(postgres::PostgresStore::new(pool.clone()));
+                (store.clone(), store, Pool::Postgres(pool))
             } else {
                 let reason = "is none of sqlite:PATH, sqlite::memory:, postgres://…";
                 return Err(SettingError::new("DATABASE_URL", reason));
@@ -227,8 +221,8 @@ async fn clean_up(stores: Stores, clock: SharedClock) {
         interval.tick().await;
         let now = clock.now();
         let ended = [
-            stores.tokens.delete_expired(now, AT_MOST).await,
-            stores.users.delete_expired(now, AT_MOST).await,
+            stores.tokens.delete_expired_sessions(now, AT_MOST).await,
+            stores.users.delete_expired_links(now, AT_MOST).await,
         ];
         for error in ended.into_iter().filter_map(Result::err) {
             tracing::warn!(error = &error as &dyn Error, "what has ended could not be forgotten");

@@ -29,7 +29,7 @@
 //! ```
 //! use tower_warden::{
 //!     Identity, ManualClock, Role, UserId,
-//!     store::memory::MemoryTokenStore,
+//!     store::memory::MemoryStore,
 //!     token::{KeySet, SigningKey, TokenError, TokenService},
 //! };
 //! use std::{sync::Arc, time::Duration};
@@ -38,7 +38,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let clock = ManualClock::new();
 //! let keys = KeySet::new(SigningKey::generate_ed25519()?);
-//! let tokens = TokenService::new(keys, "https://id.example", "api", MemoryTokenStore::default())
+//! let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::default())
 //!     .with_clock(Arc::new(clock.clone()));
 //!
 //! // A login: the caller has proved who it is.

@@ -269,7 +269,7 @@ impl TokenService {
     /// # Errors
     /// [`StoreError`] where the store failed.
     pub async fn delete_expired(&self, at_most: u32) -> Result<u64, StoreError> {
-        self.store.delete_expired(self.clock.now(), at_most).await
+        self.store.delete_expired_sessions(self.clock.now(), at_most).await
     }
 
     /// The public keys, for others to verify access tokens with.

@@ -52,7 +52,11 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets families whose last token ended before `before`, at most so many in one call, and
     /// answers how many. Servers that call it at the same time don't wait for one another.
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError>;
+    async fn delete_expired_sessions(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError>;
 }
 
 /// A family to open.
@@ -134,7 +138,11 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
         (**self).revoke_user(user, clock).await
     }
 
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
-        (**self).delete_expired(before, at_most).await
+    async fn delete_expired_sessions(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        (**self).delete_expired_sessions(before, at_most).await
     }
 }

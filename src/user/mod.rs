@@ -20,7 +20,7 @@
 //!
 //! ```
 //! use tower_warden::{
-//!     store::memory::MemoryUserStore,
+//!     store::memory::MemoryStore,
 //!     user::{
 //!         mail::{MailError, MailSender, Message, Outbox},
 //!         BcryptHasher, Email, HashingPool, LoginError, Password, UserService, VerificationMail,
@@ -45,7 +45,7 @@
 //! let drawer = Drawer::default();
 //! let outbox = Outbox::new(drawer.clone());
 //! let users = UserService::new(
-//!     MemoryUserStore::new(),
+//!     MemoryStore::new(),
 //!     HashingPool::new(BcryptHasher::new(4)?)?, // 4 is for tests: use BcryptHasher::default()
 //!     VerificationMail::new("https://example.com/auth/verify")?,
 //!     outbox.clone(),

@@ -77,7 +77,11 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets verification tokens that ended before `before`, at most so many in one call, and
     /// answers how many. Servers that call it at the same time don't wait for one another.
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError>;
+    async fn delete_expired_links(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError>;
 }
 
 #[async_trait]
@@ -139,8 +143,12 @@ impl<S: UserStore + ?Sized> UserStore for Arc<S> {
         (**self).count().await
     }
 
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
-        (**self).delete_expired(before, at_most).await
+    async fn delete_expired_links(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        (**self).delete_expired_links(before, at_most).await
     }
 }
 

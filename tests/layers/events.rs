@@ -13,7 +13,7 @@ use tower_warden::{
     Role, StoreError, TokenService, UserId,
     auth::{AuthError, Authenticate},
     limit::{OnFailure, Rule},
-    store::memory::MemoryTokenStore,
+    store::memory::MemoryStore,
     token::{KeySet, SigningKey},
 };
 use tracing::{
@@ -87,7 +87,7 @@ fn assert_tells((level, text): (Level, String), expected: Level, words: &[&str])
 #[tokio::test]
 async fn a_refused_token_leaves_the_reason_and_not_itself() {
     let keys = KeySet::new(SigningKey::generate_ed25519().unwrap());
-    let tokens = TokenService::new(keys, "https://id.example", "api", MemoryTokenStore::default());
+    let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::default());
     let caller = Identity::new(UserId::from("ada"), Role::EDITOR);
     let pair = tokens.issue(&caller).await.unwrap();
     let token = pair.access_token().to_string();

@@ -11,7 +11,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_warden::{
     Answer, Identity, RequestHead, RequireAuth, Role, StoreError, TokenService,
     auth::{AuthError, Authenticate},
-    store::memory::MemoryTokenStore,
+    store::memory::MemoryStore,
     token::{KeySet, SigningKey},
 };
 
@@ -183,7 +183,7 @@ async fn an_outage_is_503_behind_identify_only_too() {
 #[tokio::test]
 async fn tokens_of_the_service_pass() {
     let keys = KeySet::new(SigningKey::generate_ed25519().unwrap());
-    let tokens = TokenService::new(keys, "https://id.example", "api", MemoryTokenStore::default());
+    let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::default());
     let caller = Identity::new(tower_warden::UserId::from("ada"), Role::EDITOR);
     let pair = tokens.issue(&caller).await.unwrap();
     let service = RequireAuth::new(tokens).layer(inner());

@@ -92,10 +92,9 @@ impl Server {
         let (post_office, letters) = mpsc::unbounded_channel();
         let outbox = Outbox::new(PostOffice(post_office));
         let mail = VerificationMail::new("https://api.example/auth/verify").unwrap();
-        let store = sqlite::SqliteUserStore::new(database.clone());
-        let users = UserService::new(store, hashing, mail, outbox.clone());
+        let store = sqlite::SqliteStore::new(database.clone());
+        let users = UserService::new(store.clone(), hashing, mail, outbox.clone());
         let key = SigningKey::from_pem(PRIVATE_KEY.as_bytes()).unwrap();
-        let store = sqlite::SqliteTokenStore::new(database.clone());
         let tokens = TokenService::new(KeySet::new(key), "tower-warden", "api", store);
         let projects = ProjectStore::new(Pool::Sqlite(database.clone()), shared.clone());
         let limits = MemoryRateLimitStore::new().with_clock(shared.clone());
@@ -236,7 +235,7 @@ impl Remote {
 impl Api for Remote {
     fn call(&self, method: Method, path: &str) -> Call {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.base));
-        Call::new(Via::Http(self.client.clone()), request)
+        Call::new(Via::Http(Box::new(self.client.clone())), request)
     }
 }
 
@@ -250,7 +249,7 @@ pub(crate) struct Call {
 
 enum Via {
     Router(Router),
-    Http(Client<HttpConnector, Body>),
+    Http(Box<Client<HttpConnector, Body>>),
 }
 
 impl Call {

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tower_warden::{
     Clock, ManualClock, Role, UserId,
-    store::postgres::{PostgresTokenStore, PostgresUserStore, connect, migrate},
+    store::postgres::{PostgresStore, connect, migrate},
     token::{Rotation, TokenStore},
     user::UserStore,
 };
@@ -66,7 +66,7 @@ async fn a_caller_who_leaves_stops_nothing_and_leaves_nothing_open() {
     // Few connections, so that one with an open transaction would soon be met again.
     let pool = PgPoolOptions::new().max_connections(2).connect(url.as_str()).await.unwrap();
     migrate(&pool).await.unwrap();
-    sql::a_caller_who_leaves_stops_nothing(&PostgresTokenStore::new(pool.clone())).await;
+    sql::a_caller_who_leaves_stops_nothing(&PostgresStore::new(pool.clone())).await;
 
     let mut other = PgConnection::connect(url.as_str()).await.unwrap();
     let open: i64 = query_scalar(
@@ -89,7 +89,7 @@ async fn databases_defaults_for_transactions_do_not_matter() {
     let setting = "SET default_transaction_isolation = 'serializable'";
     execute(&mut admin, format!("ALTER DATABASE {name} {setting}")).await;
     let pool = open(&url).await;
-    let store = PostgresTokenStore::new(pool);
+    let store = PostgresStore::new(pool);
     let clock = ManualClock::new();
     let token = sql::login(&store, &UserId::random(), &clock).await;
     let mut presentations = JoinSet::new();
@@ -109,7 +109,7 @@ async fn databases_defaults_for_transactions_do_not_matter() {
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn time_is_read_after_the_lock_was_taken() {
     let pool = database().await;
-    let store = PostgresTokenStore::new(pool.clone());
+    let store = PostgresStore::new(pool.clone());
     let clock = ManualClock::new();
     let token = sql::login(&store, &UserId::random(), &clock).await;
     let mut holder = pool.begin().await.unwrap();
@@ -129,25 +129,25 @@ async fn time_is_read_after_the_lock_was_taken() {
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn clean_up_waits_for_nobody_and_takes_the_tokens_along() {
     let pool = database().await;
-    let store = PostgresTokenStore::new(pool.clone());
+    let store = PostgresStore::new(pool.clone());
     let clock = ManualClock::new();
     let [ada, bob] = [UserId::from("ada"), UserId::from("bob")];
     let token = sql::login(&store, &ada, &clock).await;
     sql::login(&store, &bob, &clock).await;
     store.rotate(sql::rotation(token, sql::random_hash(), &clock)).await.unwrap();
 
-    assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
+    assert_eq!(store.delete_expired_sessions(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
     let after = clock.now() + sql::HOUR + Duration::from_micros(1);
     let mut holder = pool.begin().await.unwrap();
     query("SELECT FROM tower_warden.families WHERE user_id = 'bob' FOR UPDATE")
         .execute(&mut *holder)
         .await
         .unwrap();
-    assert_eq!(store.delete_expired(after, 10).await.unwrap(), 1);
+    assert_eq!(store.delete_expired_sessions(after, 10).await.unwrap(), 1);
     holder.commit().await.unwrap();
     let tokens = "SELECT count(*) FROM tower_warden.refresh_tokens";
     assert_eq!(query_scalar::<_, i64>(tokens).fetch_one(&pool).await.unwrap(), 1);
-    assert_eq!(store.delete_expired(after, 10).await.unwrap(), 1);
+    assert_eq!(store.delete_expired_sessions(after, 10).await.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +182,7 @@ async fn a_role_that_owns_the_schema_and_nothing_else_will_do() {
     url.set_password(Some(&role)).unwrap();
     let pool = open(&url).await;
     migrate(&pool).await.unwrap();
-    sql::add_user(&PostgresUserStore::new(pool.clone()), "a@b.co", Role::VIEWER).await;
+    sql::add_user(&PostgresStore::new(pool.clone()), "a@b.co", Role::VIEWER).await;
 
     pool.close().await;
     execute(&mut admin, format!("DROP OWNED BY {role}")).await;
@@ -226,7 +226,7 @@ async fn older_release_starts_on_a_newer_schema() {
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn connections_that_the_server_ended_are_replaced() {
     let pool = database().await;
-    let users = PostgresUserStore::new(pool.clone());
+    let users = PostgresStore::new(pool.clone());
     users.count().await.unwrap();
     let mut other = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
     query(
@@ -243,7 +243,7 @@ async fn connections_that_the_server_ended_are_replaced() {
 #[ignore = "needs PostgreSQL: run tests/run"]
 async fn failures_that_pass_are_told_from_those_that_stay() {
     let pool = database().await;
-    let users = PostgresUserStore::new(pool.clone());
+    let users = PostgresStore::new(pool.clone());
     query("ALTER TABLE tower_warden.users RENAME TO elsewhere").execute(&pool).await.unwrap();
     assert!(!users.count().await.unwrap_err().is_unavailable());
     pool.close().await;
@@ -261,7 +261,7 @@ async fn server_that_hangs_is_unavailable_in_time_and_used_again_when_it_is_back
     let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false);
     let pool = pool.connect(url.as_str()).await.unwrap();
     migrate(&pool).await.unwrap();
-    let tokens = PostgresTokenStore::new(pool.clone());
+    let tokens = PostgresStore::new(pool.clone());
     let clock = ManualClock::new();
     let token = sql::login(&tokens, &UserId::random(), &clock).await;
 
@@ -286,7 +286,7 @@ async fn connection_that_falls_silent_on_its_way_back_to_the_pool_is_given_up() 
     // Only one, so that it is missed if it does not come free.
     let pool = PgPoolOptions::new().max_connections(1).connect(url.as_str()).await.unwrap();
     migrate(&pool).await.unwrap();
-    let users = PostgresUserStore::new(pool.clone());
+    let users = PostgresStore::new(pool.clone());
     users.count().await.unwrap();
     assert_eq!(pool.num_idle(), 0, "the pool asks it how it is, before it is idle");
     hang.send_replace(true);

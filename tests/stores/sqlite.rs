@@ -11,7 +11,7 @@ use tempfile::tempdir;
 use tokio::task::JoinSet;
 use tower_warden::{
     Clock, ManualClock, Role, UserId,
-    store::sqlite::{SqliteTokenStore, SqliteUserStore, connect, migrate},
+    store::sqlite::{SqliteStore, connect, migrate},
     token::{Rotation, TokenStore},
     user::UserStore,
 };
@@ -43,7 +43,7 @@ pub(crate) async fn database() -> SqlitePool {
 async fn a_caller_who_leaves_stops_nothing_and_leaves_nothing_open() {
     let directory = tempdir().unwrap();
     let pool = open(directory.path()).await;
-    sql::a_caller_who_leaves_stops_nothing(&SqliteTokenStore::new(pool)).await;
+    sql::a_caller_who_leaves_stops_nothing(&SqliteStore::new(pool)).await;
 
     // Whoever had a transaction open would keep this one from beginning.
     let mut other = SqliteConnection::connect(&url(directory.path())).await.unwrap();
@@ -54,11 +54,11 @@ async fn a_caller_who_leaves_stops_nothing_and_leaves_nothing_open() {
 async fn what_was_written_is_there_when_opened_again() {
     let directory = tempdir().unwrap();
     let pool = open(directory.path()).await;
-    let id = sql::add_user(&SqliteUserStore::new(pool.clone()), "a@b.co", Role::ADMIN).await;
+    let id = sql::add_user(&SqliteStore::new(pool.clone()), "a@b.co", Role::ADMIN).await;
     pool.close().await;
 
     let pool = open(directory.path()).await;
-    let user = SqliteUserStore::new(pool.clone()).find(&id).await.unwrap().unwrap();
+    let user = SqliteStore::new(pool.clone()).find(&id).await.unwrap().unwrap();
     assert_eq!(user.email.as_str(), "a@b.co");
     let mode: String = query_scalar("PRAGMA journal_mode").fetch_one(&pool).await.unwrap();
     assert_eq!(mode, "wal");
@@ -68,7 +68,7 @@ async fn what_was_written_is_there_when_opened_again() {
 async fn memory_is_one_database_for_all_who_share_the_pool() {
     let pool = connect("sqlite::memory:").await.unwrap();
     migrate(&pool).await.unwrap();
-    let users = Arc::new(SqliteUserStore::new(pool.clone()));
+    let users = Arc::new(SqliteStore::new(pool.clone()));
     let mut registrations = JoinSet::new();
     for n in 0..20 {
         let users = Arc::clone(&users);
@@ -124,15 +124,15 @@ async fn older_release_starts_on_a_newer_schema() {
 #[tokio::test]
 async fn clean_up_takes_the_tokens_along() {
     let pool = database().await;
-    let store = SqliteTokenStore::new(pool.clone());
+    let store = SqliteStore::new(pool.clone());
     let clock = ManualClock::new();
     let token = sql::login(&store, &UserId::random(), &clock).await;
     let rotated = store.rotate(sql::rotation(token, sql::random_hash(), &clock)).await.unwrap();
     assert!(matches!(rotated, Rotation::Rotated { .. }));
 
-    assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
+    assert_eq!(store.delete_expired_sessions(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
     clock.advance(std::time::Duration::from_micros(1));
-    assert_eq!(store.delete_expired(clock.now() + sql::HOUR, 10).await.unwrap(), 1);
+    assert_eq!(store.delete_expired_sessions(clock.now() + sql::HOUR, 10).await.unwrap(), 1);
     let tokens = "SELECT count(*) FROM tower_warden_refresh_tokens";
     assert_eq!(query_scalar::<_, i64>(tokens).fetch_one(&pool).await.unwrap(), 0);
 }
@@ -140,7 +140,7 @@ async fn clean_up_takes_the_tokens_along() {
 #[tokio::test]
 async fn failures_that_pass_are_told_from_those_that_stay() {
     let pool = database().await;
-    let users = SqliteUserStore::new(pool.clone());
+    let users = SqliteStore::new(pool.clone());
     query("ALTER TABLE tower_warden_users RENAME TO elsewhere").execute(&pool).await.unwrap();
     assert!(!users.count().await.unwrap_err().is_unavailable());
     pool.close().await;

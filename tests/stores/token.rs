@@ -8,7 +8,7 @@ use std::{
 
 use tower_warden::{
     Clock, ManualClock, SharedClock, TokenHash, UserId,
-    store::memory::MemoryTokenStore,
+    store::memory::MemoryStore,
     token::{FamilyId, NewFamily, RotateRequest, Rotation, TokenStore, token_expiry},
 };
 
@@ -56,13 +56,13 @@ macro_rules! token_contract {
     };
 }
 
-token_contract!(memory, { #[tokio::test(flavor = "multi_thread")] }, () => MemoryTokenStore::new());
+token_contract!(memory, { #[tokio::test(flavor = "multi_thread")] }, () => MemoryStore::new());
 
 #[cfg(feature = "sqlite")]
 token_contract!(
     sqlite,
     { #[tokio::test(flavor = "multi_thread")] },
-    () => tower_warden::store::sqlite::SqliteTokenStore::new(crate::sqlite::database().await)
+    () => tower_warden::store::sqlite::SqliteStore::new(crate::sqlite::database().await)
 );
 
 #[cfg(feature = "postgres")]
@@ -72,7 +72,7 @@ token_contract!(
         #[tokio::test(flavor = "multi_thread")]
         #[ignore = "needs PostgreSQL: run tests/run"]
     },
-    () => tower_warden::store::postgres::PostgresTokenStore::new(crate::postgres::database().await)
+    () => tower_warden::store::postgres::PostgresStore::new(crate::postgres::database().await)
 );
 
 /// A store, and a clock to move. Tokens are named by numbers: hashes are all that a store sees.
@@ -141,7 +141,7 @@ impl Login {
     }
 
     async fn delete_expired(&self, at_most: u32) -> u64 {
-        self.store.delete_expired(self.clock.now(), at_most).await.unwrap()
+        self.store.delete_expired_sessions(self.clock.now(), at_most).await.unwrap()
     }
 }
 

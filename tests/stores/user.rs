@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::Barrier;
 use tower_warden::{
     Clock, ManualClock, OpaqueToken, Plan, Role, TokenHash, UserId,
-    store::memory::MemoryUserStore,
+    store::memory::MemoryStore,
     user::{
         CreateUserError, Email, NewUser, PasswordHash, UpdateUserError, User, UserChange,
         UserStore, VerificationToken,
@@ -63,19 +63,19 @@ macro_rules! user_store_contract {
     };
 }
 
-user_store_contract!(memory, MemoryUserStore::new());
+user_store_contract!(memory, MemoryStore::new());
 
 #[cfg(feature = "sqlite")]
 user_store_contract!(
     sqlite,
-    tower_warden::store::sqlite::SqliteUserStore::new(crate::sqlite::database().await)
+    tower_warden::store::sqlite::SqliteStore::new(crate::sqlite::database().await)
 );
 
 #[cfg(feature = "postgres")]
 user_store_contract!(
     #[ignore = "needs PostgreSQL: run tests/run"]
     postgres,
-    tower_warden::store::postgres::PostgresUserStore::new(crate::postgres::database().await)
+    tower_warden::store::postgres::PostgresStore::new(crate::postgres::database().await)
 );
 
 async fn created_user_is_found_by_id_and_address(store: Store) {
@@ -357,10 +357,14 @@ async fn expired_verifications_are_forgotten_a_few_at_a_time(store: Store) {
     store.create(young.clone()).await.unwrap();
 
     let end = now() + DAY;
-    assert_eq!(store.delete_expired(end, 10).await.unwrap(), 0, "it ended then, and not before");
+    assert_eq!(
+        store.delete_expired_links(end, 10).await.unwrap(),
+        0,
+        "it ended then, and not before"
+    );
     let before = end + Duration::from_millis(1);
     for deleted in [2, 2, 1, 0] {
-        assert_eq!(store.delete_expired(before, 2).await.unwrap(), deleted);
+        assert_eq!(store.delete_expired_links(before, 2).await.unwrap(), deleted);
     }
     assert_eq!(store.count().await.unwrap(), 6);
     let found = store.find_verification(&token_of(&young), end).await.unwrap();

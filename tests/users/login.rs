@@ -8,7 +8,7 @@ use std::{
 
 use tower_warden::{
     Role, UserId,
-    store::memory::MemoryUserStore,
+    store::memory::MemoryStore,
     user::{
         HashError, HashingPool, LoginError, NewUser, Password, PasswordHash, PasswordHasher,
         RegisterError, UserService, UserStore, VerificationMail, mail::Outbox,
@@ -148,7 +148,7 @@ async fn full_queue_is_busy() {
         .with_queue(0, Duration::from_secs(15));
     let mail = VerificationMail::new("https://example.com/auth/verify").unwrap();
     let outbox = Outbox::new(Drawer::default());
-    let users = UserService::new(MemoryUserStore::new(), hashing.clone(), mail, outbox);
+    let users = UserService::new(MemoryStore::new(), hashing.clone(), mail, outbox);
 
     let first = users.clone();
     let first =

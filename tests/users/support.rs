@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::{sync::Semaphore, task::yield_now, time::timeout};
 use tower_warden::{
     ManualClock, StoreError, TokenHash, UserId,
-    store::memory::MemoryUserStore,
+    store::memory::MemoryStore,
     user::{
         BcryptHasher, CreateUserError, Email, HashError, HashingPool, NewUser, Password,
         PasswordHash, PasswordHasher, UpdateUserError, User, UserChange, UserService, UserStore,
@@ -197,7 +197,7 @@ impl PasswordHasher for CountingHasher {
 /// The store in memory, which may be gone, late, or overtaken by another server.
 #[derive(Clone, Debug)]
 pub(crate) struct TestStore {
-    pub(crate) users: MemoryUserStore,
+    pub(crate) users: MemoryStore,
     pub(crate) gone: Arc<AtomicBool>,
     /// How many more looks at an address find nothing, as if the account came only afterwards.
     pub(crate) overlooked: Arc<AtomicUsize>,
@@ -210,7 +210,7 @@ pub(crate) struct TestStore {
 impl Default for TestStore {
     fn default() -> Self {
         Self {
-            users: MemoryUserStore::new(),
+            users: MemoryStore::new(),
             gone: Arc::default(),
             overlooked: Arc::default(),
             creating: Arc::default(),
@@ -220,7 +220,7 @@ impl Default for TestStore {
 }
 
 impl TestStore {
-    fn reach(&self) -> Result<&MemoryUserStore, StoreError> {
+    fn reach(&self) -> Result<&MemoryStore, StoreError> {
         if self.gone.load(SeqCst) {
             return Err(StoreError::unavailable("connection refused"));
         }
@@ -294,7 +294,11 @@ impl UserStore for TestStore {
         self.reach()?.count().await
     }
 
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
-        self.reach()?.delete_expired(before, at_most).await
+    async fn delete_expired_links(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        self.reach()?.delete_expired_links(before, at_most).await
     }
 }

@@ -1,13 +1,10 @@
 //! Refresh tokens in this process: the reference for all other wings.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::{collections::HashMap, time::SystemTime};
 
 use async_trait::async_trait;
 
+use super::MemoryStore;
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
     token::{
@@ -16,19 +13,8 @@ use crate::{
     },
 };
 
-/// Refresh tokens in this process, gone when it ends. For tests, examples, and single servers whose
-/// users don't mind to log in again.
-///
-/// Clones share their state. It grows with the sessions that are live, and with how often each was
-/// refreshed; nothing is dropped to make room, because that would end a session. What has ended
-/// stays until [`delete_expired`](TokenStore::delete_expired) is called.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryTokenStore {
-    state: Arc<Mutex<State>>,
-}
-
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct Sessions {
     sessions: HashMap<FamilyId, Session>,
     /// Where a token is to be found: its family and its generation.
     index: HashMap<TokenHash, (FamilyId, usize)>,
@@ -41,21 +27,8 @@ struct Session {
     tokens: Vec<(TokenHash, StoredToken)>,
 }
 
-impl MemoryTokenStore {
-    /// An empty store.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// One lock for all families: nothing that is done under it takes long.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[async_trait]
-impl TokenStore for MemoryTokenStore {
+impl TokenStore for MemoryStore {
     async fn open_family(&self, new: NewFamily) -> Result<(), StoreError> {
         let first = StoredToken {
             generation: 0,
@@ -71,19 +44,19 @@ impl TokenStore for MemoryTokenStore {
             expires_at: new.expires_at,
             revoked: None,
         };
-        let mut state = self.lock();
+        let state = &mut self.lock().sessions;
         state.index.insert(new.token, (new.id.clone(), 0));
         state.sessions.insert(new.id, Session { family, tokens: vec![(new.token, first)] });
         Ok(())
     }
 
     async fn owner(&self, token: &TokenHash) -> Result<Option<UserId>, StoreError> {
-        let mut state = self.lock();
+        let state = &mut self.lock().sessions;
         Ok(state.find(token).map(|(session, _)| session.family.user_id.clone()))
     }
 
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
-        let mut state = self.lock();
+        let state = &mut self.lock().sessions;
         let now = request.clock.now();
         let Some((Session { family, tokens }, generation)) = state.find(&request.presented) else {
             return Ok(Rotation::Unknown);
@@ -118,13 +91,13 @@ impl TokenStore for MemoryTokenStore {
         token: &TokenHash,
         clock: &SharedClock,
     ) -> Result<bool, StoreError> {
-        let mut state = self.lock();
+        let state = &mut self.lock().sessions;
         let found = state.find(token);
         Ok(found.is_some_and(|(session, _)| session.revoke(clock, RevokeReason::Logout)))
     }
 
     async fn revoke_user(&self, user: &UserId, clock: &SharedClock) -> Result<u64, StoreError> {
-        let mut state = self.lock();
+        let state = &mut self.lock().sessions;
         let sessions =
             state.sessions.values_mut().filter(|session| session.family.user_id == *user);
         let revoked = sessions
@@ -132,9 +105,13 @@ impl TokenStore for MemoryTokenStore {
         Ok(revoked.sum())
     }
 
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
-        let mut state = self.lock();
-        let State { sessions, index } = &mut *state;
+    async fn delete_expired_sessions(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        let state = &mut self.lock().sessions;
+        let Sessions { sessions, index } = state;
         let ended = |session: &Session| {
             session.tokens.last().is_none_or(|(_, live)| live.expires_at < before)
         };
@@ -153,7 +130,7 @@ impl TokenStore for MemoryTokenStore {
     }
 }
 
-impl State {
+impl Sessions {
     /// The session of a token, and which generation the token is.
     fn find(&mut self, token: &TokenHash) -> Option<(&mut Session, usize)> {
         let (id, generation) = self.index.get(token)?;

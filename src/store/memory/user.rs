@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 
+use super::MemoryStore;
 use crate::{
     Role, StoreError, TokenHash, UserId,
     user::{
@@ -16,14 +16,8 @@ use crate::{
     },
 };
 
-/// Users kept in memory, for tests and trials: gone when the process ends. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryUserStore {
-    register: Arc<Mutex<Register>>,
-}
-
 #[derive(Debug, Default)]
-struct Register {
+pub(super) struct Register {
     accounts: HashMap<UserId, Account>,
     by_email: HashMap<Email, UserId>,
     by_token: HashMap<TokenHash, UserId>,
@@ -36,22 +30,10 @@ struct Account {
     verification: Option<VerificationToken>,
 }
 
-impl MemoryUserStore {
-    /// An empty one.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Register> {
-        self.register.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[async_trait]
-impl UserStore for MemoryUserStore {
+impl UserStore for MemoryStore {
     async fn create(&self, new: NewUser) -> Result<User, CreateUserError> {
-        let register = &mut *self.lock();
+        let register = &mut self.lock().register;
         if register.by_email.contains_key(&new.email) {
             return Err(CreateUserError::EmailTaken);
         }
@@ -72,20 +54,20 @@ impl UserStore for MemoryUserStore {
     }
 
     async fn find(&self, id: &UserId) -> Result<Option<User>, StoreError> {
-        Ok(self.lock().accounts.get(id).map(|account| account.user.clone()))
+        Ok(self.lock().register.accounts.get(id).map(|account| account.user.clone()))
     }
 
     async fn find_by_email(
         &self,
         email: &Email,
     ) -> Result<Option<(User, PasswordHash)>, StoreError> {
-        let register = &mut *self.lock();
+        let register = &mut self.lock().register;
         let account = register.account_of(email);
         Ok(account.map(|account| (account.user.clone(), account.password_hash.clone())))
     }
 
     async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError> {
-        let register = &mut *self.lock();
+        let register = &mut self.lock().register;
         let verified_admins = register.verified_admins();
         let user = &mut register.accounts.get_mut(id).ok_or(UpdateUserError::NotFound)?.user;
         let demoted = change.role.as_ref().is_some_and(|role| *role != Role::ADMIN);
@@ -104,7 +86,7 @@ impl UserStore for MemoryUserStore {
         old: &PasswordHash,
         new: &PasswordHash,
     ) -> Result<bool, StoreError> {
-        let register = &mut *self.lock();
+        let register = &mut self.lock().register;
         let account = register.accounts.get_mut(id).filter(|account| account.password_hash == *old);
         let replaced = account.map(|account| account.password_hash = new.clone());
         Ok(replaced.is_some())
@@ -116,7 +98,7 @@ impl UserStore for MemoryUserStore {
         token: VerificationToken,
         at_most_every: Duration,
     ) -> Result<Option<User>, StoreError> {
-        let register = &mut *self.lock();
+        let register = &mut self.lock().register;
         let Some(account) = register.account_of(email) else {
             return Ok(None);
         };
@@ -139,7 +121,7 @@ impl UserStore for MemoryUserStore {
         token: &TokenHash,
         now: SystemTime,
     ) -> Result<Option<UserId>, StoreError> {
-        let register = &mut *self.lock();
+        let register = &mut self.lock().register;
         Ok(register.unverified(token, now).map(|account| account.user.id.clone()))
     }
 
@@ -148,7 +130,7 @@ impl UserStore for MemoryUserStore {
         token: &TokenHash,
         now: SystemTime,
     ) -> Result<Option<User>, StoreError> {
-        let register = &mut *self.lock();
+        let register = &mut self.lock().register;
         let Some(account) = register.unverified(token, now) else {
             return Ok(None);
         };
@@ -160,11 +142,15 @@ impl UserStore for MemoryUserStore {
     }
 
     async fn count(&self) -> Result<u64, StoreError> {
-        Ok(self.lock().accounts.len() as u64)
+        Ok(self.lock().register.accounts.len() as u64)
     }
 
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
-        let register = &mut *self.lock();
+    async fn delete_expired_links(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        let register = &mut self.lock().register;
         let expired = register
             .accounts
             .values_mut()

@@ -1,4 +1,4 @@
-//! Users and refresh tokens in PostgreSQL (13 or newer).
+//! Users and their sessions in PostgreSQL (13 or newer).
 //!
 //! 1. Everything is in the schema `tower_warden`, the book-keeping of [`migrate`] too: a host's own
 //!    tables, its `_sqlx_migrations` and its `search_path` don't matter. The role that connects
@@ -12,27 +12,27 @@
 //!    a roll-out needs no pause. A column is dropped one release after the last code that reads it.
 //!    Who may not run them from the server finds them as files in `migrations/postgres`.
 //! 5. Nothing is cleaned up unasked: call
-//!    [`delete_expired`](crate::token::TokenStore::delete_expired) of both stores now and then,
+//!    [`delete_expired_sessions`](crate::token::TokenStore::delete_expired_sessions) and
+//!    [`delete_expired_links`](crate::user::UserStore::delete_expired_links) now and then,
 //!    from as many servers as you like.
 //!
 //! ```no_run
-//! use tower_warden::store::postgres::{self, PostgresTokenStore, PostgresUserStore};
+//! use tower_warden::store::postgres::{self, PostgresStore};
 //!
 //! # async fn start() -> Result<(), tower_warden::StoreError> {
 //! let pool = postgres::connect("postgres://api@localhost/app?sslmode=prefer").await?;
 //! postgres::migrate(&pool).await?;
-//! let users = PostgresUserStore::new(pool.clone());
-//! let tokens = PostgresTokenStore::new(pool);
+//! let accounts = PostgresStore::new(pool); // for `UserService` and `TokenService`: clones share it
 //! # Ok(())
 //! # }
 //! ```
 
+mod account;
 mod migrate;
 mod pool;
 mod token;
 mod user;
 
+pub use account::PostgresStore;
 pub use migrate::migrate;
 pub use pool::connect;
-pub use token::PostgresTokenStore;
-pub use user::PostgresUserStore;

@@ -3,10 +3,11 @@
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, PgPool, query, query_as, query_scalar};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 
 use super::{
     super::sql::{FamilyRow, TokenRow, carry_out, family, stored_token, to_micros},
+    PostgresStore,
     pool::begin,
 };
 use crate::{
@@ -17,22 +18,8 @@ use crate::{
     },
 };
 
-/// Refresh tokens in PostgreSQL. See the [module's docs](super).
-#[derive(Clone, Debug)]
-pub struct PostgresTokenStore {
-    pool: PgPool,
-}
-
-impl PostgresTokenStore {
-    /// A store on a database that was [migrated](super::migrate).
-    #[must_use]
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool }
-    }
-}
-
 #[async_trait]
-impl TokenStore for PostgresTokenStore {
+impl TokenStore for PostgresStore {
     async fn open_family(&self, family: NewFamily) -> Result<(), StoreError> {
         carry_out(&self.pool, family, |c, family| Box::pin(open_family(c, family))).await
     }
@@ -63,9 +50,13 @@ impl TokenStore for PostgresTokenStore {
         .await
     }
 
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
+    async fn delete_expired_sessions(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
         carry_out(&self.pool, (before, at_most), |c, (before, at_most)| {
-            Box::pin(delete_expired(c, *before, *at_most))
+            Box::pin(delete_expired_sessions(c, *before, *at_most))
         })
         .await
     }
@@ -180,7 +171,7 @@ async fn revoke_user(
 
 /// Token and family are both locked, so that one rotated since the statement began is read anew,
 /// and stays.
-async fn delete_expired(
+async fn delete_expired_sessions(
     connection: &mut PgConnection,
     before: SystemTime,
     at_most: u32,

@@ -3,10 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, PgPool, query, query_as, query_scalar};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 
 use super::{
     super::sql::{UserRow, carry_out, to_micros, user},
+    PostgresStore,
     pool::begin,
 };
 use crate::{
@@ -17,22 +18,8 @@ use crate::{
     },
 };
 
-/// Users in PostgreSQL. See the [module's docs](super).
-#[derive(Clone, Debug)]
-pub struct PostgresUserStore {
-    pool: PgPool,
-}
-
-impl PostgresUserStore {
-    /// A store on a database that was [migrated](super::migrate).
-    #[must_use]
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool }
-    }
-}
-
 #[async_trait]
-impl UserStore for PostgresUserStore {
+impl UserStore for PostgresStore {
     async fn create(&self, user: NewUser) -> Result<User, CreateUserError> {
         carry_out(&self.pool, user, |c, user| Box::pin(create(c, user)))
             .await?
@@ -109,9 +96,13 @@ impl UserStore for PostgresUserStore {
         carry_out(&self.pool, (), |c, ()| Box::pin(count(c))).await
     }
 
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
+    async fn delete_expired_links(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
         carry_out(&self.pool, (before, at_most), |c, (before, at_most)| {
-            Box::pin(delete_expired(c, *before, *at_most))
+            Box::pin(delete_expired_links(c, *before, *at_most))
         })
         .await
     }
@@ -335,7 +326,7 @@ async fn count(connection: &mut PgConnection) -> sqlx::Result<u64> {
     Ok(users.unsigned_abs())
 }
 
-async fn delete_expired(
+async fn delete_expired_links(
     connection: &mut PgConnection,
     before: SystemTime,
     at_most: u32,

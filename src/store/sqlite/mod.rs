@@ -1,4 +1,4 @@
-//! Users and refresh tokens in SQLite.
+//! Users and their sessions in SQLite.
 //!
 //! 1. Every table's name begins with `tower_warden_`, that of the book-keeping of [`migrate`] too: a
 //!    host's own tables and its `_sqlx_migrations` don't matter.
@@ -12,12 +12,13 @@
 //!    is dropped one release after the last code that reads it. The files are in
 //!    `migrations/sqlite`.
 //! 6. Nothing is cleaned up unasked: call
-//!    [`delete_expired`](crate::token::TokenStore::delete_expired) of both stores now and then.
+//!    [`delete_expired_sessions`](crate::token::TokenStore::delete_expired_sessions) and
+//!    [`delete_expired_links`](crate::user::UserStore::delete_expired_links) now and then.
 //!
 //! ```
 //! use tower_warden::{
 //!     Role, UserId,
-//!     store::sqlite::{self, SqliteUserStore},
+//!     store::sqlite::{self, SqliteStore},
 //!     user::{CreateUserError, Email, NewUser, PasswordHash, UserStore},
 //! };
 //! # use std::time::SystemTime;
@@ -26,7 +27,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let pool = sqlite::connect("sqlite::memory:").await?;
 //! sqlite::migrate(&pool).await?;
-//! let users = SqliteUserStore::new(pool);
+//! let users = SqliteStore::new(pool);
 //!
 //! let ada = NewUser {
 //!     id: UserId::random(),
@@ -44,12 +45,12 @@
 //! # }
 //! ```
 
+mod account;
 mod migrate;
 mod pool;
 mod token;
 mod user;
 
+pub use account::SqliteStore;
 pub use migrate::migrate;
 pub use pool::connect;
-pub use token::SqliteTokenStore;
-pub use user::SqliteUserStore;

@@ -3,10 +3,11 @@
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use sqlx::{SqliteConnection, SqlitePool, query, query_as, query_scalar};
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
 use super::{
     super::sql::{FamilyRow, TokenRow, carry_out, family, stored_token, to_micros},
+    SqliteStore,
     pool::begin,
 };
 use crate::{
@@ -17,22 +18,8 @@ use crate::{
     },
 };
 
-/// Refresh tokens in SQLite. See the [module's docs](super).
-#[derive(Clone, Debug)]
-pub struct SqliteTokenStore {
-    pool: SqlitePool,
-}
-
-impl SqliteTokenStore {
-    /// A store on a database that was [migrated](super::migrate).
-    #[must_use]
-    pub fn new(pool: SqlitePool) -> Self {
-        Self { pool }
-    }
-}
-
 #[async_trait]
-impl TokenStore for SqliteTokenStore {
+impl TokenStore for SqliteStore {
     async fn open_family(&self, family: NewFamily) -> Result<(), StoreError> {
         carry_out(&self.pool, family, |c, family| Box::pin(open_family(c, family))).await
     }
@@ -63,9 +50,13 @@ impl TokenStore for SqliteTokenStore {
         .await
     }
 
-    async fn delete_expired(&self, before: SystemTime, at_most: u32) -> Result<u64, StoreError> {
+    async fn delete_expired_sessions(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
         carry_out(&self.pool, (before, at_most), |c, (before, at_most)| {
-            Box::pin(delete_expired(c, *before, *at_most))
+            Box::pin(delete_expired_sessions(c, *before, *at_most))
         })
         .await
     }
@@ -177,7 +168,7 @@ async fn revoke_user(
     Ok(revoked.rows_affected())
 }
 
-async fn delete_expired(
+async fn delete_expired_sessions(
     connection: &mut SqliteConnection,
     before: SystemTime,
     at_most: u32,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     ManualClock, Plan, Role,
-    store::memory::MemoryTokenStore,
+    store::memory::MemoryStore,
     token::{SigningKey, VerifyingKey},
 };
 
@@ -13,7 +13,7 @@ fn key() -> SigningKey {
 }
 
 fn service(clock: &ManualClock) -> TokenService {
-    TokenService::new(KeySet::new(key()), "issuer", "api", MemoryTokenStore::new())
+    TokenService::new(KeySet::new(key()), "issuer", "api", MemoryStore::new())
         .with_clock(Arc::new(clock.clone()))
 }
 
@@ -92,7 +92,7 @@ async fn a_token_of_a_retired_key_is_verified_until_the_key_is_dropped() {
     let old = include_bytes!("../../../tests/support/keys/ed25519-public.pem");
     let with_old = new().with_verifying_key(VerifyingKey::from_pem(old).unwrap());
     for (keys, good) in [(with_old, true), (new(), false)] {
-        let service = TokenService::new(keys, "issuer", "api", MemoryTokenStore::new())
+        let service = TokenService::new(keys, "issuer", "api", MemoryStore::new())
             .with_clock(Arc::new(clock.clone()));
         assert_eq!(service.verify(pair.access_token()).is_ok(), good);
     }

@@ -1,0 +1,36 @@
+//! The one state behind accounts.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{token::Sessions, user::Register};
+
+/// Users and their sessions in this process, gone when it ends. For tests, examples, and single
+/// servers whose users don't mind to register again.
+///
+/// Clones share their state. It grows with the users, with the sessions that are live, and with how
+/// often each was refreshed; nothing is dropped to make room, because that would end a session. What
+/// has ended stays until `delete_expired_…` of the contracts is called.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+}
+
+/// One lock for all of it, so that what concerns a user and the user's sessions happens at once.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) register: Register,
+    pub(super) sessions: Sessions,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Nothing that is done under it takes long.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
