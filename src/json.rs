@@ -92,6 +92,11 @@ impl<'a> Member<'a> {
         if let Some(text) = self.text() {
             return Some(vec![text]);
         }
+        self.list()
+    }
+
+    /// It as an array of texts.
+    pub(crate) fn list(self) -> Option<Vec<Cow<'a, str>>> {
         let texts: Vec<Text<'a>> = serde_json::from_str(self.0.get()).ok()?;
         Some(texts.into_iter().map(|Text(text)| text).collect())
     }

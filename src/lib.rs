@@ -118,7 +118,7 @@ pub use client_ip::{
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use error::StoreError;
 pub use head::RequestHead;
-pub use identity::{Identity, Plan, Role, UserId};
+pub use identity::{ClaimsError, Identity, Plan, Role, UserId};
 pub use limit::{Quota, RateLimitLayer};
 pub use problem::{Problem, ProblemCode, ResponseBody};
 pub use secret::{OpaqueToken, TokenHash};

@@ -24,7 +24,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tower_warden::{
-    SharedClock, SystemClock, TokenService, UserService,
+    SharedClock, SystemClock, TokenService, UserId, UserService,
     limit::{FallbackStore, OnFailure, RateLimitStore},
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
     token::{KeySet, SigningKey, TokenStore},
@@ -157,6 +157,7 @@ fn tokens(
     let (issuer, audience) = (settings.jwt_issuer.as_str(), settings.jwt_audience.as_str());
     let store = Arc::clone(&stores.tokens);
     Ok(TokenService::new(KeySet::new(key), issuer, audience, store)
+        .with_subjects(UserId::is_uuid)
         .with_access_ttl(settings.access_token_ttl)
         .with_refresh_ttl(settings.refresh_token_ttl)
         .with_clock(clock.clone()))

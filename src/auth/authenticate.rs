@@ -52,6 +52,9 @@ pub enum AuthError {
     /// What was presented is genuine, and past its time.
     #[error("the credentials have expired")]
     Expired,
+    /// What was presented is genuine, and was revoked before its time.
+    #[error("the credentials are revoked")]
+    Revoked,
     /// What was presented is not genuine; the reason is for logs.
     #[error("the credentials are not genuine: {0}")]
     Invalid(&'static str),
@@ -66,14 +69,15 @@ impl AuthError {
     #[must_use]
     pub fn to_problem(&self, realm: &str) -> Problem {
         let unauthorized = |code, detail| Problem::new(StatusCode::UNAUTHORIZED, code, detail);
+        let ended = |code, detail| {
+            let (error, description) = (Some("invalid_token"), Some(detail));
+            unauthorized(code, detail).with_bearer_challenge(realm, error, description)
+        };
         match self {
             Self::Missing => unauthorized("authentication_required", "Authentication required")
                 .with_bearer_challenge(realm, None, None),
-            Self::Expired => unauthorized("token_expired", "Token expired").with_bearer_challenge(
-                realm,
-                Some("invalid_token"),
-                Some("Token expired"),
-            ),
+            Self::Expired => ended("token_expired", "Token expired"),
+            Self::Revoked => ended("token_revoked", "Token revoked"),
             Self::Invalid(_) => unauthorized("invalid_token", "Invalid token")
                 .with_bearer_challenge(realm, Some("invalid_token"), None),
             Self::Ambiguous => Problem::new(

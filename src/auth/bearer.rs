@@ -20,7 +20,8 @@ impl From<TokenError> for AuthError {
             TokenError::Expired => Self::Expired,
             TokenError::Invalid(reason) => Self::Invalid(reason),
             TokenError::Store(error) => Self::Unavailable(error),
-            TokenError::Signing => Self::Invalid("not signed"),
+            TokenError::Revoked => Self::Revoked,
+            TokenError::Signing | TokenError::InvalidIdentity(_) => Self::Invalid("not signed"),
         }
     }
 }

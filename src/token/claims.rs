@@ -2,6 +2,8 @@
 
 use std::{
     borrow::Cow,
+    fmt,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -9,7 +11,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{KeySet, SigningKey, TokenError, VerifyingKey, keys::TOKEN_TYPE};
+use super::{KeySet, SigningKey, TokenError, VerifyingKey, error::Unsigned, keys::TOKEN_TYPE};
 use crate::{
     Identity, Plan, Role, UserId,
     json::{self, Member, Members},
@@ -23,7 +25,12 @@ pub(super) struct Rules {
     /// In whole seconds, as tokens count.
     pub(super) lifetime: Duration,
     pub(super) leeway: Duration,
+    pub(super) subjects: Subjects,
 }
+
+/// Which users there can be.
+#[derive(Clone)]
+pub(super) struct Subjects(pub(super) Arc<dyn Fn(&UserId) -> bool + Send + Sync>);
 
 /// Longer than any token of ours, and short enough to look at.
 const LONGEST: usize = 8 * 1024;
@@ -36,25 +43,43 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 const REFUSED_HEADERS: [&str; 8] = ["jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256", "crit", "b64"];
 
 /// Claims that have a meaning here; the others are the caller's.
-const OWN_CLAIMS: [&str; 9] = ["iss", "aud", "sub", "role", "plan", "iat", "exp", "nbf", "jti"];
+const OWN_CLAIMS: [&str; 12] = [
+    "iss",
+    "aud",
+    "sub",
+    "role",
+    "plan",
+    "iat",
+    "exp",
+    "nbf",
+    "jti",
+    "sid",
+    "auth_time",
+    "amr",
+];
 
 impl Rules {
-    /// A new access token; `None` where the key didn't sign, or further claims make it too long.
+    /// A new access token of a session.
     pub(super) fn sign(
         &self,
         identity: &Identity,
+        session: &str,
         key: &SigningKey,
         now: SystemTime,
-    ) -> Option<Zeroizing<String>> {
-        let claims = Value::Object(self.claims(identity, now)).to_string();
+    ) -> Result<Zeroizing<String>, Unsigned> {
+        self.refuse_unsayable(identity)?;
+        let claims = Value::Object(self.claims(identity, session, now)).to_string();
         let header = key.verifying_key().header();
         let mut token = Zeroizing::new([header, &BASE64URL.encode(claims)].join("."));
-        let signature = key.sign(token.as_bytes())?;
+        let signature = key.sign(token.as_bytes()).ok_or(Unsigned::Failed)?;
         // Room at once: growing while it is written would leave copies behind.
         token.reserve(1 + 4 * signature.len().div_ceil(3));
         token.push('.');
         BASE64URL.encode_string(signature, &mut token);
-        (token.len() <= LONGEST).then_some(token)
+        if token.len() > LONGEST {
+            return Err(Unsigned::Failed);
+        }
+        Ok(token)
     }
 
     /// Who the caller is, if the token is one of ours and its time is now.
@@ -102,12 +127,29 @@ impl Rules {
         }
     }
 
-    fn claims(&self, identity: &Identity, now: SystemTime) -> Map<String, Value> {
-        let issued_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut claims = identity.claims().clone();
-        for own in OWN_CLAIMS {
-            claims.remove(own);
+    /// What [`verify`](Self::verify) would refuse is not signed in the first place.
+    fn refuse_unsayable(&self, identity: &Identity) -> Result<(), Unsigned> {
+        let empty = |text: &str| text.is_empty();
+        if empty(identity.user_id().as_str()) || !(self.subjects.0)(identity.user_id()) {
+            return Err(Unsigned::Identity("user id"));
         }
+        if empty(identity.role().as_str()) {
+            return Err(Unsigned::Identity("role"));
+        }
+        if identity.plan().is_some_and(|plan| empty(plan.as_str())) {
+            return Err(Unsigned::Identity("plan"));
+        }
+        match OWN_CLAIMS.into_iter().find(|own| identity.claims().contains_key(*own)) {
+            Some(own) => Err(Unsigned::Identity(own)),
+            None => Ok(()),
+        }
+    }
+
+    fn claims(&self, identity: &Identity, session: &str, now: SystemTime) -> Map<String, Value> {
+        let seconds =
+            |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let issued_at = seconds(now);
+        let mut claims = identity.claims().clone();
         let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
         set("iss", self.issuer.as_ref().into());
         set("aud", self.audience.as_ref().into());
@@ -119,6 +161,9 @@ impl Rules {
         set("iat", issued_at.into());
         set("exp", (issued_at + self.lifetime.as_secs()).into());
         set("jti", uuid::Uuid::new_v4().to_string().into());
+        set("sid", session.into());
+        set("auth_time", seconds(identity.auth_time().unwrap_or(now)).into());
+        set("amr", identity.amr().iter().map(String::as_str).collect());
         claims
     }
 
@@ -148,15 +193,37 @@ impl Rules {
         }
 
         let user_id = UserId::from(&*take_text(&mut claims, "sub")?);
+        if !(self.subjects.0)(&user_id) {
+            return Err(TokenError::Invalid("sub"));
+        }
+        let auth_time =
+            take_seconds(&mut claims, "auth_time")?.ok_or(TokenError::Invalid("auth_time"))?;
+        let amr = claims.take("amr").and_then(Member::list).ok_or(TokenError::Invalid("amr"))?;
         let role = Role::from(&*take_text(&mut claims, "role")?);
         let mut identity = Identity::new(user_id, role)
+            .with_session_id(take_text(&mut claims, "sid")?)
             .with_token_id(take_text(&mut claims, "jti")?)
+            .with_auth_time(instant(auth_time, "auth_time")?)
+            .with_amr(amr)
+            .with_issued_at(instant(issued_at, "iat")?)
             .with_expires_at(instant(expires_at, "exp")?);
         if let Some(plan) = claims.take("plan") {
             identity = identity.with_plan(Plan::from(&*text(plan, "plan")?));
         }
         let further = claims.into_values().map_err(|_| TokenError::Invalid("JSON"))?;
         Ok(identity.with_claims(further))
+    }
+}
+
+impl Default for Subjects {
+    fn default() -> Self {
+        Self(Arc::new(|_| true))
+    }
+}
+
+impl fmt::Debug for Subjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Subjects")
     }
 }
 

@@ -11,10 +11,17 @@ pub enum TokenError {
     /// Genuine, and past its `exp`: its owner may refresh it.
     #[error("the token is expired")]
     Expired,
+    /// Genuine, and revoked before its `exp`: its session has ended.
+    #[error("the token is revoked")]
+    Revoked,
     /// Anything else that was presented as a token. The reason is one of a few fixed words, for
     /// logs and metrics; it is not for who presented it.
     #[error("the token is invalid: {0}")]
     Invalid(&'static str),
+    /// No token can say this of a caller: its id or role is empty, or a further claim has the name
+    /// of one that the service itself sets. Tells which.
+    #[error("no token can say this identity: {0}")]
+    InvalidIdentity(&'static str),
     /// The key didn't sign, or the token would be longer than 8 KiB.
     #[error("the token could not be signed")]
     Signing,
@@ -30,6 +37,10 @@ pub enum RefreshError {
     /// It is worth nothing. The reason is for logs and metrics; who presented it need not know.
     #[error("the refresh token is invalid: {0}")]
     Invalid(InvalidRefresh),
+    /// No token can say what was read of the user, as for [`TokenError::InvalidIdentity`]; the
+    /// refresh token is as good as before.
+    #[error("no token can say this identity: {0}")]
+    InvalidIdentity(&'static str),
     /// The new access token could not be signed, or would be longer than 8 KiB; the refresh token is
     /// as good as before.
     #[error("the token could not be signed")]
@@ -37,6 +48,32 @@ pub enum RefreshError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why nothing was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsigned {
+    Identity(&'static str),
+    /// The key didn't sign, or the token would be too long.
+    Failed,
+}
+
+impl From<Unsigned> for TokenError {
+    fn from(reason: Unsigned) -> Self {
+        match reason {
+            Unsigned::Identity(what) => Self::InvalidIdentity(what),
+            Unsigned::Failed => Self::Signing,
+        }
+    }
+}
+
+impl From<Unsigned> for RefreshError {
+    fn from(reason: Unsigned) -> Self {
+        match reason {
+            Unsigned::Identity(what) => Self::InvalidIdentity(what),
+            Unsigned::Failed => Self::Signing,
+        }
+    }
 }
 
 /// Why a refresh token is worth nothing.

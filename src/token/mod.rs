@@ -8,8 +8,8 @@
 //!    say so: RS256, ES256 or EdDSA. `typ` is `at+jwt`. A header that brings a key of its own (`jwk`,
 //!    `jku`, `x5c`, …) or changes the rules (`crit`, `b64`) is refused.
 //! 3. The signature is checked before any claim. An expired forgery is a forgery.
-//! 4. `iss` is ours, `aud` names us; `sub`, `role` and `jti` are text, and so is `plan` if it is
-//!    there; `iat`, `exp` and `nbf` are whole seconds. A token from more than a minute in the future
+//! 4. `iss` is ours, `aud` names us; `sub`, `role`, `jti` and `sid` are text, and so is `plan` if it
+//!    is there; `amr` is a list of texts; `iat`, `exp`, `auth_time` and `nbf` are whole seconds. A token from more than a minute in the future
 //!    is refused, and so is one that lives longer than any of ours.
 //! 5. From the second of its `exp` on it is expired, without leeway unless configured.
 //!

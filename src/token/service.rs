@@ -7,11 +7,16 @@ use std::{
 };
 
 use jsonwebtoken::jwk::JwkSet;
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 use zeroize::Zeroizing;
 
 use super::{
     FamilyId, InvalidRefresh, KeySet, NewFamily, RefreshError, RefreshToken, RotateRequest,
-    Rotation, TokenError, TokenStore, claims::Rules, token_expiry, verified::VerifiedTokens,
+    Rotation, TokenError, TokenStore,
+    claims::{Rules, Subjects},
+    error::Unsigned,
+    token_expiry,
+    verified::VerifiedTokens,
 };
 use crate::{Identity, SharedClock, StoreError, SystemClock, TokenHash, UserId, signals};
 
@@ -32,10 +37,19 @@ pub struct TokenService {
 
 /// What a client gets: an access token for each request, a refresh token for the next pair. Both
 /// are wiped when dropped.
+///
+/// It serializes as the body of a successful token response (RFC 6749, section 5.1), which is to be
+/// sent with `Cache-Control: no-store`:
+///
+/// ```json
+/// {"access_token": "…", "token_type": "Bearer", "expires_in": 900, "refresh_token": "…"}
+/// ```
 pub struct TokenPair {
     access_token: Zeroizing<String>,
     expires_in: Duration,
     refresh_token: RefreshToken,
+    refresh_expires_at: SystemTime,
+    session: FamilyId,
 }
 
 const ACCESS_TTL: Duration = Duration::from_secs(15 * 60);
@@ -63,6 +77,7 @@ impl TokenService {
             audience: audience.into().into(),
             lifetime: ACCESS_TTL,
             leeway: Duration::ZERO,
+            subjects: Subjects::default(),
         };
         Self {
             keys: Arc::new(keys),
@@ -107,6 +122,17 @@ impl TokenService {
         self
     }
 
+    /// Which users there can be: a genuine token whose `sub` is none of them is invalid, and none is
+    /// issued. All, unless set. A store that knows its users by UUID wants [`UserId::is_uuid`].
+    #[must_use]
+    pub fn with_subjects(
+        mut self,
+        can_be: impl Fn(&UserId) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Arc::make_mut(&mut self.rules).subjects = Subjects(Arc::new(can_be));
+        self
+    }
+
     /// How many verified tokens are remembered, at most: a token of the usual kind takes about a
     /// kilobyte. With 0, each is verified each time.
     #[must_use]
@@ -123,20 +149,21 @@ impl TokenService {
     }
 
     /// Opens a session: a first pair for a caller who has just proved who it is. The token says the
-    /// caller's role, plan and further claims.
+    /// caller's role, plan, further claims, and how ([`amr`](Identity::amr)) and when
+    /// ([`auth_time`](Identity::auth_time); now, unless said) it proved who it is.
     ///
     /// # Errors
-    /// [`TokenError::Signing`], [`TokenError::Store`].
+    /// [`TokenError::InvalidIdentity`], [`TokenError::Signing`], [`TokenError::Store`].
     pub async fn issue(&self, identity: &Identity) -> Result<TokenPair, TokenError> {
         let now = self.clock.now();
-        let pair = self.sign_pair(identity, now)?.ok_or(TokenError::Signing)?;
         let expires_at = self.session_ttl.map(|ttl| now + ttl);
+        let pair = self.sign_pair(identity, FamilyId::random(), expires_at, now)??;
         let family = NewFamily {
-            id: FamilyId::random(),
+            id: pair.session.clone(),
             user_id: identity.user_id().clone(),
             token: pair.refresh_token.hash(),
             created_at: now,
-            token_expires_at: token_expiry(now, self.refresh_ttl, expires_at),
+            token_expires_at: pair.refresh_expires_at,
             expires_at,
         };
         self.store.open_family(family).await?;
@@ -212,15 +239,16 @@ impl TokenService {
     {
         let invalid = |reason| Err(RefreshError::Invalid(reason));
         let Some(presented) = hash_of(presented) else { return invalid(InvalidRefresh::Unknown) };
-        let Some(user_id) = self.store.owner(&presented).await? else {
+        let Some(family) = self.store.family(&presented).await? else {
             return invalid(InvalidRefresh::Unknown);
         };
-        let Some(identity) = current(user_id).await? else {
+        let Some(identity) = current(family.user_id).await? else {
             self.store.revoke_family(&presented, &self.clock).await?;
             return invalid(InvalidRefresh::NoUser);
         };
         // Before the store is asked to rotate, so that a failure to sign burns nothing.
-        let pair = self.sign_pair(&identity, self.clock.now())?.ok_or(RefreshError::Signing)?;
+        let (identity, now) = (identity.with_auth_time(family.created_at), self.clock.now());
+        let pair = self.sign_pair(&identity, family.id, family.expires_at, now)??;
         let request = RotateRequest {
             presented,
             successor: pair.refresh_token.hash(),
@@ -281,14 +309,19 @@ impl TokenService {
     fn sign_pair(
         &self,
         identity: &Identity,
+        session: FamilyId,
+        session_ends: Option<SystemTime>,
         now: SystemTime,
-    ) -> Result<Option<TokenPair>, StoreError> {
+    ) -> Result<Result<TokenPair, Unsigned>, StoreError> {
         let refresh_token = RefreshToken::random()?;
-        let access_token = self.rules.sign(identity, self.keys.signing_key(), now);
+        let key = self.keys.signing_key();
+        let access_token = self.rules.sign(identity, session.as_str(), key, now);
         Ok(access_token.map(|access_token| TokenPair {
             access_token,
             expires_in: self.rules.lifetime,
             refresh_token,
+            refresh_expires_at: token_expiry(now, self.refresh_ttl, session_ends),
+            session,
         }))
     }
 }
@@ -311,11 +344,38 @@ impl TokenPair {
     pub fn refresh_token(&self) -> &RefreshToken {
         &self.refresh_token
     }
+
+    /// When the refresh token ends, if it is not used before.
+    #[must_use]
+    pub fn refresh_expires_at(&self) -> SystemTime {
+        self.refresh_expires_at
+    }
+
+    /// The session that both tokens are of: the `sid` of the access token.
+    #[must_use]
+    pub fn session_id(&self) -> &str {
+        self.session.as_str()
+    }
+}
+
+impl Serialize for TokenPair {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut pair = serializer.serialize_struct("TokenPair", 4)?;
+        pair.serialize_field("access_token", &**self.access_token)?;
+        pair.serialize_field("token_type", "Bearer")?;
+        pair.serialize_field("expires_in", &self.expires_in.as_secs())?;
+        pair.serialize_field("refresh_token", self.refresh_token.expose())?;
+        pair.end()
+    }
 }
 
 impl fmt::Debug for TokenPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenPair").field("expires_in", &self.expires_in).finish_non_exhaustive()
+        f.debug_struct("TokenPair")
+            .field("expires_in", &self.expires_in)
+            .field("refresh_expires_at", &self.refresh_expires_at)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::FamilyId;
+use super::{Family, FamilyId};
 use crate::{SharedClock, StoreError, TokenHash, UserId};
 
 /// Where families of refresh tokens are kept: verbs of intent, each atomic.
@@ -27,8 +27,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Opens a family with its first token (generation 0).
     async fn open_family(&self, family: NewFamily) -> Result<(), StoreError>;
 
-    /// Whose token this is, whatever its state; `None` for one never seen, or forgotten.
-    async fn owner(&self, token: &TokenHash) -> Result<Option<UserId>, StoreError>;
+    /// The family of a token, whatever the state of both; `None` for one never seen, or forgotten.
+    async fn family(&self, token: &TokenHash) -> Result<Option<Family>, StoreError>;
 
     /// Replaces a token by its successor, if it is the live one of its family; revokes the family
     /// if it was replaced before.
@@ -118,8 +118,8 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
         (**self).open_family(family).await
     }
 
-    async fn owner(&self, token: &TokenHash) -> Result<Option<UserId>, StoreError> {
-        (**self).owner(token).await
+    async fn family(&self, token: &TokenHash) -> Result<Option<Family>, StoreError> {
+        (**self).family(token).await
     }
 
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {

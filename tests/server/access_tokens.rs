@@ -78,6 +78,10 @@ async fn forged_tokens_are_refused() {
         ("no role", mint.rs256(|_, claims| drop(remove(claims, "role")))),
         ("plan null", mint.rs256(|_, claims| claims["plan"] = Value::Null)),
         ("no jti", mint.rs256(|_, claims| drop(remove(claims, "jti")))),
+        ("no session", mint.rs256(|_, claims| drop(remove(claims, "sid")))),
+        ("no auth_time", mint.rs256(|_, claims| drop(remove(claims, "auth_time")))),
+        ("no amr", mint.rs256(|_, claims| drop(remove(claims, "amr")))),
+        ("no user's id", mint.rs256(|_, claims| claims["sub"] = json!("ada"))),
         (
             "not yet",
             mint.rs256(|_, claims| {
@@ -164,7 +168,7 @@ impl Mint {
         let member = server.join(Role::VIEWER).await;
         let claims = json!({
             "iss": "tower-warden", "aud": "api", "sub": member.id, "role": "viewer", "jti": "1",
-            "iat": now, "exp": now + 900,
+            "iat": now, "exp": now + 900, "sid": "s", "auth_time": now, "amr": ["pwd"],
         });
         Self { server, claims, header }
     }

@@ -32,11 +32,13 @@ async fn access_token_says_who_and_until_when() {
 
     let [header, claims] = parts(&server.login(&member.email, PASSWORD).await.text("access_token"));
     assert_eq!(header, json!({"alg": "RS256", "typ": "at+jwt", "kid": jwks["keys"][0]["kid"]}));
-    let members = ["sub", "role", "iat", "exp", "jti", "iss", "aud"];
+    let members =
+        ["sub", "role", "iat", "exp", "jti", "iss", "aud", "sid", "auth_time", "amr"];
     assert_members(claims.as_object().unwrap(), &members);
     let expected = json!({
         "sub": member.id, "role": "editor", "iat": now, "exp": now + 900, "jti": claims["jti"],
-        "iss": "tower-warden", "aud": "api",
+        "iss": "tower-warden", "aud": "api", "sid": claims["sid"], "auth_time": now,
+        "amr": ["pwd"],
     });
     assert_eq!(claims, expected);
 

@@ -95,7 +95,8 @@ impl Server {
         let store = sqlite::SqliteStore::new(database.clone());
         let users = UserService::new(store.clone(), hashing, mail, outbox.clone());
         let key = SigningKey::from_pem(PRIVATE_KEY.as_bytes()).unwrap();
-        let tokens = TokenService::new(KeySet::new(key), "tower-warden", "api", store);
+        let tokens = TokenService::new(KeySet::new(key), "tower-warden", "api", store)
+            .with_subjects(UserId::is_uuid);
         let projects = ProjectStore::new(Pool::Sqlite(database.clone()), shared.clone());
         let limits = MemoryRateLimitStore::new().with_clock(shared.clone());
 

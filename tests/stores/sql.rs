@@ -83,7 +83,7 @@ pub(crate) async fn a_caller_who_leaves_stops_nothing(store: &dyn TokenStore) {
     }
     let all_there = async {
         for successor in &successors {
-            while store.owner(successor).await.unwrap().is_none() {
+            while store.family(successor).await.unwrap().is_none() {
                 tokio::task::yield_now().await;
             }
         }

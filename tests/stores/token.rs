@@ -136,8 +136,8 @@ impl Login {
     }
 
     async fn owner(&self, token: u32) -> Option<String> {
-        let owner = self.store.owner(&hash(token)).await.unwrap();
-        owner.map(|user| user.as_str().to_owned())
+        let family = self.store.family(&hash(token)).await.unwrap();
+        family.map(|family| family.user_id.as_str().to_owned())
     }
 
     async fn delete_expired(&self, at_most: u32) -> u64 {

@@ -91,20 +91,20 @@ async fn login(
     State(users): State<UserService>,
     State(tokens): State<TokenService>,
     Json(credentials): Json<Credentials>,
-) -> Answer<Answered<PairView>> {
+) -> Answer<Answered<TokenPair>> {
     let user = users.authenticate(&credentials.email, credentials.password).await?;
     let pair = tokens.issue(&identity(&user)).await?;
-    Ok(Answered(pair.into()))
+    Ok(Answered(pair))
 }
 
 async fn refresh(
     State(users): State<UserService>,
     State(tokens): State<TokenService>,
     Json(presented): Json<Presented>,
-) -> Answer<Answered<PairView>> {
+) -> Answer<Answered<TokenPair>> {
     let current = |id| async move { current_identity(&users, &id).await };
     let pair = tokens.refresh(&presented.refresh_token, current).await?;
-    Ok(Answered(pair.into()))
+    Ok(Answered(pair))
 }
 
 async fn logout(
@@ -135,7 +135,7 @@ async fn current_identity(
 }
 
 fn identity(user: &User) -> Identity {
-    let identity = Identity::new(user.id.clone(), user.role.clone());
+    let identity = Identity::new(user.id.clone(), user.role.clone()).with_amr(["pwd"]);
     match &user.plan {
         Some(plan) => identity.with_plan(plan.clone()),
         None => identity,
@@ -162,25 +162,6 @@ impl From<User> for UserView {
             plan: user.plan.as_ref().map(ToString::to_string),
             email_verified: user.email_verified,
             created_at: humantime::format_rfc3339_micros(user.created_at).to_string(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct PairView {
-    access_token: String,
-    token_type: &'static str,
-    expires_in: u64,
-    refresh_token: String,
-}
-
-impl From<TokenPair> for PairView {
-    fn from(pair: TokenPair) -> Self {
-        Self {
-            access_token: pair.access_token().to_owned(),
-            token_type: "Bearer",
-            expires_in: pair.expires_in().as_secs(),
-            refresh_token: pair.refresh_token().expose().to_owned(),
         }
     }
 }

@@ -50,9 +50,9 @@ impl TokenStore for MemoryStore {
         Ok(())
     }
 
-    async fn owner(&self, token: &TokenHash) -> Result<Option<UserId>, StoreError> {
+    async fn family(&self, token: &TokenHash) -> Result<Option<Family>, StoreError> {
         let state = &mut self.lock().sessions;
-        Ok(state.find(token).map(|(session, _)| session.family.user_id.clone()))
+        Ok(state.find(token).map(|(session, _)| session.family.clone()))
     }
 
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {

@@ -24,8 +24,8 @@ impl TokenStore for PostgresStore {
         carry_out(&self.pool, family, |c, family| Box::pin(open_family(c, family))).await
     }
 
-    async fn owner(&self, token: &TokenHash) -> Result<Option<UserId>, StoreError> {
-        carry_out(&self.pool, *token, |c, token| Box::pin(owner(c, token))).await
+    async fn family(&self, token: &TokenHash) -> Result<Option<Family>, StoreError> {
+        carry_out(&self.pool, *token, |c, token| Box::pin(family_of(c, token))).await
     }
 
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
@@ -84,15 +84,16 @@ async fn open_family(connection: &mut PgConnection, new: &NewFamily) -> sqlx::Re
     tx.commit().await
 }
 
-async fn owner(connection: &mut PgConnection, token: &TokenHash) -> sqlx::Result<Option<UserId>> {
-    let id: Option<String> = query_scalar(
-        "SELECT user_id FROM tower_warden.families
+async fn family_of(connection: &mut PgConnection, token: &TokenHash) -> sqlx::Result<Option<Family>> {
+    let row: Option<FamilyRow> = query_as(
+        "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason
+         FROM tower_warden.families
          WHERE id = (SELECT family_id FROM tower_warden.refresh_tokens WHERE hash = $1)",
     )
     .bind(&token.as_bytes()[..])
     .fetch_optional(connection)
     .await?;
-    Ok(id.map(UserId::from))
+    row.map(family).transpose()
 }
 
 async fn rotate(connection: &mut PgConnection, request: &RotateRequest) -> sqlx::Result<Rotation> {

@@ -22,6 +22,7 @@ fn rules() -> Rules {
         audience: "api".into(),
         lifetime: Duration::from_secs(900),
         leeway: Duration::ZERO,
+        subjects: Subjects::default(),
     }
 }
 
@@ -57,7 +58,7 @@ impl Forge {
     fn claims() -> Value {
         json!({
             "iss": "https://id.example", "aud": "api", "sub": "ada", "role": "editor",
-            "iat": NOW, "exp": NOW + 900, "jti": "1",
+            "iat": NOW, "exp": NOW + 900, "jti": "1", "sid": "s", "auth_time": NOW, "amr": ["pwd"],
         })
     }
 
@@ -108,12 +109,15 @@ fn what_is_signed_is_verified_with_any_algorithm() {
         (pem!("ed25519-private"), r#"{"alg":"EdDSA","#),
     ] {
         let keys = KeySet::new(key(pem));
-        let token = rules().sign(&ada(), keys.signing_key(), now()).unwrap();
+        let token = rules().sign(&ada(), "s", keys.signing_key(), now()).unwrap();
         let identity = rules().verify(&token, &keys, now()).unwrap();
         assert_eq!(identity.user_id(), ada().user_id(), "{header}");
         assert_eq!(identity.role(), &Role::EDITOR);
         assert_eq!(identity.plan(), Some(&Plan::PAID));
         assert_eq!(identity.token_id().unwrap().len(), 36);
+        assert_eq!(identity.session_id(), Some("s"));
+        assert_eq!((identity.auth_time(), identity.issued_at()), (Some(now()), Some(now())));
+        assert!(identity.amr().is_empty());
         assert_eq!(identity.expires_at(), Some(now() + Duration::from_secs(900)));
         assert!(identity.claims().is_empty());
         assert!(token.starts_with(&BASE64URL.encode(header)), "{header}");
@@ -121,15 +125,54 @@ fn what_is_signed_is_verified_with_any_algorithm() {
 }
 
 #[test]
-fn further_claims_are_carried_and_replace_none_of_ours() {
-    let further = object(json!({"tenant": ["a"], "plan": "enterprise", "exp": 0, "sub": "eve"}));
-    let identity = Identity::new(UserId::from("ada"), Role::VIEWER).with_claims(further);
+fn how_and_when_a_caller_proved_who_it_is_is_carried() {
     let keys = KeySet::new(key(pem!("ed25519-private")));
-    let token = rules().sign(&identity, keys.signing_key(), now()).unwrap();
+    let login = now() - Duration::from_secs(3600);
+    let caller = ada().with_auth_time(login).with_amr(["pwd", "otp"]);
+    let token = rules().sign(&caller, "s", keys.signing_key(), now()).unwrap();
     let identity = rules().verify(&token, &keys, now()).unwrap();
-    assert_eq!(identity.user_id().as_str(), "ada");
-    assert_eq!(identity.plan(), None);
-    assert_eq!(Value::Object(identity.claims().clone()), json!({"tenant": ["a"]}));
+    assert_eq!(identity.auth_time(), Some(login));
+    assert_eq!(identity.amr(), ["pwd", "otp"]);
+}
+
+#[test]
+fn further_claims_are_carried() {
+    let further = object(json!({"tenant": ["a"], "scope": "read write"}));
+    let identity = ada().with_claims(further.clone());
+    let keys = KeySet::new(key(pem!("ed25519-private")));
+    let token = rules().sign(&identity, "s", keys.signing_key(), now()).unwrap();
+    assert_eq!(rules().verify(&token, &keys, now()).unwrap().claims(), &further);
+}
+
+#[test]
+fn what_would_be_refused_later_is_not_signed() {
+    let keys = KeySet::new(key(pem!("ed25519-private")));
+    let mut cases = vec![
+        (Identity::new(UserId::from(""), Role::VIEWER), "user id"),
+        (Identity::new(UserId::from("ada"), Role::from("")), "role"),
+        (ada().with_plan(Plan::from("")), "plan"),
+    ];
+    cases.extend(OWN_CLAIMS.map(|own| (ada().with_claim(own, 1), own)));
+    for (identity, what) in cases {
+        let signed = rules().sign(&identity, "s", keys.signing_key(), now());
+        assert_eq!(signed, Err(Unsigned::Identity(what)));
+    }
+}
+
+#[test]
+fn only_users_that_can_be_are_signed_and_verified() {
+    let keys = KeySet::new(key(pem!("ed25519-private")));
+    let picky = Rules { subjects: Subjects(Arc::new(UserId::is_uuid)), ..rules() };
+    let sign = |rules: &Rules, id| {
+        let caller = Identity::new(id, Role::VIEWER);
+        rules.sign(&caller, "s", keys.signing_key(), now())
+    };
+    let known = sign(&picky, UserId::random()).unwrap();
+    assert!(picky.verify(&known, &keys, now()).is_ok());
+    assert_eq!(sign(&picky, UserId::from("ada")), Err(Unsigned::Identity("user id")));
+    let ada = sign(&rules(), UserId::from("ada")).unwrap();
+    let refused = picky.verify(&ada, &keys, now());
+    assert!(matches!(refused, Err(TokenError::Invalid("sub"))), "{refused:?}");
 }
 
 #[test]
@@ -255,6 +298,14 @@ fn forged_and_malformed_tokens_are_invalid() {
         ("role a list", forge.with_claim("role", json!(["admin"])), "role"),
         ("plan null", forge.with_claim("plan", json!(null)), "plan"),
         ("no jti", forge.without_claim("jti"), "jti"),
+        ("no sid", forge.without_claim("sid"), "sid"),
+        ("sid empty", forge.with_claim("sid", json!("")), "sid"),
+        ("sid a number", forge.with_claim("sid", json!(1)), "sid"),
+        ("no auth_time", forge.without_claim("auth_time"), "auth_time"),
+        ("auth_time text", forge.with_claim("auth_time", json!("1")), "auth_time"),
+        ("no amr", forge.without_claim("amr"), "amr"),
+        ("amr text", forge.with_claim("amr", json!("pwd")), "amr"),
+        ("amr mixed", forge.with_claim("amr", json!(["pwd", 1])), "amr"),
     ];
     for name in REFUSED_HEADERS {
         cases.push((name, forge.with_header(name, json!({})), "refused header"));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    ManualClock, Plan, Role,
+    Clock, ManualClock, Plan, Role,
     store::memory::MemoryStore,
     token::{SigningKey, VerifyingKey},
 };
@@ -111,6 +111,35 @@ async fn role_and_plan_are_read_afresh_at_each_refresh() {
 }
 
 #[tokio::test]
+async fn a_session_keeps_its_id_and_the_time_of_its_login() {
+    let clock = ManualClock::new();
+    let service = service(&clock).with_refresh_ttl(20 * MINUTE).with_session_ttl(Some(30 * MINUTE));
+    let login = clock.now();
+    let pair = service.issue(&ada()).await.unwrap();
+    let session = pair.session_id().to_owned();
+    assert_eq!(pair.refresh_expires_at(), login + 20 * MINUTE);
+
+    clock.advance(15 * MINUTE);
+    let next = refresh(&service, &pair).await.unwrap();
+    assert_eq!((next.session_id(), next.refresh_expires_at()), (&*session, login + 30 * MINUTE));
+    for pair in [&pair, &next] {
+        let caller = service.clone().with_leeway(20 * MINUTE).verify(pair.access_token()).unwrap();
+        assert_eq!((caller.session_id(), caller.auth_time()), (Some(&*session), Some(login)));
+    }
+    assert_ne!(service.issue(&ada()).await.unwrap().session_id(), session);
+}
+
+#[tokio::test]
+async fn a_pair_is_written_as_a_token_response() {
+    let pair = service(&ManualClock::new()).issue(&ada()).await.unwrap();
+    let expected = serde_json::json!({
+        "access_token": pair.access_token(), "token_type": "Bearer", "expires_in": 900,
+        "refresh_token": pair.refresh_token().expose(),
+    });
+    assert_eq!(serde_json::to_value(&pair).unwrap(), expected);
+}
+
+#[tokio::test]
 async fn each_refusal_has_its_reason() {
     let clock = ManualClock::new();
     let service = service(&clock).with_session_ttl(Some(20 * MINUTE)).with_refresh_ttl(15 * MINUTE);
@@ -154,6 +183,9 @@ async fn a_failure_on_the_way_burns_nothing() {
     let too_much = ("x".to_owned(), "x".repeat(8 * 1024).into());
     let overloaded = ada().with_claims([too_much].into_iter().collect());
     assert!(matches!(service.issue(&overloaded).await, Err(TokenError::Signing)));
+    let nobody = |_| async { Ok(Some(Identity::new(UserId::from(""), Role::VIEWER))) };
+    let failed = service.refresh(pair.refresh_token().expose(), nobody).await;
+    assert!(matches!(failed, Err(RefreshError::InvalidIdentity("user id"))));
     let overload = |_| async { Ok(Some(overloaded)) };
     let failed = service.refresh(pair.refresh_token().expose(), overload).await;
     assert!(matches!(failed, Err(RefreshError::Signing)));
