@@ -43,20 +43,8 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 const REFUSED_HEADERS: [&str; 8] = ["jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256", "crit", "b64"];
 
 /// Claims that have a meaning here; the others are the caller's.
-const OWN_CLAIMS: [&str; 12] = [
-    "iss",
-    "aud",
-    "sub",
-    "role",
-    "plan",
-    "iat",
-    "exp",
-    "nbf",
-    "jti",
-    "sid",
-    "auth_time",
-    "amr",
-];
+const OWN_CLAIMS: [&str; 12] =
+    ["iss", "aud", "sub", "role", "plan", "iat", "exp", "nbf", "jti", "sid", "auth_time", "amr"];
 
 impl Rules {
     /// A new access token of a session.

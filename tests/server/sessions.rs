@@ -32,8 +32,7 @@ async fn access_token_says_who_and_until_when() {
 
     let [header, claims] = parts(&server.login(&member.email, PASSWORD).await.text("access_token"));
     assert_eq!(header, json!({"alg": "RS256", "typ": "at+jwt", "kid": jwks["keys"][0]["kid"]}));
-    let members =
-        ["sub", "role", "iat", "exp", "jti", "iss", "aud", "sid", "auth_time", "amr"];
+    let members = ["sub", "role", "iat", "exp", "jti", "iss", "aud", "sid", "auth_time", "amr"];
     assert_members(claims.as_object().unwrap(), &members);
     let expected = json!({
         "sub": member.id, "role": "editor", "iat": now, "exp": now + 900, "jti": claims["jti"],

@@ -84,7 +84,10 @@ async fn open_family(connection: &mut PgConnection, new: &NewFamily) -> sqlx::Re
     tx.commit().await
 }
 
-async fn family_of(connection: &mut PgConnection, token: &TokenHash) -> sqlx::Result<Option<Family>> {
+async fn family_of(
+    connection: &mut PgConnection,
+    token: &TokenHash,
+) -> sqlx::Result<Option<Family>> {
     let row: Option<FamilyRow> = query_as(
         "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason
          FROM tower_warden.families
