@@ -88,6 +88,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod answer;
+pub mod api_key;
 pub mod auth;
 mod client_ip;
 mod clock;
@@ -111,6 +112,7 @@ pub mod user;
 struct Readme;
 
 pub use answer::{Answer, AnswerFuture};
+pub use api_key::ApiKeyService;
 pub use auth::{RequireAuth, RequireRole};
 pub use client_ip::{
     ClientIp, ForwardedHeader, InvalidNetwork, NoPeerAddr, PeerAddr, TrustedProxies,

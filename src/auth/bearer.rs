@@ -27,7 +27,7 @@ impl From<TokenError> for AuthError {
 }
 
 /// The Bearer token that a request presents.
-fn bearer(headers: &HeaderMap) -> Result<&[u8], AuthError> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&[u8], AuthError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     match (values.next(), values.next()) {
         (None, _) => Err(AuthError::Missing),

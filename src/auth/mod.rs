@@ -56,6 +56,7 @@
 //! # Ok(()) }
 //! ```
 
+mod api_key;
 mod authenticate;
 mod bearer;
 pub mod require_auth;

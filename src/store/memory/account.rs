@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{token::Sessions, user::Register};
+use super::{api_key::ApiKeys, token::Sessions, user::Register};
 
 /// Users and their sessions in this process, gone when it ends. For tests, examples, and single
 /// servers whose users don't mind to register again.
@@ -20,6 +20,7 @@ pub struct MemoryStore {
 pub(super) struct State {
     pub(super) register: Register,
     pub(super) sessions: Sessions,
+    pub(super) api_keys: ApiKeys,
 }
 
 impl MemoryStore {

@@ -2,6 +2,7 @@
 //! needs no other for.
 
 mod account;
+mod api_key;
 mod clients;
 mod limit;
 mod refusals;

@@ -165,6 +165,11 @@ impl UserStore for MemoryStore {
 }
 
 impl Register {
+    /// The user, if the account may be used.
+    pub(super) fn active(&self, id: &UserId) -> Option<&User> {
+        self.accounts.get(id).map(|account| &account.user)
+    }
+
     fn account_of(&mut self, email: &Email) -> Option<&mut Account> {
         self.accounts.get_mut(self.by_email.get(email)?)
     }

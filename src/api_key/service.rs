@@ -1,0 +1,290 @@
+//! Make, list, revoke, recognize.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{
+    ApiKey, ApiKeyError, ApiKeyId, ApiKeySecret, ApiKeyStore, CreateKeyError, FoundKey, KeyRequest,
+    KeyUse, NewApiKey, form,
+    seen::{Recalled, Seen, SeenKeys, Standing},
+};
+use crate::{
+    Answer, Identity, Role, SharedClock, StoreError, SystemClock, TokenHash, UserId, signals,
+};
+
+/// Makes, lists, revokes and recognizes API keys. Not a `tower::Service`: nothing is called with
+/// requests here.
+///
+/// Cheap to clone; clones share what they remember. See the [module's docs](super).
+#[derive(Clone, Debug)]
+pub struct ApiKeyService {
+    store: Arc<dyn ApiKeyStore>,
+    prefix: Arc<str>,
+    /// From the least to the most.
+    ranks: Arc<[Role]>,
+    at_most: u32,
+    clock: SharedClock,
+    seen: Arc<SeenKeys>,
+}
+
+const PREFIX: &str = "wdn_";
+const AT_MOST: u32 = 100;
+const CACHE_CAPACITY: usize = 10_000;
+
+/// A little less than a minute, so that the time that is shown is never older than that.
+const NOTED_EVERY: Duration = Duration::from_secs(58);
+
+/// How long a request waits for a store that it could do without.
+const PATIENCE: Duration = Duration::from_millis(150);
+
+/// How long a revoked key is told from one that never was.
+const REMEMBERED: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+impl ApiKeyService {
+    /// A service that keeps keys in this store. They begin with `wdn_`; a user has 100 at most; the
+    /// roles are viewer, editor and admin, in this order; 10,000 keys are remembered.
+    #[must_use]
+    pub fn new(store: impl ApiKeyStore) -> Self {
+        Self {
+            store: Arc::new(store),
+            prefix: PREFIX.into(),
+            ranks: [Role::VIEWER, Role::EDITOR, Role::ADMIN].into(),
+            at_most: AT_MOST,
+            clock: SystemClock::shared(),
+            seen: Arc::new(SeenKeys::new(CACHE_CAPACITY)),
+        }
+    }
+
+    /// How keys begin. A word of your own tells scanners for leaked secrets whose they are.
+    ///
+    /// # Panics
+    /// Where it is not made of 1 to 20 letters, digits and `_`.
+    #[must_use]
+    pub fn with_prefix(self, prefix: &str) -> Self {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        assert!(
+            (1..=20).contains(&prefix.len()) && prefix.bytes().all(plain),
+            "{prefix:?}: a key's prefix is made of 1 to 20 letters, digits and _"
+        );
+        Self { prefix: prefix.into(), ..self }
+    }
+
+    /// Your roles, from the least to the most. Roles have no order but this one: a key of a role that
+    /// is not among them acts only while its owner has the same.
+    #[must_use]
+    pub fn with_roles(self, ranks: impl IntoIterator<Item = Role>) -> Self {
+        Self { ranks: ranks.into_iter().collect(), ..self }
+    }
+
+    /// How many keys a user may have.
+    #[must_use]
+    pub fn with_cap(self, at_most: u32) -> Self {
+        Self { at_most, ..self }
+    }
+
+    /// How many keys are remembered, at most: each takes about half a kilobyte. With 0, the store is
+    /// asked each time.
+    #[must_use]
+    pub fn with_cache_capacity(self, capacity: usize) -> Self {
+        Self { seen: Arc::new(SeenKeys::new(capacity)), ..self }
+    }
+
+    /// Where time comes from.
+    #[must_use]
+    pub fn with_clock(self, clock: SharedClock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Makes a key for a user who has just been authenticated, and not by a key. What answers is for
+    /// the user to see this once.
+    ///
+    /// # Errors
+    /// See [`CreateKeyError`].
+    pub async fn create(
+        &self,
+        owner: &Identity,
+        request: KeyRequest,
+    ) -> Result<(ApiKey, ApiKeySecret), CreateKeyError> {
+        let now = self.clock.now();
+        let role = request.role.unwrap_or_else(|| owner.role().clone());
+        if self.lesser(&role, owner.role()) != Some(&role) {
+            return Err(CreateKeyError::RoleTooHigh);
+        }
+        if request.expires_at.is_some_and(|end| end <= now) {
+            return Err(CreateKeyError::AlreadyExpired);
+        }
+        let secret = ApiKeySecret::random(&self.prefix)?;
+        let key = ApiKey {
+            id: ApiKeyId::random(),
+            owner: owner.user_id().clone(),
+            name: request.name,
+            prefix: secret.prefix().to_owned(),
+            role,
+            created_at: now,
+            expires_at: request.expires_at,
+            last_used_at: None,
+        };
+        self.store.create_key(NewApiKey::new(key.clone(), secret.hash()), self.at_most).await?;
+        tracing::info!(key = %key.id, user = %key.owner, "API key made");
+        Ok((key, secret))
+    }
+
+    /// The keys of a user, the newest first: those past their time too, but not those revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn list(&self, owner: &UserId) -> Result<Vec<ApiKey>, StoreError> {
+        self.store.list_keys(owner).await
+    }
+
+    /// Revokes a key of this user; answers whether the user had it. It is refused from now on here, and
+    /// within a second everywhere.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn revoke(&self, owner: &UserId, id: &ApiKeyId) -> Result<bool, StoreError> {
+        let revoked = self.store.revoke_key(owner, id, self.clock.now()).await?;
+        if let Some(hash) = revoked {
+            self.seen.revoke(hash, owner.clone(), self.clock.monotonic());
+            tracing::info!(key = %id, user = %owner, "API key revoked");
+        }
+        Ok(revoked.is_some())
+    }
+
+    /// Revokes all keys of this user, and answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn revoke_all(&self, owner: &UserId) -> Result<u64, StoreError> {
+        let revoked = self.store.revoke_all_keys(owner, self.clock.now()).await?;
+        self.forget(owner);
+        Ok(revoked)
+    }
+
+    /// Something of this user has changed: role or plan, or the user was suspended or deleted. What is
+    /// remembered of the user's keys counts no more, so that the change counts at once on this server.
+    pub fn forget(&self, owner: &UserId) {
+        self.seen.forget_owner(owner);
+    }
+
+    /// Who presents this key.
+    ///
+    /// # Errors
+    /// See [`ApiKeyError`].
+    pub async fn verify(&self, key: &str) -> Result<Identity, ApiKeyError> {
+        self.verify_bytes(key.as_bytes()).await
+    }
+
+    /// Whether a text begins as the keys do: whose business it is.
+    #[must_use]
+    pub fn is_key(&self, presented: &[u8]) -> bool {
+        presented.starts_with(self.prefix.as_bytes())
+    }
+
+    /// Forgets keys that were revoked three months ago, at most so many, and answers how many. Until
+    /// then their holders are told that they are revoked; from then on that they are none. To be
+    /// called now and then, again at once where it answers `at_most`.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn delete_revoked(&self, at_most: u32) -> Result<u64, StoreError> {
+        self.store.delete_revoked_keys(self.clock.now() - REMEMBERED, at_most).await
+    }
+
+    /// The same of a header's value. There at once for a key that was seen just before.
+    pub(crate) fn verify_bytes(&self, presented: &[u8]) -> Answer<Result<Identity, ApiKeyError>> {
+        let hash = match form::hash_of(presented, &self.prefix) {
+            Ok(hash) => hash,
+            Err(reason) => return Answer::Ready(told(Err(ApiKeyError::Invalid(reason)))),
+        };
+        match self.seen.recall(&hash, self.clock.monotonic()) {
+            Recalled::Known(seen) => Answer::Ready(told(self.judge(&seen.standing))),
+            Recalled::Old(seen) => Answer::pending(self.clone().ask(hash, Some(seen))),
+            Recalled::Nothing => Answer::pending(self.clone().ask(hash, None)),
+        }
+    }
+
+    /// Asks the store; what was known before counts if it can't be asked.
+    async fn ask(self, key: TokenHash, before: Option<Arc<Seen>>) -> Result<Identity, ApiKeyError> {
+        let asked = self.seen.moment(self.clock.monotonic());
+        let answer = self.store.find_key(KeyUse::new(key, self.clock.now(), NOTED_EVERY));
+        let answer = match before {
+            Some(_) => timeout(PATIENCE, answer)
+                .await
+                .unwrap_or_else(|late| Err(StoreError::unavailable(late))),
+            None => answer.await,
+        };
+        told(match (answer, before) {
+            (Ok(Some(found)), _) => {
+                let standing = self.standing(&found);
+                self.seen.note(key, found.key.owner, standing.clone(), asked);
+                self.judge(&standing)
+            }
+            (Ok(None), _) => {
+                self.seen.forget(&key);
+                Err(ApiKeyError::Invalid("unknown"))
+            }
+            (Err(error), Some(before)) => {
+                self.seen.store_is_away(self.clock.monotonic());
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "API keys are believed for a minute");
+                self.judge(&before.standing)
+            }
+            (Err(error), None) => Err(error.into()),
+        })
+    }
+
+    fn standing(&self, found: &FoundKey) -> Standing {
+        let Some(owner) = found.owner.as_ref().filter(|_| !found.revoked) else {
+            return Standing::Revoked;
+        };
+        let Some(role) = self.lesser(&found.key.role, owner.role()) else {
+            return Standing::NoRole;
+        };
+        let mut caller = Identity::new(found.key.owner.clone(), role.clone());
+        if let Some(plan) = owner.plan() {
+            caller = caller.with_plan(plan.clone());
+        }
+        if let Some(end) = found.key.expires_at {
+            caller = caller.with_expires_at(end);
+        }
+        Standing::Good(found.key.id.mark(caller))
+    }
+
+    /// The one thing that time changes about a key is whether it is expired.
+    fn judge(&self, standing: &Standing) -> Result<Identity, ApiKeyError> {
+        match standing {
+            Standing::Revoked => Err(ApiKeyError::Revoked),
+            Standing::NoRole => Err(ApiKeyError::Invalid("role")),
+            Standing::Good(caller) => {
+                let ended = caller.expires_at().is_some_and(|end| self.clock.now() >= end);
+                if ended { Err(ApiKeyError::Expired) } else { Ok(caller.clone()) }
+            }
+        }
+    }
+
+    /// The lesser of two roles, if they are ranked, or the same.
+    fn lesser<'a>(&self, a: &'a Role, b: &'a Role) -> Option<&'a Role> {
+        let rank = |role| self.ranks.iter().position(|rank| rank == role);
+        if a == b {
+            return Some(a);
+        }
+        Some(if rank(a)? < rank(b)? { a } else { b })
+    }
+}
+
+/// Counts what came of a key.
+fn told(outcome: Result<Identity, ApiKeyError>) -> Result<Identity, ApiKeyError> {
+    signals::api_key_verified(match &outcome {
+        Ok(_) => "ok",
+        Err(ApiKeyError::Expired) => "expired",
+        Err(ApiKeyError::Revoked) => "revoked",
+        Err(ApiKeyError::Invalid(_)) => "invalid",
+        Err(ApiKeyError::Store(_)) => "failed",
+    });
+    outcome
+}
+
+#[cfg(test)]
+mod tests;

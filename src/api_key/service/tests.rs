@@ -1,0 +1,235 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::{Clock, ManualClock, Plan};
+
+/// One key, of one owner; counts what it is asked, and fails when told to.
+#[derive(Debug, Default)]
+struct OneKey {
+    made: std::sync::Mutex<Option<(NewApiKey, Identity, bool)>>,
+    asked: AtomicU64,
+    away: AtomicBool,
+}
+
+#[async_trait]
+impl ApiKeyStore for OneKey {
+    async fn create_key(&self, key: NewApiKey, _: u32) -> Result<(), CreateKeyError> {
+        let owner = Identity::new(key.key.owner.clone(), Role::EDITOR);
+        *self.made.lock().unwrap() = Some((key, owner, false));
+        Ok(())
+    }
+
+    async fn find_key(&self, used: KeyUse) -> Result<Option<FoundKey>, StoreError> {
+        self.asked.fetch_add(1, SeqCst);
+        if self.away.load(SeqCst) {
+            return Err(StoreError::unavailable("away"));
+        }
+        let made = self.made.lock().unwrap();
+        Ok(made.as_ref().filter(|(new, ..)| new.hash == used.hash).map(|(new, owner, revoked)| {
+            FoundKey::new(new.key.clone(), *revoked, Some(owner.clone()))
+        }))
+    }
+
+    async fn list_keys(&self, _: &UserId) -> Result<Vec<ApiKey>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn revoke_key(
+        &self,
+        _: &UserId,
+        _: &ApiKeyId,
+        _: std::time::SystemTime,
+    ) -> Result<Option<TokenHash>, StoreError> {
+        let mut made = self.made.lock().unwrap();
+        Ok(made.as_mut().map(|(new, _, revoked)| {
+            *revoked = true;
+            new.hash
+        }))
+    }
+
+    async fn revoke_all_keys(
+        &self,
+        _: &UserId,
+        _: std::time::SystemTime,
+    ) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn delete_revoked_keys(
+        &self,
+        _: std::time::SystemTime,
+        _: u32,
+    ) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+struct Scene {
+    store: Arc<OneKey>,
+    clock: ManualClock,
+    keys: ApiKeyService,
+    owner: Identity,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (store, clock) = (Arc::new(OneKey::default()), ManualClock::new());
+        let keys = ApiKeyService::new(Arc::clone(&store)).with_clock(Arc::new(clock.clone()));
+        Self { store, clock, keys, owner: Identity::new(UserId::from("ada"), Role::EDITOR) }
+    }
+
+    async fn key(&self, request: KeyRequest) -> (ApiKeyId, String) {
+        let (key, secret) = self.keys.create(&self.owner, request).await.unwrap();
+        (key.id, secret.expose().to_owned())
+    }
+
+    fn asked(&self) -> u64 {
+        self.store.asked.load(SeqCst)
+    }
+
+    fn owner_is_now(&self, owner: Identity) {
+        self.store.made.lock().unwrap().as_mut().unwrap().1 = owner;
+    }
+
+    fn millis(&self, millis: u64) {
+        self.clock.advance(Duration::from_millis(millis));
+    }
+}
+
+fn request() -> KeyRequest {
+    KeyRequest::new("a key")
+}
+
+#[tokio::test]
+async fn key_in_use_costs_a_query_now_and_then() {
+    let scene = Scene::new();
+    let (_, key) = scene.key(request()).await;
+    for _ in 0..100 {
+        scene.keys.verify(&key).await.unwrap();
+        scene.millis(1);
+    }
+    assert_eq!(scene.asked(), 1);
+    for _ in 0..1000 {
+        scene.keys.verify(&key).await.unwrap();
+        scene.millis(1);
+    }
+    assert!(scene.asked() <= 4, "{}", scene.asked());
+}
+
+#[tokio::test]
+async fn what_changes_elsewhere_counts_within_a_second() {
+    let scene = Scene::new();
+    let (_, key) = scene.key(request()).await;
+    assert_eq!(scene.keys.verify(&key).await.unwrap().role(), &Role::EDITOR);
+    scene.owner_is_now(Identity::new(UserId::from("ada"), Role::VIEWER).with_plan(Plan::PAID));
+    scene.millis(999);
+    let caller = scene.keys.verify(&key).await.unwrap();
+    assert_eq!((caller.role(), caller.plan()), (&Role::VIEWER, Some(&Plan::PAID)));
+
+    // More than at first is not given.
+    scene.owner_is_now(Identity::new(UserId::from("ada"), Role::ADMIN));
+    scene.millis(999);
+    assert_eq!(scene.keys.verify(&key).await.unwrap().role(), &Role::EDITOR);
+}
+
+#[tokio::test]
+async fn what_changes_here_counts_at_once() {
+    let scene = Scene::new();
+    let (id, key) = scene.key(request()).await;
+    scene.keys.verify(&key).await.unwrap();
+    scene.owner_is_now(Identity::new(UserId::from("ada"), Role::VIEWER));
+    scene.keys.forget(&UserId::from("ada"));
+    assert_eq!(scene.keys.verify(&key).await.unwrap().role(), &Role::VIEWER);
+
+    assert!(scene.keys.revoke(&UserId::from("ada"), &id).await.unwrap());
+    let asked = scene.asked();
+    assert!(matches!(scene.keys.verify(&key).await, Err(ApiKeyError::Revoked)));
+    assert_eq!(scene.asked(), asked, "what is revoked needs no store");
+}
+
+#[tokio::test]
+async fn without_a_store_keys_are_good_that_it_knew_a_minute_ago() {
+    let scene = Scene::new();
+    let (_, key) = scene.key(request()).await;
+    scene.keys.verify(&key).await.unwrap();
+    scene.store.away.store(true, SeqCst);
+    for _ in 0..59 {
+        scene.millis(1000);
+        scene.keys.verify(&key).await.unwrap();
+    }
+    scene.millis(1000);
+    let gone = scene.keys.verify(&key).await;
+    assert!(matches!(&gone, Err(ApiKeyError::Store(error)) if error.is_unavailable()), "{gone:?}");
+
+    scene.store.away.store(false, SeqCst);
+    scene.keys.verify(&key).await.unwrap();
+}
+
+#[tokio::test]
+async fn revoked_key_stays_revoked_without_a_store_and_an_unseen_one_is_unknown() {
+    let scene = Scene::new();
+    let (id, key) = scene.key(request()).await;
+    scene.keys.revoke(&UserId::from("ada"), &id).await.unwrap();
+    scene.store.away.store(true, SeqCst);
+    scene.millis(3_600_000);
+    assert!(matches!(scene.keys.verify(&key).await, Err(ApiKeyError::Revoked)));
+    let unseen = ApiKeySecret::random(PREFIX).unwrap();
+    assert!(matches!(scene.keys.verify(unseen.expose()).await, Err(ApiKeyError::Store(_))));
+    // What has not the form needs no store.
+    let asked = scene.asked();
+    assert!(matches!(scene.keys.verify("wdn_x").await, Err(ApiKeyError::Invalid(_))));
+    assert_eq!(scene.asked(), asked);
+}
+
+#[tokio::test]
+async fn key_ends_exactly_at_its_time_whatever_is_remembered() {
+    let scene = Scene::new();
+    let end = scene.clock.now() + Duration::from_millis(300);
+    let (_, key) = scene.key(request().with_expires_at(end)).await;
+    scene.keys.verify(&key).await.unwrap();
+    scene.millis(299);
+    scene.keys.verify(&key).await.unwrap();
+    scene.millis(1);
+    assert!(matches!(scene.keys.verify(&key).await, Err(ApiKeyError::Expired)));
+    let past = request().with_expires_at(end);
+    let refused = scene.keys.create(&scene.owner, past).await;
+    assert!(matches!(refused, Err(CreateKeyError::AlreadyExpired)));
+}
+
+#[tokio::test]
+async fn role_is_the_owners_or_less() {
+    let scene = Scene::new();
+    let keys = scene.keys.clone();
+    for (owner, role, granted) in [
+        (Role::EDITOR, None, Some(Role::EDITOR)),
+        (Role::EDITOR, Some(Role::VIEWER), Some(Role::VIEWER)),
+        (Role::EDITOR, Some(Role::EDITOR), Some(Role::EDITOR)),
+        (Role::EDITOR, Some(Role::ADMIN), None),
+        (Role::EDITOR, Some(Role::from("auditor")), None),
+        (Role::from("auditor"), None, Some(Role::from("auditor"))),
+        (Role::from("auditor"), Some(Role::VIEWER), None),
+    ] {
+        let owner = Identity::new(UserId::from("ada"), owner);
+        let request = KeyRequest { role, ..request() };
+        let made = keys.create(&owner, request).await;
+        match (made, granted) {
+            (Ok((key, _)), Some(granted)) => assert_eq!(key.role, granted),
+            (Err(CreateKeyError::RoleTooHigh), None) => {}
+            (made, granted) => panic!("{made:?} instead of {granted:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn role_that_is_ranked_nowhere_acts_only_for_an_owner_of_the_same() {
+    let scene = Scene::new();
+    let auditor = Identity::new(UserId::from("ada"), Role::from("auditor"));
+    let (_, secret) = scene.keys.create(&auditor, request()).await.unwrap();
+    for (owner, good) in [("auditor", true), ("admin", false)] {
+        scene.owner_is_now(Identity::new(UserId::from("ada"), Role::from(owner)));
+        scene.keys.forget(&UserId::from("ada"));
+        assert_eq!(scene.keys.verify(secret.expose()).await.is_ok(), good, "{owner}");
+    }
+}

@@ -1,0 +1,127 @@
+//! The contract of a store of API keys.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+
+use super::{ApiKey, ApiKeyId, CreateKeyError, FoundKey, NewApiKey};
+use crate::{StoreError, TokenHash, UserId};
+
+/// Where API keys are kept: verbs of intent, each atomic.
+///
+/// - A store knows the owners too, or asks who does: it answers who the owner of a key is *now*. The
+///   verbs that suspend or delete a user revoke the user's keys in the same transaction; keys of one
+///   who comes back stay revoked.
+/// - An owner never has more keys than the cap, also when many are made at once. A key made while its
+///   owner is suspended or deleted is not made, or is revoked with the others.
+/// - Keys that were revoked are found, and not listed, until they are deleted.
+/// - What a verb wrote is durable when it answers, and is carried through even where the caller stops
+///   waiting. Clones share their state. Nothing but the hash of a key is ever stored.
+#[async_trait]
+pub trait ApiKeyStore: fmt::Debug + Send + Sync + 'static {
+    /// Adds a key, unless its owner has `at_most` already, expired ones included, but not those that
+    /// were revoked ([`CreateKeyError::TooMany`]), or is gone or suspended
+    /// ([`CreateKeyError::NoOwner`]).
+    async fn create_key(&self, key: NewApiKey, at_most: u32) -> Result<(), CreateKeyError>;
+
+    /// The key of this hash, whatever its state, and who its owner is; `None` for one never seen, or
+    /// forgotten.
+    ///
+    /// Notes the use, if the key is good and the last use noted is longer ago than
+    /// [`KeyUse::noted_every`]; the key is answered with it. Where only that fails, the answer
+    /// stands.
+    async fn find_key(&self, used: KeyUse) -> Result<Option<FoundKey>, StoreError>;
+
+    /// The keys of this user that were not revoked, the newest first.
+    async fn list_keys(&self, owner: &UserId) -> Result<Vec<ApiKey>, StoreError>;
+
+    /// Revokes a key of this user, and answers its hash; `None` where the user has no such key, or it
+    /// was revoked before.
+    async fn revoke_key(
+        &self,
+        owner: &UserId,
+        id: &ApiKeyId,
+        now: SystemTime,
+    ) -> Result<Option<TokenHash>, StoreError>;
+
+    /// Revokes all keys of this user, and answers how many.
+    async fn revoke_all_keys(&self, owner: &UserId, now: SystemTime) -> Result<u64, StoreError>;
+
+    /// Forgets keys that were revoked before `before`, at most so many in one call, and answers how
+    /// many. Servers that call it at the same time don't wait for one another.
+    async fn delete_revoked_keys(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError>;
+}
+
+/// A key that was presented.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct KeyUse {
+    /// The hash of what was presented.
+    pub hash: TokenHash,
+    /// When.
+    pub at: SystemTime,
+    /// How old the last use noted may be before this one is.
+    pub noted_every: Duration,
+}
+
+impl KeyUse {
+    /// A key presented at that time.
+    #[must_use]
+    pub fn new(hash: TokenHash, at: SystemTime, noted_every: Duration) -> Self {
+        Self { hash, at, noted_every }
+    }
+
+    /// Whether this use of a key is one to note.
+    #[must_use]
+    pub fn is_noted(&self, found: &FoundKey) -> bool {
+        let due = |last: SystemTime| last + self.noted_every <= self.at;
+        !found.revoked
+            && found.owner.is_some()
+            && !found.key.is_expired(self.at)
+            && found.key.last_used_at.is_none_or(due)
+    }
+}
+
+#[async_trait]
+impl<S: ApiKeyStore + ?Sized> ApiKeyStore for Arc<S> {
+    async fn create_key(&self, key: NewApiKey, at_most: u32) -> Result<(), CreateKeyError> {
+        (**self).create_key(key, at_most).await
+    }
+
+    async fn find_key(&self, used: KeyUse) -> Result<Option<FoundKey>, StoreError> {
+        (**self).find_key(used).await
+    }
+
+    async fn list_keys(&self, owner: &UserId) -> Result<Vec<ApiKey>, StoreError> {
+        (**self).list_keys(owner).await
+    }
+
+    async fn revoke_key(
+        &self,
+        owner: &UserId,
+        id: &ApiKeyId,
+        now: SystemTime,
+    ) -> Result<Option<TokenHash>, StoreError> {
+        (**self).revoke_key(owner, id, now).await
+    }
+
+    async fn revoke_all_keys(&self, owner: &UserId, now: SystemTime) -> Result<u64, StoreError> {
+        (**self).revoke_all_keys(owner, now).await
+    }
+
+    async fn delete_revoked_keys(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        (**self).delete_revoked_keys(before, at_most).await
+    }
+}
