@@ -97,8 +97,7 @@ impl SeenKeys {
             return Recalled::Nothing;
         }
         let current = seen.asked.changes == self.changes.load(SeqCst);
-        let known = current
-            && (age < FRESH || (age < KNOWN && seen.asking.swap(true, SeqCst)))
+        let known = current && (age < FRESH || (age < KNOWN && seen.asking.swap(true, SeqCst)))
             || self.is_away(now);
         if known { Recalled::Known(seen) } else { Recalled::Old(seen) }
     }
@@ -127,9 +126,8 @@ impl SeenKeys {
     /// Something of this owner has changed.
     pub(super) fn forget_owner(&self, owner: &UserId) {
         self.changes.fetch_add(1, SeqCst);
-        self.keys.retain(|_, seen| {
-            seen.owner != *owner || matches!(seen.standing, Standing::Revoked)
-        });
+        self.keys
+            .retain(|_, seen| seen.owner != *owner || matches!(seen.standing, Standing::Revoked));
     }
 
     /// The store failed: it is spared for a while by those who can do without.

@@ -61,7 +61,8 @@ async fn key_is_found_with_its_owner_as_the_owner_is_now(store: Arc<impl Store>)
     new.key.expires_at = Some(now() + MINUTE);
     store.create_key(new.clone(), 100).await.unwrap();
 
-    let mut expected = FoundKey::new(new.key, false, Some(Identity::new(owner.clone(), Role::EDITOR)));
+    let mut expected =
+        FoundKey::new(new.key, false, Some(Identity::new(owner.clone(), Role::EDITOR)));
     expected.key.last_used_at = Some(now());
     assert_eq!(find(&*store, new.hash).await.as_ref(), Some(&expected));
 
