@@ -34,9 +34,7 @@ impl ApiKeyId {
 
     /// The same caller, who came in by this key.
     pub(super) fn mark(&self, caller: Identity) -> Identity {
-        let mut claims = caller.claims().clone();
-        claims.insert(CLAIM.to_owned(), self.as_str().into());
-        caller.with_claims(claims).with_token_id(self.as_str())
+        caller.with_claim(CLAIM, self.as_str()).with_token_id(self.as_str())
     }
 }
 

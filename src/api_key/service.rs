@@ -242,7 +242,8 @@ impl ApiKeyService {
         let Some(role) = self.lesser(&found.key.role, owner.role()) else {
             return Standing::NoRole;
         };
-        let mut caller = Identity::new(found.key.owner.clone(), role.clone());
+        let mut caller = Identity::new(found.key.owner.clone(), role.clone())
+            .with_issued_at(found.key.created_at);
         if let Some(plan) = owner.plan() {
             caller = caller.with_plan(plan.clone());
         }

@@ -167,7 +167,8 @@ async fn use_is_noted_now_and_then(store: Arc<impl Store>) {
     let used = async |at: SystemTime| {
         let used = KeyUse::new(new.hash, at, MINUTE);
         let found = store.find_key(used).await.unwrap().unwrap().key;
-        assert_eq!(store.list_keys(&owner).await.unwrap(), [found.clone()]);
+        let listed = store.list_keys(&owner).await.unwrap();
+        assert_eq!(listed[0], found);
         found.last_used_at.unwrap()
     };
     let second = Duration::from_secs(1);
