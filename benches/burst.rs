@@ -26,7 +26,7 @@ use governor::{RateLimiter, clock::FakeRelativeClock};
 use http::{Request, Response};
 use tower_warden::{
     ManualClock, Quota,
-    limit::{RateLimitStore, Take},
+    limit::{RateLimitStore, store::Take},
     store::memory::MemoryRateLimitStore,
 };
 use serde_json::json;
@@ -43,7 +43,7 @@ fn tower_warden() -> Limiter {
     let clock = ManualClock::new();
     let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
     let quota = Quota::per_minute(LIMIT);
-    let take = Take { limiter: "ip", key: "client".into(), quota, cost: 1, hold: false };
+    let take = Take::new("ip".parse().expect("a name"), "client", quota);
     let mut last = Duration::ZERO;
     Box::new(move |now| {
         clock.advance(now - last);

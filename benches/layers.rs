@@ -19,7 +19,7 @@ use std::{
 use axum::{body::Body, extract::ConnectInfo};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{Request, Response, StatusCode};
-use tower_warden::{Quota, RateLimitLayer, limit::Rule, store::memory::MemoryRateLimitStore};
+use tower_warden::{Quota, RateLimitLayer, Rule, store::memory::MemoryRateLimitStore};
 use tower::{Layer, Service, service_fn};
 use tower_governor::{GovernorLayer, governor::GovernorConfigBuilder};
 

@@ -31,7 +31,8 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    hash::{Hash, Hasher},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
 use http::{Extensions, HeaderMap, HeaderName, header};
@@ -48,45 +49,112 @@ impl<A: Into<SocketAddr>> From<A> for PeerAddr {
     }
 }
 
-/// A client as limits count it: an IPv4 address, or an IPv6 /64.
+/// A client: the address that a request comes from, and the net by which limits count it.
+///
+/// IPv4-mapped IPv6 is IPv4. An IPv6 address counts by its /64, the smallest net that is given to one
+/// customer: who has one address of it has them all. Two clients are equal, and are shown alike,
+/// where limits count them as one; [`addr`](Self::addr) is the address itself.
 ///
 /// ```
 /// use tower_warden::ClientIp;
 /// use std::net::IpAddr;
 /// let ip = |text: &str| ClientIp::from(text.parse::<IpAddr>().unwrap());
 /// assert_eq!(ip("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
+/// assert_eq!(ip("2001:db8:1:2:3:4:5:6"), ip("2001:db8:1:2::7"));
+/// assert_eq!(ip("2001:db8:1:2::7").addr().to_string(), "2001:db8:1:2::7");
+/// assert_eq!(ip("2001:db8:1:2::7").with_ipv6_prefix(48).to_string(), "2001:db8:1::/48");
 /// assert_eq!(ip("::ffff:203.0.113.9"), ip("203.0.113.9"));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 pub struct ClientIp {
-    is_v6: bool,
-    /// The address, or the upper half of an IPv6 one.
-    bits: u64,
+    /// In canonical form.
+    address: IpAddr,
+    /// How many bits of an IPv6 address count: 1 to 64.
+    prefix: u8,
 }
+
+/// The smallest net that is given to one customer, and the narrowest that counts.
+const NARROWEST: u8 = 64;
 
 impl From<IpAddr> for ClientIp {
     #[inline]
     fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self { is_v6: false, bits: v4.to_bits().into() },
-            IpAddr::V6(v6) => Self { is_v6: true, bits: (v6.to_bits() >> 64) as u64 },
-        }
+        Self { address: address.to_canonical(), prefix: NARROWEST }
+    }
+}
+
+impl From<SocketAddr> for ClientIp {
+    fn from(address: SocketAddr) -> Self {
+        address.ip().into()
+    }
+}
+
+impl From<ClientIp> for IpAddr {
+    fn from(client: ClientIp) -> Self {
+        client.address
     }
 }
 
 impl ClientIp {
-    /// Whether it is IPv6, and the bits by which it is told from others of its kind.
-    pub(crate) fn bits(self) -> (bool, u64) {
-        (self.is_v6, self.bits)
+    /// The address itself, whole.
+    #[must_use]
+    pub fn addr(self) -> IpAddr {
+        self.address
+    }
+
+    /// The same client, counted by the net of so many bits where it is IPv6; 64 unless said. Changes
+    /// nothing for IPv4. What is no prefix from 1 to 64 counts as the nearest that is.
+    #[must_use]
+    pub fn with_ipv6_prefix(self, prefix: u8) -> Self {
+        Self { prefix: prefix.clamp(1, NARROWEST), ..self }
+    }
+
+    /// Whether it is IPv6.
+    #[must_use]
+    pub fn is_ipv6(self) -> bool {
+        self.address.is_ipv6()
+    }
+
+    /// What counts of it: the kind (0: IPv4; 1: IPv6 by /64; 2: IPv6 by a wider net), and bits by which
+    /// it is told from all others of its kind.
+    #[inline]
+    pub(crate) fn bits(self) -> (u8, u64) {
+        match self.address {
+            IpAddr::V4(v4) => (0, v4.to_bits().into()),
+            IpAddr::V6(v6) => {
+                let upper = (v6.to_bits() >> 64) as u64;
+                match NARROWEST - self.prefix {
+                    0 => (1, upper),
+                    // A one behind the prefix, and nothing after it, so that no two nets share bits.
+                    spare => (2, (upper >> spare << 1 | 1) << (spare - 1)),
+                }
+            }
+        }
+    }
+}
+
+impl PartialEq for ClientIp {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits() == other.bits()
+    }
+}
+
+impl Eq for ClientIp {}
+
+impl Hash for ClientIp {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bits().hash(state);
     }
 }
 
 impl fmt::Display for ClientIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_v6 {
-            write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(self.bits) << 64))
-        } else {
-            Ipv4Addr::from_bits(self.bits as u32).fmt(f)
+        match self.address {
+            IpAddr::V4(v4) => v4.fmt(f),
+            IpAddr::V6(v6) => {
+                let spare = 128 - u32::from(self.prefix);
+                write!(f, "{}/{}", Ipv6Addr::from_bits(v6.to_bits() >> spare << spare), self.prefix)
+            }
         }
     }
 }

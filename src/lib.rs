@@ -19,8 +19,8 @@
 //! use http::{Request, Response, StatusCode};
 //! use http_body_util::Empty;
 //! use tower_warden::{
-//!     Identity, Plan, Quota, RateLimitLayer, RequireAuth, RequireRole, Role, TokenService, UserId,
-//!     limit::Rule,
+//!     Identity, Plan, Quota, RateLimitLayer, RequireAuth, RequireRole, Role, Rule, TokenService,
+//!     UserId,
 //!     store::memory::{MemoryRateLimitStore, MemoryStore},
 //!     token::{KeySet, SigningKey},
 //! };
@@ -121,7 +121,7 @@ pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use error::StoreError;
 pub use head::RequestHead;
 pub use identity::{ClaimsError, Identity, Plan, Role, UserId};
-pub use limit::{Quota, RateLimitLayer};
+pub use limit::{Key, Quota, RateLimitLayer, Rule};
 pub use problem::{Problem, ProblemCode, ResponseBody};
 pub use secret::{OpaqueToken, TokenHash};
 pub use token::TokenService;

@@ -5,7 +5,7 @@ use std::{fmt::Display, net::Ipv4Addr, sync::Arc, time::Duration};
 use deadpool_redis::Runtime;
 use tower_warden::{
     ClientIp, Quota,
-    limit::{Key, RateLimitStore, Take},
+    limit::{Key, RateLimitStore, store::Take},
     store::redis::RedisRateLimitStore,
 };
 use redis::{
@@ -39,12 +39,8 @@ impl TowerWarden {
     pub(crate) fn takes(&self, client: Ipv4Addr) -> impl Iterator<Item = Take> {
         let key = Key::from(ClientIp::from(std::net::IpAddr::from(client)));
         let quota = self.quota;
-        let take = move |limiter: &&'static str| Take {
-            limiter,
-            key: key.clone(),
-            quota,
-            cost: 1,
-            hold: false,
+        let take = move |limiter: &&'static str| {
+            Take::new(limiter.parse().expect("a name"), key.clone(), quota)
         };
         self.limiters.iter().map(take)
     }

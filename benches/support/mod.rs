@@ -21,7 +21,7 @@ use governor::{
 use hashbrown::HashTable;
 use tower_warden::{
     ClientIp, Quota,
-    limit::{RateLimitStore, Take},
+    limit::{LimiterName, RateLimitStore, store::Take},
     store::memory::MemoryRateLimitStore,
 };
 use trypema::{
@@ -43,6 +43,7 @@ pub trait Limiter: Sync {
 /// Ours. `capacity` is the number of clients it will see.
 pub struct TowerWarden {
     store: MemoryRateLimitStore,
+    name: LimiterName,
     quota: Quota,
 }
 
@@ -51,7 +52,8 @@ impl TowerWarden {
         // Shards fill unevenly.
         let capacity = capacity + capacity / 4 + 10_000;
         let store = MemoryRateLimitStore::new().with_capacity(capacity);
-        Self { store, quota: Quota::per_minute(limit) }
+        let name = LimiterName::new("ip").expect("a name");
+        Self { store, name, quota: Quota::per_minute(limit) }
     }
 
     pub fn with_clock(self, clock: &Ticks) -> Self {
@@ -67,8 +69,7 @@ impl Limiter for TowerWarden {
     }
 
     fn admits(&self, client: &ClientIp) -> bool {
-        let key = (*client).into();
-        let take = Take { limiter: "ip", key, quota: self.quota, cost: 1, hold: false };
+        let take = Take::new(self.name, *client, self.quota);
         let taken = self.store.take_now(&take).and_then(Result::ok);
         taken.is_some_and(|taken| taken.decision.is_allowed())
     }

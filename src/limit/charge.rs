@@ -25,7 +25,7 @@ impl Charge {
     ///
     /// ```
     /// use http::StatusCode;
-    /// use tower_warden::{limit::{Charge, Rule}, Quota};
+    /// use tower_warden::{Quota, Rule, limit::Charge};
     /// let quota = Quota::new(5, std::time::Duration::from_secs(15 * 60)).unwrap();
     /// let rule = Rule::per_ip("login", quota).charging(Charge::status(StatusCode::UNAUTHORIZED));
     /// ```

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::Quota;
 
-/// The answer to one [`Take`](super::Take).
+/// The answer to one [`Take`](super::store::Take).
 ///
 /// ```
 /// use tower_warden::{Quota, limit::Decision};

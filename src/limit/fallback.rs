@@ -13,8 +13,11 @@ use std::{
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Decision, Decisions, Hold, Mark, Quota, RateLimitStore, Take};
-use crate::{Answer, StoreError, signals};
+use super::{
+    Decision, Key, LimiterName, Quota, RateLimitStore,
+    store::{Decisions, Hold, Mark, Take},
+};
+use crate::{Answer, SharedClock, StoreError, signals};
 
 /// After so many failures in a row nobody waits any more.
 const FAILURES: u32 = 3;
@@ -183,6 +186,22 @@ impl RateLimitStore for FallbackStore {
         }
         let this = self.clone();
         Answer::pending(async move { this.settle_shared(hold, keep).await })
+    }
+
+    /// Forgets in both stores.
+    fn reset(&self, limiter: LimiterName, key: &Key) -> Answer<Result<(), StoreError>> {
+        let shared = self.store.reset(limiter, key);
+        let local = self.local.as_ref().map(|local| local.store.reset(limiter, key));
+        Answer::pending(async move {
+            if let Some(local) = local {
+                local.await?;
+            }
+            shared.await
+        })
+    }
+
+    fn clock(&self) -> SharedClock {
+        self.store.clock()
     }
 }
 

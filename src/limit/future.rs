@@ -15,7 +15,13 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Decision, Decisions, Hold, headers::Reports, layer::Shared, service::Takes};
+use super::{
+    Decision, LimiterName,
+    headers::Reports,
+    layer::Shared,
+    service::Takes,
+    store::{Decisions, Hold},
+};
 use crate::{Answer, ResponseBody, StoreError};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -70,7 +76,7 @@ impl Holds {
     }
 
     /// Notes how a limit stands now.
-    fn settled(&mut self, limiter: &str, answer: Result<Decision, StoreError>) {
+    fn settled(&mut self, limiter: LimiterName, answer: Result<Decision, StoreError>) {
         match answer {
             Ok(decision) => {
                 let report = self.reports.0.iter_mut().find(|report| report.limiter == limiter);
@@ -80,7 +86,7 @@ impl Holds {
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, limiter, "a request could not be settled");
+                tracing::warn!(error, %limiter, "a request could not be settled");
             }
         }
     }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use super::Decision;
+use super::{Decision, LimiterName};
 
 /// What each limiter of a layer said of a request.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +27,7 @@ pub(super) struct Reports(pub(super) SmallVec<[Report; 1]>);
 /// What one limiter said.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Report {
-    pub(super) limiter: &'static str,
+    pub(super) limiter: LimiterName,
     pub(super) decision: Decision,
 }
 
@@ -69,12 +69,12 @@ impl Reports {
         let mut ends = [0; 5];
         for Report { limiter, decision } in &self.0 {
             let (q, w) = (decision.quota().limit(), seconds(decision.quota().window_us()));
-            write_item(&mut text, 0, limiter, b"\";q=", q, b";w=", w);
+            write_item(&mut text, 0, limiter.as_str(), b"\";q=", q, b";w=", w);
         }
         ends[0] = text.len();
         for Report { limiter, decision } in &self.0 {
             let (r, t) = (decision.remaining(), until_more(decision));
-            write_item(&mut text, ends[0], limiter, b"\";r=", r, b";t=", t);
+            write_item(&mut text, ends[0], limiter.as_str(), b"\";r=", r, b";t=", t);
         }
         ends[1] = text.len();
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -194,8 +194,10 @@ mod tests {
     }
 
     fn written(reports: &[(&'static str, Decision)]) -> [String; 5] {
-        let reports =
-            reports.iter().map(|(limiter, decision)| Report { limiter, decision: *decision });
+        let reports = reports.iter().map(|(limiter, decision)| Report {
+            limiter: LimiterName::new(limiter).unwrap(),
+            decision: *decision,
+        });
         let mut headers = HeaderMap::new();
         let now = UNIX_EPOCH + Duration::from_millis(1_000_500);
         Reports(reports.collect()).write(&mut headers, StatusCode::OK, now);

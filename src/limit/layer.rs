@@ -7,10 +7,10 @@ use http::{Response, StatusCode};
 use tower_layer::Layer;
 
 use super::{
-    RateLimitService, RateLimitStore, Rule,
+    LimiterName, RateLimitService, RateLimitStore, Rule,
     headers::{Report, Reports, retry_after},
 };
-use crate::{Problem, SharedClock, SystemClock};
+use crate::{Problem, SharedClock};
 
 /// Refuses requests that are too many. Unlike tower's `RateLimitLayer`, which makes callers wait, it
 /// answers 429. See the [module docs](crate::limit).
@@ -58,9 +58,9 @@ impl OnFailure {
 #[non_exhaustive]
 pub struct Refusal {
     /// The limiter with the longest wait.
-    pub limiter: &'static str,
+    pub limiter: LimiterName,
     /// All limiters that refused.
-    pub violated: Vec<&'static str>,
+    pub violated: Vec<LimiterName>,
     /// `Retry-After` in seconds, at least 1; `None` where the request weighs more than the limit, so
     /// that waiting doesn't help.
     pub retry_after: Option<u64>,
@@ -83,10 +83,10 @@ impl RateLimitLayer {
         }
         Self {
             shared: Arc::new(Shared {
+                clock: store.clock(),
                 store: Arc::new(store),
                 rules,
                 on_failure: OnFailure::Allow,
-                clock: SystemClock::shared(),
                 headers: true,
                 refusal: None,
             }),
@@ -98,7 +98,7 @@ impl RateLimitLayer {
         self.change(|shared| shared.on_failure = on_failure)
     }
 
-    /// The same with another clock, for the time of day in the headers.
+    /// The same with another clock than the store's, for the time of day in the headers.
     pub fn with_clock(self, clock: SharedClock) -> Self {
         self.change(|shared| shared.clock = clock)
     }
@@ -160,9 +160,10 @@ fn too_many_requests(refusal: &Refusal) -> Problem {
         Some(wait) => format!("Too many requests. Try again in {wait} seconds."),
         None => "The request weighs more than the limit.".into(),
     };
+    let violated: Vec<_> = refusal.violated.iter().map(|name| name.as_str()).collect();
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
         .with_type("https://iana.org/assignments/http-problem-types#quota-exceeded")
-        .with_member("violated-policies", refusal.violated.clone())
+        .with_member("violated-policies", violated)
 }
 
 impl<S> Layer<S> for RateLimitLayer {

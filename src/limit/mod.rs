@@ -5,7 +5,7 @@
 //!
 //! 1. **A limit is a promise.** `100 per minute` admits at most 100 in any 60 seconds, wherever
 //!    they begin. Token buckets, fixed windows and two-counter windows admit up to twice as many
-//!    around a boundary. How it is done: [`Log`].
+//!    around a boundary. How it is done: [`SlidingWindow`](store::SlidingWindow).
 //! 2. Several rules in one layer are decided together, all or nothing: what one refuses no other
 //!    counts. Refused requests are not counted. Of layers around one another each decides for
 //!    itself: what an inner one refuses an outer one has counted.
@@ -27,7 +27,7 @@
 //! ```
 //! use http::{Request, Response, StatusCode};
 //! use http_body_util::Empty;
-//! use tower_warden::{PeerAddr, Quota, RateLimitLayer, limit::Rule, store::memory::MemoryRateLimitStore};
+//! use tower_warden::{PeerAddr, Quota, RateLimitLayer, Rule, store::memory::MemoryRateLimitStore};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -58,20 +58,23 @@ mod decision;
 mod fallback;
 mod future;
 mod headers;
+mod key;
 mod layer;
+mod name;
 mod quota;
 mod rule;
 mod service;
-mod store;
+pub mod store;
 mod window;
 
 pub use charge::Charge;
 pub use decision::Decision;
 pub use fallback::FallbackStore;
 pub use future::ResponseFuture;
+pub use key::Key;
 pub use layer::{OnFailure, RateLimitLayer, Refusal};
+pub use name::{InvalidName, LimiterName};
 pub use quota::{InvalidQuota, Quota};
 pub use rule::Rule;
 pub use service::RateLimitService;
-pub use store::{Decisions, Hold, Key, Mark, RateLimitStore, Take, Taken};
-pub use window::{IN_FLIGHT, Log, RESOLUTION};
+pub use store::RateLimitStore;

@@ -2,14 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Charge, Key, Quota, Take};
+use super::{Charge, Key, LimiterName, Quota, store::Take};
 use crate::{Identity, NoPeerAddr, Plan, RequestHead, Role, TrustedProxies};
 
 /// One limiter: for each request it says whom to count, by which quota, and how much; or that the
 /// request is none of its business.
 ///
 /// ```
-/// use tower_warden::{limit::Rule, Plan, Quota, Role};
+/// use tower_warden::{Plan, Quota, Role, Rule};
 ///
 /// let callers = Rule::per_user("user", Quota::per_minute(300))
 ///     .with_plan(Plan::FREE, Quota::per_minute(60))
@@ -25,7 +25,7 @@ use crate::{Identity, NoPeerAddr, Plan, RequestHead, Role, TrustedProxies};
 #[derive(Clone)]
 #[must_use]
 pub struct Rule {
-    name: &'static str,
+    name: LimiterName,
     whom: Whom,
     applies: Option<Arc<Predicate>>,
     cost: Option<Arc<Cost>>,
@@ -49,16 +49,18 @@ impl Rule {
     /// `name` tells this limiter from others, in the store and in the headers that clients see.
     ///
     /// # Panics
-    /// Where `name` is not made of lower-case letters, digits, `-` and `_`.
-    pub fn per_ip(name: &'static str, quota: Quota) -> Self {
+    /// Where `name` is no [`LimiterName`]; one that comes from a configuration is made by
+    /// [`LimiterName::new`] first.
+    pub fn per_ip(name: impl AsRef<str>, quota: Quota) -> Self {
         Self::new(name, Whom::ClientIp { quota, proxies: TrustedProxies::none() })
     }
 
     /// Counts by user; says nothing of requests without an [`Identity`].
     ///
     /// # Panics
-    /// Where `name` is not made of lower-case letters, digits, `-` and `_`.
-    pub fn per_user(name: &'static str, quota: Quota) -> Self {
+    /// Where `name` is no [`LimiterName`]; one that comes from a configuration is made by
+    /// [`LimiterName::new`] first.
+    pub fn per_user(name: impl AsRef<str>, quota: Quota) -> Self {
         Self::new(name, Whom::User { quota, plans: Vec::new(), exempt: Vec::new() })
     }
 
@@ -66,9 +68,10 @@ impl Rule {
     /// exempt. A key has one count, so what has quotas of its own needs a key of its own.
     ///
     /// # Panics
-    /// Where `name` is not made of lower-case letters, digits, `-` and `_`.
+    /// Where `name` is no [`LimiterName`]; one that comes from a configuration is made by
+    /// [`LimiterName::new`] first.
     pub fn by(
-        name: &'static str,
+        name: impl AsRef<str>,
         choose: impl Fn(&RequestHead<'_>) -> Option<(Key, Quota)> + Send + Sync + 'static,
     ) -> Self {
         Self::new(name, Whom::Chosen(Arc::new(choose)))
@@ -128,7 +131,7 @@ impl Rule {
 
     /// What tells this limiter from others.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> LimiterName {
         self.name
     }
 
@@ -161,12 +164,8 @@ impl Rule {
         }))
     }
 
-    fn new(name: &'static str, whom: Whom) -> Self {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
-        assert!(
-            !name.is_empty() && name.bytes().all(plain),
-            "{name:?}: a limiter's name is made of lower-case letters, digits, - and _"
-        );
+    fn new(name: impl AsRef<str>, whom: Whom) -> Self {
+        let name = LimiterName::new(name.as_ref()).unwrap_or_else(|invalid| panic!("{invalid}"));
         Self { name, whom, applies: None, cost: None, charge: Charge::every() }
     }
 }

@@ -8,14 +8,15 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 use tower_service::Service;
 
 use super::{
-    Decisions, OnFailure, ResponseFuture, Take, Taken,
+    LimiterName, OnFailure, ResponseFuture,
     future::{Holds, Verdict},
     headers::{Report, Reports},
     layer::Shared,
+    store::{Decisions, Take, Taken},
 };
 use crate::{Answer, NoPeerAddr, Problem, RequestHead, ResponseBody, StoreError, signals};
 
@@ -61,7 +62,7 @@ where
             _ => None,
         };
         let answer = match at_once {
-            Some(answer) => Answer::Ready(answer.map(|taken| smallvec![taken])),
+            Some(answer) => Answer::Ready(answer.map(Decisions::from)),
             None => self.shared.store.take(&takes),
         };
         match answer {
@@ -115,7 +116,7 @@ impl Shared {
         };
         let (mut reports, mut holds) = (Reports::default(), Vec::new());
         for (take, Taken { decision, hold }) in takes.iter().zip(taken) {
-            signals::limit_decided(take.limiter, decision.is_allowed());
+            signals::limit_decided(take.limiter.as_str(), decision.is_allowed());
             reports.0.push(Report { limiter: take.limiter, decision });
             holds.extend(hold.map(|hold| *hold));
         }
@@ -127,7 +128,7 @@ impl Shared {
     }
 
     /// Whether a request counts for this limiter of which this came.
-    pub(super) fn counts(&self, limiter: &str, response: &http::response::Parts) -> bool {
+    pub(super) fn counts(&self, limiter: LimiterName, response: &http::response::Parts) -> bool {
         let rule = self.rules.iter().find(|rule| rule.name() == limiter);
         rule.is_none_or(|rule| rule.charge().counts(response))
     }

@@ -1,4 +1,4 @@
-//! The arithmetic of the sliding window: pure, in integers, without a clock. [`Log`] tells it all.
+//! The arithmetic of the sliding window: pure, in integers, without a clock. [`SlidingWindow`] tells it all.
 
 mod older;
 
@@ -7,9 +7,9 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use self::older::Older;
-use super::{Decision, Mark, Quota};
+use super::{Decision, Quota, store::Mark};
 
-/// How many entries a [`Log`] has, about, unless a store is configured otherwise.
+/// How many entries a [`SlidingWindow`] has, about, unless a store is configured otherwise.
 pub const RESOLUTION: u32 = 64;
 
 /// How long a request counted on trial is taken for one still in flight. Who holds longer (a
@@ -21,7 +21,7 @@ const SECOND: u64 = 1_000_000;
 /// What one limiter remembers of one client: when it admitted how many, oldest first.
 ///
 /// A limit is a promise: in any window of its length, wherever that begins, no more than the limit
-/// is admitted. A [`Log`] keeps that promise by remembering *when* requests were admitted:
+/// is admitted. A [`SlidingWindow`] keeps that promise by remembering *when* requests were admitted:
 ///
 /// 1. An entry is an instant and a count. It is live while `instant > now - W`: it leaves exactly
 ///    one window after it came.
@@ -42,16 +42,16 @@ const SECOND: u64 = 1_000_000;
 /// `store/redis/window.lua`; one suite of tests runs over both.
 ///
 /// ```
-/// use tower_warden::limit::{Log, Quota};
+/// use tower_warden::{Quota, limit::store::SlidingWindow};
 /// use std::time::Duration;
-/// let (quota, mut log) = (Quota::per_second(1), Log::default());
+/// let (quota, mut log) = (Quota::per_second(1), SlidingWindow::default());
 /// assert!(log.take(0, &quota, 1, 64).is_allowed());
 /// let refused = log.take(400_000, &quota, 1, 64);
 /// assert_eq!(refused.retry_after(), Some(Duration::from_millis(600)));
 /// assert!(log.take(1_000_000, &quota, 1, 64).is_allowed());
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Log {
+pub struct SlidingWindow {
     /// When the last request of the newest entry was admitted; means nothing where none is counted.
     at: u64,
     /// When the newest entry was opened: what decides which requests join it.
@@ -79,7 +79,7 @@ struct Entry {
 /// Oldest first. In the order of their instants, which are all different.
 type Entries = SmallVec<[Entry; 4]>;
 
-impl Log {
+impl SlidingWindow {
     /// Decides a request of this cost, and counts it where it is admitted.
     #[inline]
     pub fn take(&mut self, now: u64, quota: &Quota, cost: u32, resolution: u32) -> Decision {

@@ -16,7 +16,10 @@ use tokio::{sync::Semaphore, task::yield_now};
 use tower::{Layer, Service, ServiceExt};
 use tower_warden::{
     Answer, ClientIp, ManualClock, Quota, StoreError,
-    limit::{Charge, Decision, Decisions, Hold, RateLimitStore, Rule, Take},
+    limit::{
+        Charge, Decision, RateLimitStore, Rule,
+        store::{Decisions, Hold, Take},
+    },
     store::memory::MemoryRateLimitStore,
 };
 
@@ -41,7 +44,7 @@ fn client() -> ClientIp {
 
 /// The wait that a refusal names: a second where others may still be given back.
 async fn wait(store: &Arc<dyn RateLimitStore>) -> Option<Duration> {
-    let take = Take { limiter: "login", key: client().into(), quota: QUOTA, cost: 3, hold: false };
+    let take = Take::new("login".parse().unwrap(), client(), QUOTA).with_cost(3);
     store.take(&[take]).await.unwrap()[0].decision.retry_after()
 }
 

@@ -244,7 +244,7 @@ async fn a_hook_may_word_the_refusal_and_the_headers_come_all_the_same() {
     for store in stores(&clock) {
         let rules = [Rule::per_ip("a", ONE), Rule::per_ip("b", Quota::per_hour(1))];
         let layer = layer(&store, &clock, rules).with_refusal(|refusal, problem| {
-            assert_eq!((refusal.limiter, refusal.retry_after), ("b", Some(3600)));
+            assert_eq!((refusal.limiter.as_str(), refusal.retry_after), ("b", Some(3600)));
             assert_eq!(refusal.violated, ["a", "b"]);
             assert_eq!(problem.code(), "rate_limited");
             let response = Response::builder().status(503).header("retry-after", "0");

@@ -6,7 +6,10 @@ use http::StatusCode;
 use tower::{Layer, ServiceBuilder};
 use tower_warden::{
     Answer, ManualClock, Quota, StoreError,
-    limit::{Charge, Decision, Decisions, Hold, OnFailure, RateLimitStore, Rule, Take},
+    limit::{
+        Charge, Decision, OnFailure, RateLimitStore, Rule,
+        store::{Decisions, Hold, Take},
+    },
 };
 
 use crate::support::{

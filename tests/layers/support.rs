@@ -17,7 +17,10 @@ use tower_warden::{
     Answer, Identity, ManualClock, PeerAddr, Plan, Quota, RateLimitLayer, RequestHead, Role,
     StoreError, UserId,
     auth::{AuthError, Authenticate},
-    limit::{Decision, Decisions, Hold, Key, RateLimitStore, Rule, Take},
+    limit::{
+        Decision, Key, RateLimitStore, Rule,
+        store::{Decisions, Hold, Take},
+    },
     store::memory::MemoryRateLimitStore,
 };
 
@@ -159,6 +162,6 @@ pub(crate) async fn look(
     key: impl Into<Key>,
     quota: Quota,
 ) -> Decision {
-    let take = Take { limiter, key: key.into(), quota, cost: 0, hold: false };
+    let take = Take::new(limiter.parse().unwrap(), key, quota).with_cost(0);
     store.take(&[take]).await.unwrap()[0].decision
 }

@@ -11,7 +11,10 @@ use serde_json::json;
 use tokio::{task::yield_now, time::Instant};
 use tower_warden::{
     Answer, Clock, Role, StoreError,
-    limit::{Decision, Decisions, Hold, OnFailure, RateLimitStore, Take},
+    limit::{
+        Decision, OnFailure, RateLimitStore,
+        store::{Decisions, Hold, Take},
+    },
     user::{BcryptHasher, HashError, HashingPool, Password, PasswordHash, PasswordHasher},
 };
 

@@ -4,8 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use tower_warden::{
-    ClientIp, ManualClock, Quota, UserId,
-    limit::{Decision, Decisions, Hold, Key, RateLimitStore, Take},
+    ClientIp, Key, ManualClock, Quota, UserId,
+    limit::{
+        Decision, LimiterName, RateLimitStore,
+        store::{Decisions, Hold, Take, Taken},
+    },
     store::memory::MemoryRateLimitStore,
 };
 
@@ -27,11 +30,11 @@ impl Wing {
     }
 
     async fn hold(&self, take: Take) -> Hold {
-        *self.take(&[Take { hold: true, ..take }]).await[0].hold.take().expect("it was admitted")
+        *self.take(&[take.on_trial()]).await[0].hold.take().expect("it was admitted")
     }
 
     async fn remaining(&self, take: Take) -> u32 {
-        self.decide(Take { cost: 0, ..take }).await.remaining()
+        self.decide(take.with_cost(0)).await.remaining()
     }
 
     fn wait(&self, time: Duration) {
@@ -41,13 +44,16 @@ impl Wing {
 
 /// A request that costs 1, of the client `a`, where so many are allowed in a minute.
 fn of(limit: u32) -> Take {
-    let quota = Quota::per_minute(limit);
-    Take { limiter: "ip", key: "a".into(), quota, cost: 1, hold: false }
+    Take::new(name("ip"), "a", Quota::per_minute(limit))
+}
+
+fn name(text: &str) -> LimiterName {
+    LimiterName::new(text).unwrap()
 }
 
 fn login(limit: u32) -> Take {
     let quota = Quota::new(limit, Duration::from_secs(900)).unwrap();
-    Take { limiter: "login", quota, ..of(limit) }
+    Take::new(name("login"), "a", quota)
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -159,20 +165,20 @@ pub(crate) async fn all_that_refuse_say_so(wing: &Wing) {
     assert_eq!(waits, [Some(MINUTE), Some(15 * MINUTE)]);
 }
 
-fn wait_of(taken: &tower_warden::limit::Taken) -> Option<Duration> {
+fn wait_of(taken: &Taken) -> Option<Duration> {
     taken.decision.retry_after()
 }
 
 pub(crate) async fn cost_is_counted_whole_or_not_at_all(wing: &Wing) {
-    let three = || Take { cost: 3, ..of(5) };
+    let three = || of(5).with_cost(3);
     assert_eq!(wing.decide(three()).await.remaining(), 2);
     wing.wait(TICK);
     assert!(!wing.decide(three()).await.is_allowed());
-    assert_eq!(wing.decide(Take { cost: 2, ..of(5) }).await.remaining(), 0);
+    assert_eq!(wing.decide(of(5).with_cost(2)).await.remaining(), 0);
 }
 
 pub(crate) async fn cost_of_nothing_only_looks(wing: &Wing) {
-    let look = || Take { cost: 0, ..of(1) };
+    let look = || of(1).with_cost(0);
     for remaining in [1, 1] {
         let seen = wing.decide(look()).await;
         assert_eq!(
@@ -186,7 +192,7 @@ pub(crate) async fn cost_of_nothing_only_looks(wing: &Wing) {
 }
 
 pub(crate) async fn cost_above_the_limit_is_never_admitted(wing: &Wing) {
-    let refused = wing.decide(Take { cost: 4, ..of(3) }).await;
+    let refused = wing.decide(of(3).with_cost(4)).await;
     assert_eq!(
         (refused.is_allowed(), refused.retry_after(), refused.remaining()),
         (false, None, 3)
@@ -200,7 +206,7 @@ pub(crate) async fn changed_limit_applies_at_once(wing: &Wing) {
     let lowered = wing.decide(of(5)).await;
     assert_eq!((lowered.is_allowed(), lowered.remaining()), (false, 0));
     assert_eq!(wing.decide(of(100_000)).await.remaining(), 99_989);
-    let longer = Take { quota: Quota::per_hour(12), ..of(12) };
+    let longer = Take::new(name("ip"), "a", Quota::per_hour(12));
     assert_eq!(wing.decide(longer).await.remaining(), 0);
 }
 
@@ -245,18 +251,18 @@ pub(crate) async fn hold_that_left_the_window_takes_nothing_from_later_requests(
 }
 
 pub(crate) async fn hold_is_given_back_under_each_limit_apart(wing: &Wing) {
-    let held = Take { hold: true, ..login(5) };
+    let held = login(5).on_trial();
     let mut decisions = wing.take(&[of(5), held]).await;
     assert!(decisions[0].hold.is_none());
     let hold = *decisions[1].hold.take().unwrap();
-    assert_eq!((hold.limiter, hold.cost), ("login", 1));
+    assert_eq!((hold.limiter, hold.cost), (name("login"), 1));
     wing.store.settle(hold, false).await.unwrap();
     assert_eq!((wing.remaining(of(5)).await, wing.remaining(login(5)).await), (4, 5));
 }
 
 pub(crate) async fn no_hold_comes_back_from_a_refusal(wing: &Wing) {
     wing.decide(of(1)).await;
-    let held = Take { hold: true, ..login(5) };
+    let held = login(5).on_trial();
     assert!(wing.take(&[of(1), held]).await.iter().all(|taken| taken.hold.is_none()));
 }
 
@@ -267,7 +273,7 @@ pub(crate) async fn parallel_requests_never_exceed_a_limit(wing: &Wing) {
 }
 
 pub(crate) async fn parallel_guesses_never_exceed_a_limit(wing: &Wing) {
-    assert_eq!(admitted(wing, 100, |_| vec![Take { hold: true, ..login(5) }]).await, 5);
+    assert_eq!(admitted(wing, 100, |_| vec![login(5).on_trial()]).await, 5);
 }
 
 /// How many of so many requests at the same time are admitted.
@@ -285,8 +291,8 @@ pub(crate) async fn clones_and_limiters_and_keys(wing: &Wing) {
     wing.decide(of(3)).await;
     let clone = Arc::clone(&wing.store);
     assert_eq!(clone.take(&[of(3)]).await.unwrap()[0].decision.remaining(), 1);
-    assert_eq!(wing.decide(Take { limiter: "other", ..of(3) }).await.remaining(), 2);
-    assert_eq!(wing.decide(Take { key: "b".into(), ..of(3) }).await.remaining(), 2);
+    assert_eq!(wing.decide(Take::new(name("other"), "a", of(3).quota)).await.remaining(), 2);
+    assert_eq!(wing.decide(Take::new(name("ip"), "b", of(3).quota)).await.remaining(), 2);
 }
 
 pub(crate) async fn no_key_reaches_another(wing: &Wing) {
@@ -310,14 +316,90 @@ pub(crate) async fn no_key_reaches_another(wing: &Wing) {
         &long,
         &longer,
     ];
-    let ip = |text: &str| Key::from(ClientIp::from(text.parse::<std::net::IpAddr>().unwrap()));
-    let mut keys: Vec<Key> = vec![ip("203.0.113.9"), ip("2001:db8::1"), ip("2001:db8:0:1::1")];
+    let ip = |text: &str| ClientIp::from(text.parse::<std::net::IpAddr>().unwrap());
+    let ips = ["203.0.113.9", "2001:db8::1", "2001:db8:0:1::1"].map(|text| Key::from(ip(text)));
+    let mut keys = Vec::from(ips);
+    let nets = [48, 49, 63].map(|prefix| Key::from(ip("2001:db8::1").with_ipv6_prefix(prefix)));
+    keys.extend(nets);
     keys.extend(texts.map(Key::from));
     keys.extend(texts.map(|text| Key::from(&UserId::from(text))));
+    keys.extend([Key::from(0_u64), Key::from(42_u64), Key::from("42"), Key::from("+42")]);
     for key in keys {
         for limiter in ["ip", "a"] {
-            let take = Take { limiter, key: key.clone(), ..of(1) };
+            let take = Take::new(name(limiter), key.clone(), of(1).quota);
             assert!(wing.decide(take).await.is_allowed(), "{limiter} {key:?} was counted before");
         }
+    }
+}
+
+/// One limiter and key under quotas that change, as the plans of a user do: every decision is one
+/// that the contract allows. What was counted less than the window of the question ago, and less than
+/// the longest window by which anything still kept was counted, must count; what is older than that
+/// may; nothing else does.
+#[allow(dead_code, reason = "a case like the others once both stores keep to it")]
+pub(crate) async fn changed_window_forgets_nothing_that_a_longer_one_needs(wing: &Wing) {
+    let minutes = |n| n * MINUTE;
+    let quotas = [(5, minutes(60)), (3, minutes(1)), (4, minutes(10)), (5, minutes(1))]
+        .map(|(limit, window)| Quota::new(limit, window).unwrap());
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut below = |n: u64| {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % n
+    };
+    for history in 0..100 {
+        let (key, mut known, mut now) =
+            (format!("changed {history}"), Known::default(), minutes(100));
+        for _ in 0..30 {
+            let longest_wait = [1, 30, 90, 700, 4_000][below(5) as usize];
+            let wait = Duration::from_secs(below(longest_wait));
+            wing.wait(wait);
+            now += wait;
+            known.forget(now);
+            let quota = quotas[below(4) as usize];
+            let cost = [0, 1, 1, 2][below(4) as usize];
+            let take = Take::new(name("user"), key.as_str(), quota).with_cost(cost);
+            known.check(now, cost, wing.decide(take).await);
+        }
+    }
+}
+
+/// What was counted, and what of it a store must still know.
+#[derive(Default)]
+struct Known {
+    counted: Vec<(Duration, u32)>,
+    kept: Vec<(Duration, u32)>,
+    longest: Duration,
+}
+
+impl Known {
+    fn forget(&mut self, now: Duration) {
+        self.kept.retain(|(at, _)| *at + self.longest > now);
+        if self.kept.is_empty() {
+            self.longest = Duration::ZERO;
+        }
+    }
+
+    fn check(&mut self, now: Duration, cost: u32, decision: Decision) {
+        let (limit, window) = (decision.quota().limit(), decision.quota().window());
+        let within = |counted: &[(Duration, u32)]| -> u32 {
+            counted.iter().filter(|(at, _)| *at + window > now).map(|(_, cost)| cost).sum()
+        };
+        if decision.is_allowed() && cost > 0 {
+            let used = within(&self.kept);
+            assert!(
+                used + cost <= limit,
+                "{used} and {cost} more were admitted of {limit} in {window:?}"
+            );
+            self.counted.push((now, cost));
+            self.kept.push((now, cost));
+            self.longest = self.longest.max(window);
+        } else if cost > 0 {
+            let used = within(&self.counted);
+            assert!(used + cost > limit, "{cost} beside {used} refused of {limit} in {window:?}");
+        }
+        let (least, most) = (within(&self.kept), within(&self.counted));
+        let remaining = limit.saturating_sub(most)..=limit.saturating_sub(least);
+        assert!(remaining.contains(&decision.remaining()), "{decision:?}: {remaining:?} remain");
     }
 }

@@ -1,4 +1,4 @@
-//! Limits in Redis: the contract, one server and a cluster; that the script and `Log` are twins;
+//! Limits in Redis: the contract, one server and a cluster; that the script and `SlidingWindow` are twins;
 //! and what is left in Redis.
 
 use std::{
@@ -11,7 +11,10 @@ use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use tower_warden::{
     Clock, ManualClock, Quota,
-    limit::{Decision, Hold, Log, RESOLUTION, RateLimitStore, Take},
+    limit::{
+        Decision, LimiterName, RateLimitStore,
+        store::{Hold, RESOLUTION, SlidingWindow, Take},
+    },
     store::redis::{RedisConfigError, RedisRateLimitStore},
 };
 
@@ -46,9 +49,14 @@ async fn store() -> (RedisRateLimitStore, String, MultiplexedConnection) {
     (store, prefix, support::connection(&url).await)
 }
 
+fn keyed(key: &str, mut take: Take) -> Take {
+    take.key = key.into();
+    take
+}
+
 fn take(limit: u32, window: Duration) -> Take {
     let quota = Quota::new(limit, window).unwrap();
-    Take { limiter: "ip", key: "a".into(), quota, cost: 1, hold: false }
+    Take::new(LimiterName::new("ip").unwrap(), "a", quota)
 }
 
 async fn decide(store: &RedisRateLimitStore, take: Take) -> Decision {
@@ -103,7 +111,7 @@ fn script_and_log_are_twins() {
         let store = store.with_clock_for_tests(Arc::new(clock.clone()));
         let window = Duration::from_micros(window);
         let mut request = take(limit, window);
-        let (mut log, mut holds) = (Log::default(), Vec::<Hold>::new());
+        let (mut log, mut holds) = (SlidingWindow::default(), Vec::<Hold>::new());
         for step in steps {
             let now = clock.now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
             match step {
@@ -112,14 +120,16 @@ fn script_and_log_are_twins() {
                     // Counted first, so that both have forgotten what left the window: Redis isn't
                     // written to by who only looks, and would know it again.
                     let quota = Quota::new(u32::MAX, window).unwrap();
-                    let request = Take { quota, ..request.clone() };
+                    let mut request = request.clone();
+                    request.quota = quota;
                     runtime.block_on(store.take(&[request]).into_future()).unwrap();
                     log.take(now, &quota, 1, resolution);
                     clock.set(clock.now() - Duration::from_micros(time));
                 }
                 Step::Limit(limit) => request.quota = Quota::new(limit, window).unwrap(),
                 Step::Take { cost, hold } => {
-                    let request = Take { cost, hold, ..request.clone() };
+                    let mut request = request.clone().with_cost(cost);
+                    request.hold = hold;
                     let mut answer =
                         runtime.block_on(store.take(slice::from_ref(&request)).into_future());
                     let taken = &mut answer.as_mut().unwrap()[0];
@@ -157,9 +167,12 @@ async fn requests_that_travel_together_are_decided_as_one_after_the_other() {
     let store = RedisRateLimitStore::new(&support::url()).unwrap().with_prefix(&prefix());
     let store = store.with_clock_for_tests(Arc::new(clock.clone()));
     let now = clock.now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
-    let (mut narrow, mut wide) = (Log::default(), Log::default());
+    let (mut narrow, mut wide) = (SlidingWindow::default(), SlidingWindow::default());
     for limit in [3, 40, 500] {
-        let both = [take(limit, MINUTE), Take { limiter: "user", ..take(70, MINUTE) }];
+        let both = [
+            take(limit, MINUTE),
+            Take::new(LimiterName::new("user").unwrap(), "a", Quota::per_minute(70)),
+        ];
         let (one, two) = (both[0].quota, both[1].quota);
         // In a runtime of one thread they all wait before any is carried.
         let single = (0..20).map(|_| store.take(&both[..1]).into_future());
@@ -197,8 +210,8 @@ async fn key_lives_a_window_after_its_last_request() {
     assert!((59_000..=60_000).contains(&lives), "{lives}");
 
     cmd("PEXPIRE").arg(&key).arg(30_000).exec_async(&mut redis).await.unwrap();
-    decide(&store, Take { cost: 0, ..take(9, MINUTE) }).await;
-    decide(&store, Take { cost: 9, ..take(9, MINUTE) }).await;
+    decide(&store, take(9, MINUTE).with_cost(0)).await;
+    decide(&store, take(9, MINUTE).with_cost(9)).await;
     lives = support::pttl(&mut redis, &key).await;
     assert!(lives <= 30_000, "a request that was not counted prolonged it to {lives}");
     decide(&store, take(9, MINUTE)).await;
@@ -212,7 +225,7 @@ async fn settled_hold_prolongs_nothing_and_what_is_empty_is_gone() {
     let (store, prefix, mut redis) = store().await;
     let key = format!("{prefix}:ip:=a");
     let hold = async || {
-        let request = Take { hold: true, ..take(9, MINUTE) };
+        let request = take(9, MINUTE).on_trial();
         *store.take(&[request]).await.unwrap()[0].hold.take().unwrap()
     };
     let (kept, given_back) = (hold().await, hold().await);
@@ -239,7 +252,7 @@ async fn refusal_writes_nothing() {
         format!("{dump:?}")
     };
     let before = writes(&mut redis).await;
-    let stranger = Take { key: "b".into(), ..take(9, MINUTE) };
+    let stranger = keyed("b", take(9, MINUTE));
     for _ in 0..3 {
         store.take(&[take(1, MINUTE), stranger.clone()]).await.unwrap();
     }
@@ -261,7 +274,7 @@ async fn who_is_refused_again_costs_no_call() {
         decide(&store, take(2, MINUTE)).await.is_allowed(),
         "another quota is another question"
     );
-    assert!(decide(&store, Take { key: "b".into(), ..take(1, MINUTE) }).await.is_allowed());
+    assert!(decide(&store, keyed("b", take(1, MINUTE))).await.is_allowed());
 }
 
 #[tokio::test]
@@ -281,8 +294,8 @@ async fn what_is_not_ours_is_replaced_and_counted() {
         let key = format!("{prefix}:ip:={name}");
         let mut command = cmd(words[0]);
         command.arg(&key).arg(&words[2..]).exec_async(&mut redis).await.unwrap();
-        let request = Take { key: name.as_str().into(), ..take(3, MINUTE) };
-        assert_eq!(decide(&store, Take { cost: 0, ..request.clone() }).await.remaining(), 3);
+        let request = keyed(name.as_str(), take(3, MINUTE));
+        assert_eq!(decide(&store, request.clone().with_cost(0)).await.remaining(), 3);
         assert_eq!(store.replaced(), i as u64, "looking replaces nothing");
         assert_eq!(decide(&store, request.clone()).await.remaining(), 2);
         assert_eq!(store.replaced(), i as u64 + 1);
@@ -297,7 +310,7 @@ async fn state_is_small() {
     let (store, prefix, mut redis) = store().await;
     let name = "k".repeat(44 - prefix.len() - ":ip:=".len());
     for (limit, requests, most) in [(100, 5, 152), (64, 64, 536), (300, 300, 536), (5, 5, 152)] {
-        let request = Take { key: name.as_str().into(), ..take(limit, MINUTE) };
+        let request = keyed(name.as_str(), take(limit, MINUTE));
         for _ in 0..requests {
             assert!(decide(&store, request.clone()).await.is_allowed());
         }

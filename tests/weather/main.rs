@@ -16,7 +16,7 @@ use proxy::{Proxy, Weather};
 use redis::OwnServer;
 use tower_warden::{
     Quota, StoreError,
-    limit::{Decision, FallbackStore, RateLimitStore, Take},
+    limit::{Decision, FallbackStore, RateLimitStore, store::Take},
     store::{memory::MemoryRateLimitStore, redis::RedisRateLimitStore},
 };
 
@@ -51,7 +51,7 @@ impl Scene {
 
 fn take(limit: u32) -> Take {
     let quota = Quota::per_hour(limit);
-    Take { limiter: "ip", key: "203.0.113.9".into(), quota, cost: 1, hold: false }
+    Take::new("ip".parse().unwrap(), "203.0.113.9", quota)
 }
 
 async fn decide(store: &impl RateLimitStore) -> Result<Decision, StoreError> {
@@ -60,7 +60,7 @@ async fn decide(store: &impl RateLimitStore) -> Result<Decision, StoreError> {
 
 /// How many the server has counted.
 async fn counted(store: &impl RateLimitStore) -> u32 {
-    let look = Take { cost: 0, ..take(LIMIT) };
+    let look = take(LIMIT).with_cost(0);
     LIMIT - store.take(&[look]).await.unwrap()[0].decision.remaining()
 }
 

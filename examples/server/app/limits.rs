@@ -43,7 +43,7 @@ impl Limits {
             .with_cost(weight)
             .charging(Charge::status(StatusCode::UNAUTHORIZED));
         self.layer([self.by_address(), guesses]).with_refusal(|refusal, problem| {
-            let problem = match (refusal.limiter, refusal.retry_after) {
+            let problem = match (refusal.limiter.as_str(), refusal.retry_after) {
                 ("login", Some(wait)) => {
                     let minutes = wait.div_ceil(60);
                     let s = if minutes == 1 { "" } else { "s" };

@@ -58,7 +58,7 @@ impl RateLimitStore for Moody {
 
 fn take(limit: u32, hold: bool) -> [Take; 1] {
     let quota = Quota::per_minute(limit);
-    [Take { limiter: "ip", key: "a".into(), quota, cost: 1, hold }]
+    [Take { hold, ..Take::new(LimiterName::new("ip").unwrap(), "a", quota) }]
 }
 
 /// A local store of which time stands still.

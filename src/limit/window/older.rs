@@ -1,4 +1,4 @@
-//! The entries of a [`Log`](super::Log) before its newest one, in little memory: most clients have
+//! The entries of a [`SlidingWindow`](super::SlidingWindow) before its newest one, in little memory: most clients have
 //! made a request or two, and a server remembers many of them.
 
 use std::collections::VecDeque;

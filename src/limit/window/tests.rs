@@ -50,7 +50,7 @@ proptest! {
         let (window, limit) = (quota.window_us(), u64::from(quota.limit()));
         let coalesces = quota.limit() > resolution;
         let late = if coalesces { window.div_ceil(resolution.into()) } else { 0 };
-        let (mut log, mut oracle, mut held) = (Log::default(), Oracle::default(), Vec::new());
+        let (mut log, mut oracle, mut held) = (SlidingWindow::default(), Oracle::default(), Vec::new());
         let mut now = 10 * window;
         for step in steps {
             match step {
@@ -87,7 +87,7 @@ proptest! {
 
     #[test]
     fn a_refusal_names_the_first_moment_that_admits((quota, resolution, steps) in history()) {
-        let (mut log, mut now) = (Log::default(), 10 * quota.window_us());
+        let (mut log, mut now) = (SlidingWindow::default(), 10 * quota.window_us());
         for step in steps {
             match step {
                 Step::Wait(time) => now += time,
@@ -107,7 +107,7 @@ proptest! {
 
     #[test]
     fn remaining_means_exactly_so_many_more((quota, resolution, steps) in history()) {
-        let (mut log, mut now) = (Log::default(), 10 * quota.window_us());
+        let (mut log, mut now) = (SlidingWindow::default(), 10 * quota.window_us());
         for step in steps {
             match step {
                 Step::Wait(time) => now += time,
@@ -130,7 +130,7 @@ proptest! {
         limit in 1..100u32, back in 0..3_600_000_000u64, later in 0..60_000_000u64,
     ) {
         let quota = Quota::per_minute(limit);
-        let (mut log, now) = (Log::default(), 7_200_000_000);
+        let (mut log, now) = (SlidingWindow::default(), 7_200_000_000);
         for _ in 0..limit {
             prop_assert!(log.take(now, &quota, 1, RESOLUTION).is_allowed());
         }
@@ -143,7 +143,7 @@ proptest! {
 
 #[test]
 fn no_burst_around_a_boundary_doubles_a_limit() {
-    let (quota, mut log) = (Quota::per_minute(100), Log::default());
+    let (quota, mut log) = (Quota::per_minute(100), SlidingWindow::default());
     let minute = quota.window_us();
     let mut admitted = Vec::new();
     for now in (0..100).map(|i| minute - 100 + i).chain((minute..3 * minute).step_by(1_000)) {
@@ -159,7 +159,8 @@ fn no_burst_around_a_boundary_doubles_a_limit() {
 
 #[test]
 fn what_is_in_flight_refuses_for_a_second_only() {
-    let (quota, mut log) = (Quota::new(2, Duration::from_secs(900)).unwrap(), Log::default());
+    let (quota, mut log) =
+        (Quota::new(2, Duration::from_secs(900)).unwrap(), SlidingWindow::default());
     log.take(0, &quota, 1, RESOLUTION);
     let mark = log.admit(1_000, &quota, 1, RESOLUTION, true);
     assert_eq!(log.decide(2_000, &quota, 1).retry_after(), Some(Duration::from_secs(1)));
@@ -172,7 +173,8 @@ fn what_is_in_flight_refuses_for_a_second_only() {
 
 #[test]
 fn a_hold_whose_server_died_is_one_that_counts() {
-    let (quota, mut log) = (Quota::new(1, Duration::from_secs(900)).unwrap(), Log::default());
+    let (quota, mut log) =
+        (Quota::new(1, Duration::from_secs(900)).unwrap(), SlidingWindow::default());
     log.admit(0, &quota, 1, RESOLUTION, true);
     let later = IN_FLIGHT.as_micros() as u64;
     assert_eq!(log.decide(later, &quota, 1).retry_after(), Some(Duration::from_secs(840)));
@@ -180,7 +182,7 @@ fn a_hold_whose_server_died_is_one_that_counts() {
 
 #[test]
 fn what_is_given_back_is_given_back_once_and_only_while_it_counts() {
-    let (quota, mut log) = (Quota::per_minute(3), Log::default());
+    let (quota, mut log) = (Quota::per_minute(3), SlidingWindow::default());
     let early = log.admit(0, &quota, 1, RESOLUTION, true);
     let late = log.admit(30_000_000, &quota, 1, RESOLUTION, true);
     log.settle(60_000_000, &quota, 1, RESOLUTION, early, false);
@@ -196,7 +198,7 @@ fn what_is_given_back_is_given_back_once_and_only_while_it_counts() {
 
 #[test]
 fn what_comes_at_the_instant_of_a_give_back_can_be_given_back_too() {
-    let (quota, mut log) = (Quota::per_minute(3), Log::default());
+    let (quota, mut log) = (Quota::per_minute(3), SlidingWindow::default());
     let first = log.admit(0, &quota, 1, RESOLUTION, true);
     let second = log.admit(1, &quota, 1, RESOLUTION, true);
     log.settle(1, &quota, 1, RESOLUTION, first, false);
@@ -208,7 +210,8 @@ fn what_comes_at_the_instant_of_a_give_back_can_be_given_back_too() {
 
 #[test]
 fn what_has_left_the_window_takes_nothing_from_the_next_entry() {
-    let (quota, mut log) = (Quota::new(13, Duration::from_micros(8_000)).unwrap(), Log::default());
+    let (quota, mut log) =
+        (Quota::new(13, Duration::from_micros(8_000)).unwrap(), SlidingWindow::default());
     log.take(0, &quota, 1, 8);
     let late = log.admit(900, &quota, 1, 8, true);
     log.admit(1_000, &quota, 1, 8, true);
@@ -218,7 +221,7 @@ fn what_has_left_the_window_takes_nothing_from_the_next_entry() {
 
 #[test]
 fn a_changed_limit_applies_at_once() {
-    let mut log = Log::default();
+    let mut log = SlidingWindow::default();
     for _ in 0..10 {
         log.take(0, &Quota::per_minute(10), 1, RESOLUTION);
     }
@@ -228,14 +231,15 @@ fn a_changed_limit_applies_at_once() {
 
 #[test]
 fn a_cost_above_the_limit_never_fits_and_names_no_time() {
-    let decision = Log::default().take(0, &Quota::per_minute(3), 4, RESOLUTION);
+    let decision = SlidingWindow::default().take(0, &Quota::per_minute(3), 4, RESOLUTION);
     assert_eq!((decision.is_allowed(), decision.retry_after()), (false, None));
 }
 
 #[test]
 fn an_entry_hours_before_the_newest_keeps_its_instant() {
     const HOUR: u64 = 3_600_000_000;
-    let (quota, mut log) = (Quota::new(9, Duration::from_secs(864_000)).unwrap(), Log::default());
+    let (quota, mut log) =
+        (Quota::new(9, Duration::from_secs(864_000)).unwrap(), SlidingWindow::default());
     log.admit(HOUR, &quota, 1, RESOLUTION, false);
     let mark = log.admit(5 * HOUR, &quota, 1, RESOLUTION, true);
     log.settle(5 * HOUR, &quota, 1, RESOLUTION, mark, true);

@@ -4,12 +4,12 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::limit::Key;
+use crate::limit::{Key, LimiterName};
 
 /// A limiter and whom it counts.
 ///
-/// An address stands as it is, beside 62 bits of a hash of the limiter's name, of which there are few.
-/// Text stands, with that name, as its SipHash-1-3 of 126 bits under a key that nobody knows: that two
+/// An address stands as it is, beside 61 bits of a hash of the limiter's name, of which there are few.
+/// Text stands, with that name, as its SipHash-1-3 of 125 bits under a key that nobody knows: that two
 /// are the same happens as often as somebody guesses such a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client(pub(super) [u64; 2]);
@@ -41,19 +41,21 @@ impl Default for Clients {
 }
 
 /// In the lowest bits of the first word, so that no kind of key is taken for another.
-const KIND: u64 = 3;
+const KIND: u64 = 7;
 
 impl Clients {
     /// Whom this limiter counts by this key.
     #[inline]
-    pub(super) fn client(&self, limiter: &str, key: &Key) -> Client {
+    pub(super) fn client(&self, limiter: LimiterName, key: &Key) -> Client {
+        let name = || self.names.hash_one(limiter.as_str());
         let (kind, [first, second]) = match key {
             Key::ClientIp(ip) => {
-                let (is_v6, bits) = ip.bits();
-                (u64::from(is_v6), [self.names.hash_one(limiter), bits])
+                let (kind, bits) = ip.bits();
+                (u64::from(kind), [name(), bits])
             }
-            Key::User(id) => (2, self.text(limiter, id.as_str())),
-            Key::Text(text) => (3, self.text(limiter, text)),
+            Key::Number(number) => (3, [name(), *number]),
+            Key::User(id) => (4, self.text(limiter.as_str(), id.as_str())),
+            Key::Text(text) => (5, self.text(limiter.as_str(), text)),
         };
         Client([first & !KIND | kind, second])
     }

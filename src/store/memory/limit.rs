@@ -10,7 +10,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::{
     clients::{Client, Clients},
@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     Answer, SharedClock, StoreError, SystemClock,
-    limit::{Decision, Decisions, Hold, Key, Log, RESOLUTION, RateLimitStore, Take, Taken},
+    limit::{
+        Decision, Key, LimiterName, RateLimitStore,
+        store::{Decisions, Hold, RESOLUTION, SlidingWindow, Take, Taken},
+    },
 };
 
 /// A [`RateLimitStore`] in this process: exact, and never out of reach.
@@ -36,11 +39,11 @@ use crate::{
 /// A request that is refused again before the instant that the refusal named takes no lock.
 ///
 /// ```
-/// use tower_warden::{Quota, limit::{RateLimitStore, Take}, store::memory::MemoryRateLimitStore};
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_warden::StoreError> {
+/// use tower_warden::{Quota, limit::{LimiterName, RateLimitStore, store::Take}, store::memory::MemoryRateLimitStore};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = MemoryRateLimitStore::new();
 /// let quota = Quota::per_minute(1);
-/// let take = Take { limiter: "ip", key: "203.0.113.9".into(), quota, cost: 1, hold: false };
+/// let take = Take::new(LimiterName::new("ip")?, "203.0.113.9", quota);
 /// assert!(store.take(std::slice::from_ref(&take)).await?[0].decision.is_allowed());
 /// assert!(!store.take(&[take]).await?[0].decision.is_allowed());
 /// # Ok(()) }
@@ -81,7 +84,7 @@ struct Shard {
 #[repr(align(64))]
 struct Slot {
     client: Client,
-    log: Log,
+    log: SlidingWindow,
 }
 
 /// As many clients as a table of 2^14 buckets holds at most: a store that is full has full tables.
@@ -156,7 +159,7 @@ impl MemoryRateLimitStore {
         }
         let mut shard = self.state.shards[place.shard].lock();
         let Some(slot) = shard.find(&place) else {
-            let decision = Log::default().decide(now, &take.quota, take.cost);
+            let decision = SlidingWindow::default().decide(now, &take.quota, take.cost);
             if !decision.is_allowed() || take.cost == 0 {
                 return Ok(Taken { decision, hold: None });
             }
@@ -202,7 +205,7 @@ impl MemoryRateLimitStore {
                     if take.cost > 0 {
                         crowded.push(guard(place));
                     }
-                    Log::default().decide(now, &take.quota, take.cost)
+                    SlidingWindow::default().decide(now, &take.quota, take.cost)
                 }
             };
             decisions.push(Taken { decision, hold: None });
@@ -214,7 +217,7 @@ impl MemoryRateLimitStore {
         for shard in crowded {
             guards[shard].make_room(now, self.state.shard_capacity)?;
         }
-        for ((take, place), taken) in takes.iter().zip(&places).zip(&mut decisions) {
+        for ((take, place), taken) in takes.iter().zip(&places).zip(decisions.iter_mut()) {
             if take.cost == 0 {
                 continue;
             }
@@ -264,7 +267,7 @@ impl Default for MemoryRateLimitStore {
 impl RateLimitStore for MemoryRateLimitStore {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
         Answer::Ready(match takes {
-            [take] => self.decide(take).map(|taken| smallvec![taken]),
+            [take] => self.decide(take).map(Decisions::from),
             _ => self.decide_all(takes),
         })
     }
@@ -283,8 +286,22 @@ impl RateLimitStore for MemoryRateLimitStore {
                 self.state.refusal(&place).forget();
                 slot.log.decide(now, &hold.quota, 0)
             }
-            None => Log::default().decide(now, &hold.quota, 0),
+            None => SlidingWindow::default().decide(now, &hold.quota, 0),
         }))
+    }
+
+    fn reset(&self, limiter: LimiterName, key: &Key) -> Answer<Result<(), StoreError>> {
+        let place = self.state.place_of(limiter, key);
+        let mut shard = self.state.shards[place.shard].lock();
+        self.state.refusal(&place).forget();
+        if let Ok(slot) = shard.slots.find_entry(place.hash, |slot| slot.client == place.client) {
+            slot.remove();
+        }
+        Answer::Ready(Ok(()))
+    }
+
+    fn clock(&self) -> SharedClock {
+        Arc::clone(&self.clock)
     }
 }
 
@@ -312,7 +329,7 @@ impl State {
     }
 
     #[inline]
-    fn place_of(&self, limiter: &str, key: &Key) -> Place {
+    fn place_of(&self, limiter: LimiterName, key: &Key) -> Place {
         let client = self.clients.client(limiter, key);
         let hash = client.hash(&self.hasher);
         // By bits in the middle of the hash, scaled. The table takes a place from the lowest bits and
@@ -351,7 +368,7 @@ impl Shard {
     }
 
     fn insert(&mut self, place: &Place, hasher: &RandomState) -> &mut Slot {
-        let slot = Slot { client: place.client, log: Log::default() };
+        let slot = Slot { client: place.client, log: SlidingWindow::default() };
         let rehash = |slot: &Slot| slot.client.hash(hasher);
         self.slots.insert_unique(place.hash, slot, rehash).into_mut()
     }
@@ -396,7 +413,7 @@ impl Slot {
         let mark = self.log.admit(now, &take.quota, take.cost, resolution, take.hold);
         Taken {
             decision: self.log.decide(now, &take.quota, 0),
-            hold: (take.hold && take.cost > 0).then(|| take.hold(mark)),
+            hold: (take.hold && take.cost > 0).then(|| take.held_by(mark)),
         }
     }
 }
@@ -408,14 +425,12 @@ mod tests {
     use super::*;
     use crate::{ManualClock, Quota};
 
+    fn name(text: &str) -> LimiterName {
+        LimiterName::new(text).unwrap()
+    }
+
     fn take(store: &MemoryRateLimitStore, key: &str, limit: u32) -> Result<bool, StoreError> {
-        let take = Take {
-            limiter: "ip",
-            key: key.into(),
-            quota: Quota::per_minute(limit),
-            cost: 1,
-            hold: false,
-        };
+        let take = Take::new(name("ip"), key, Quota::per_minute(limit));
         store.decide(&take).map(|taken| taken.decision.is_allowed())
     }
 
@@ -465,13 +480,7 @@ mod tests {
     fn what_is_given_back_ends_a_refusal_that_was_remembered() {
         let clock = ManualClock::new();
         let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
-        let guess = Take {
-            limiter: "login",
-            key: "client".into(),
-            quota: Quota::per_minute(1),
-            cost: 1,
-            hold: true,
-        };
+        let guess = Take::new(name("login"), "client", Quota::per_minute(1)).on_trial();
         let hold = store.decide(&guess).unwrap().hold.unwrap();
         clock.advance(Duration::from_millis(59_500));
         for _ in 0..2 {
@@ -502,13 +511,7 @@ mod tests {
         for i in 0..9 {
             assert!(take(&store, &format!("client {i}"), 1).unwrap());
         }
-        let counts = |key: &str, cost| Take {
-            limiter: "ip",
-            key: key.into(),
-            quota: Quota::per_minute(10),
-            cost,
-            hold: false,
-        };
+        let counts = |key, cost| Take::new(name("ip"), key, Quota::per_minute(10)).with_cost(cost);
         store.decide(&counts("caller", 5)).unwrap();
         let decisions = store.decide_all(&[counts("caller", 1), counts("stranger", 0)]).unwrap();
         assert_eq!(decisions[0].decision.remaining(), 4);

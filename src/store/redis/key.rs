@@ -12,7 +12,7 @@ const LONGEST: usize = 64;
 /// The name at which a limiter keeps the state of a key.
 ///
 /// The parts can't run into one another, whatever they hold: escaped text has neither a colon nor
-/// a brace, and only texts begin with `=`, only hashes with `#`.
+/// a brace, and only texts begin with `=`, only hashes with `#`, only numbers with `+`.
 pub(super) fn name(prefix: &str, limiter: &str, key: &Key) -> String {
     let mut name = String::with_capacity(prefix.len() + limiter.len() + 48);
     name.push_str(prefix);
@@ -26,6 +26,7 @@ pub(super) fn name(prefix: &str, limiter: &str, key: &Key) -> String {
             Ok(_) => push_hash(&mut name, id.as_str()),
             Err(_) => push_text(&mut name, id.as_str()),
         },
+        Key::Number(number) => _ = write!(name, "+{number}"),
         Key::Text(text) => {
             name.push('=');
             push_text(&mut name, text);
@@ -79,6 +80,7 @@ mod tests {
             ("login", ip("2001:db8:1:2:3::4"), "rl:login:2001:db8:1:2::/64"),
             ("user", user, "rl:user:6f1c2f0e-5d2f-4a51-9a77-0b6f1c2f0e5d"),
             ("key", Key::from("a.b@c-d_E"), "rl:key:=a.b@c-d_E"),
+            ("key", Key::from(42_u64), "rl:key:+42"),
             ("key", Key::from("{a}:b%\0é"), "rl:key:=%7Ba%7D%3Ab%25%00%C3%A9"),
         ];
         for (limiter, key, expected) in cases {

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     Answer, Quota, SharedClock, StoreError, SystemClock,
-    limit::{Decision, Decisions, Hold, Key, RESOLUTION, RateLimitStore, Take, Taken},
+    limit::{
+        Decision, Key, RateLimitStore,
+        store::{Decisions, Hold, RESOLUTION, Take, Taken},
+    },
 };
 
 /// Limits in Redis; see the [module](super) docs.
@@ -31,7 +34,7 @@ use crate::{
 /// - a [`Key::User`] as it is where it consists of letters, digits and `_.@-`: `rl:user:UUID`.
 ///   Other bytes are percent-escaped. What is longer than 64 bytes, or reads like an address,
 ///   stands as `#` and its SHA-256;
-/// - a [`Key::Text`] likewise, after a `=`.
+/// - a [`Key::Text`] likewise, after a `=`; a [`Key::Number`] after a `+`.
 ///
 /// So no text that a client chooses reaches another key, or a cluster's slot of its choosing, and
 /// none fills the memory.
@@ -182,7 +185,7 @@ impl Shared {
     }
 
     fn row(&self, take: &Take) -> Row {
-        let (key, flag) = (self.key(take.limiter, &take.key), take.hold);
+        let (key, flag) = (self.key(take.limiter.as_str(), &take.key), take.hold);
         Row { key, quota: take.quota, cost: take.cost, flag, mark: 0 }
     }
 
@@ -204,7 +207,7 @@ impl RateLimitStore for RedisRateLimitStore {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
         let rows: SmallVec<[Row; 2]> = takes.iter().map(|take| self.0.row(take)).collect();
         if let Some(decision) = self.0.recall(&rows) {
-            return Answer::Ready(Ok(smallvec![Taken { decision, hold: None }]));
+            return Answer::Ready(Ok(Taken::new(decision).into()));
         }
         let (shared, takes) = (Arc::clone(&self.0), SmallVec::<[Take; 2]>::from(takes));
         Answer::pending(async move {
@@ -217,7 +220,7 @@ impl RateLimitStore for RedisRateLimitStore {
             }
             let taken = takes.iter().zip(verdict).map(|(take, (decision, mark))| Taken {
                 decision,
-                hold: (all && take.hold && take.cost > 0).then(|| take.hold(mark)),
+                hold: (all && take.hold && take.cost > 0).then(|| take.held_by(mark)),
             });
             Ok(taken.collect())
         })
@@ -227,13 +230,17 @@ impl RateLimitStore for RedisRateLimitStore {
         let shared = Arc::clone(&self.0);
         Answer::pending(async move {
             let Hold { quota, cost, mark, .. } = hold;
-            let key = shared.key(hold.limiter, &hold.key);
+            let key = shared.key(hold.limiter.as_str(), &hold.key);
             let row = Row { key: key.clone(), quota, cost, flag: keep, mark: mark.0 };
             let verdict = shared.ask(Request { settles: true, rows: smallvec![row] }).await?;
             shared.settings.refusals.forget(&key);
             let decision = verdict.first().map(|(decision, _)| *decision);
             decision.ok_or_else(|| StoreError::internal("no decision came back"))
         })
+    }
+
+    fn clock(&self) -> SharedClock {
+        Arc::clone(&self.0.settings.clock)
     }
 }
 

@@ -2,7 +2,7 @@
 //! application.
 //!
 //! 1. A decision is one script and one round trip, whatever the number of limits: all of them count
-//!    the request, or none. The script is the twin of [`Log`](crate::limit::Log), so that Redis and
+//!    the request, or none. The script is the twin of [`SlidingWindow`](crate::limit::store::SlidingWindow), so that Redis and
 //!    memory decide alike.
 //! 2. Time is the Redis server's.
 //! 3. Decisions that wait at the same moment travel in one call, and those that are alike are asked

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use super::connection::in_time;
 use crate::{
     Quota,
-    limit::{Decision, Mark},
+    limit::{Decision, store::Mark},
 };
 
 const CODE: &str = include_str!("window.lua");
