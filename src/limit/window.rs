@@ -246,6 +246,10 @@ impl SlidingWindow {
             return standing.refused_for(u64::MAX);
         }
         let needed = u64::from(self.used) + u64::from(cost) - u64::from(quota.limit());
+        if needed == 1 && !self.older.is_on_trial() {
+            // Each entry counts one at least, so that the oldest makes room.
+            return standing.refused_for(self.oldest() + quota.window_us() - now);
+        }
         let entries = self.entries();
         let room = leaver(&entries, needed).unwrap_or(now) + quota.window_us() - now;
         let only_in_flight = in_flight(&entries, now) >= needed;

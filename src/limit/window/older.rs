@@ -32,6 +32,8 @@ pub(super) struct Block {
     sum: u32,
     /// What of the newest entry, which is not among these, is on trial.
     newest_held: u32,
+    /// What of all is, that one included.
+    held: u32,
 }
 
 impl Default for Older {
@@ -71,6 +73,12 @@ impl Older {
         }
     }
 
+    /// Whether any request is on trial, one of the newest entry included.
+    #[inline]
+    pub(super) fn is_on_trial(&self) -> bool {
+        matches!(self, Self::Many { block, .. } if block.held > 0)
+    }
+
     /// All of them.
     pub(super) fn entries(&self, newest: u64) -> Entries {
         match self {
@@ -93,8 +101,9 @@ impl Older {
                 (count > 0).then_some(count)
             }
             Self::Many { oldest, block } => {
-                let count = block.entries.pop_front()?.count;
+                let Entry { count, held, .. } = block.entries.pop_front()?;
                 block.sum -= count;
+                block.held -= held;
                 *oldest = block.entries.front().map_or(u64::MAX, |entry| entry.at);
                 if block.entries.is_empty() && block.newest_held == 0 {
                     *self = Self::default();
@@ -123,6 +132,7 @@ impl Older {
     pub(super) fn hold(&mut self, newest: u64, cost: u32) {
         self.in_block(newest, |_, block| {
             block.newest_held = block.newest_held.saturating_add(cost);
+            block.held = block.held.saturating_add(cost);
         });
     }
 
@@ -142,7 +152,7 @@ impl Older {
             Self::Few([first, _]) => {
                 let mut oldest = if first.count > 0 { first.at(newest) } else { u64::MAX };
                 let entries = self.entries(newest).into_iter().collect();
-                let mut block = Box::new(Block { entries, sum: self.sum(), newest_held: 0 });
+                let mut block = Box::new(Block { entries, sum: self.sum(), ..Block::default() });
                 change(&mut oldest, &mut block);
                 *self = Self::Many { oldest, block };
             }
