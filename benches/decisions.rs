@@ -1,27 +1,35 @@
-//! Decisions in this process, beside other limiters in the same run: by number of clients and
-//! threads (rows 1 and 2), refused (row 3), and whether cost grows with keys, limit or uptime.
+//! Decisions in this process, beside other limiters in the same run: by number of clients and threads,
+//! out of reach of the limit, at one that real limits look like, and refused; and whether cost grows with
+//! keys, limit or uptime.
 //!
-//!     cargo bench --bench decisions
+//!     cargo run --release --bin decisions
+//!
+//! What is compared takes turns, in many short rounds: whatever else the machine does falls on all
+//! alike. What is kept is the median of each, and the median of the rounds' ratios.
 
+#[path = "support/figures.rs"]
+mod figures;
 mod support;
 
 use std::{
+    env,
     hint::black_box,
     sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
 
-use criterion::{
-    BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main, measurement::WallTime,
-};
 use governor::clock::DefaultClock;
+use serde_json::{Map, Value};
 #[cfg(feature = "tower-rate-limiter")]
 use support::TowerRateLimiter;
-use support::{Governor, Limiter, TowerWarden, Ticks, Trypema, TwoCounters, client};
+use support::{Governor, Limiter, Ticks, TowerWarden, Trypema, TwoCounters, client};
 
 /// A limit that is not reached.
 const ENDLESS: u32 = 1_000_000_000;
+/// What real limits look like: who asks often is refused, who asks seldom isn't.
+const REAL: u32 = 50;
+const ROUND: Duration = Duration::from_millis(25);
 
 /// What a bench asks of a limiter.
 struct Load {
@@ -98,56 +106,155 @@ impl<L: Limiter> Race<L> {
     }
 }
 
-fn race<L: Limiter>(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    name: &str,
-    limiter: L,
-    load: &Load,
-    threads: &[usize],
-) {
-    let race = Race::new(limiter, load);
-    for &threads in threads {
-        group.bench_function(BenchmarkId::new(name, threads), |b| {
-            b.iter_custom(|decisions| race.run(threads, decisions));
-        });
+/// What takes turns with others: so many decisions, in which time.
+type Contestant<'a> = (&'static str, Box<dyn FnMut(u64) -> Duration + 'a>);
+
+/// Nanoseconds of a decision, for each contestant in the order given: the median of its rounds, and of
+/// its ratios to the one called `against`.
+fn medians(contestants: &mut [Contestant<'_>], rounds: usize, against: &str) -> Vec<(f64, f64)> {
+    let nanos = |time: Duration, decisions: u64| time.as_nanos() as f64 / decisions as f64;
+    let decisions: Vec<u64> = contestants
+        .iter_mut()
+        .map(|(_, run)| {
+            run(20_000);
+            (ROUND.as_nanos() as f64 / nanos(run(20_000), 20_000)).max(1.0) as u64
+        })
+        .collect();
+    let mut times = vec![Vec::new(); contestants.len()];
+    for round in 0..rounds {
+        for turn in 0..contestants.len() {
+            let which = (turn + round) % contestants.len();
+            times[which].push(nanos(contestants[which].1(decisions[which]), decisions[which]));
+        }
     }
+    let rival = contestants.iter().position(|(name, _)| *name == against).expect("a rival");
+    let ratios = times.iter().map(|own| {
+        let ratios = own.iter().zip(&times[rival]).map(|(own, rival)| own / rival);
+        (median(own.clone()), median(ratios.collect()))
+    });
+    ratios.collect()
 }
 
-fn all(group: &mut BenchmarkGroup<'_, WallTime>, load: &Load, limit: u32) {
-    let threads = &[1, 2];
-    race(group, "tower-warden", TowerWarden::new(limit, load.clients), load, threads);
-    race(group, "governor", Governor::new(limit, DefaultClock::default()), load, threads);
-    race(group, "two counters", TwoCounters::new(limit, DefaultClock::default()), load, threads);
-    race(group, "trypema", Trypema::new(limit), load, threads);
-    #[cfg(feature = "tower-rate-limiter")]
-    race(group, "tower-rate-limiter", TowerRateLimiter::new(limit), load, threads);
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
 }
 
-fn decisions(c: &mut Criterion) {
-    for (name, clients) in [("decision, 10k clients", 10_000), ("decision, 1M clients", 1_000_000)]
-    {
-        let load = Load::zipf(clients);
-        all(&mut c.benchmark_group(name), &load, ENDLESS);
+/// What was measured, by `group/contestant/size`, and where rounds were paired `group/ratio/size`.
+struct Bench {
+    /// Which groups are run: those whose name has this in it.
+    filter: String,
+    rounds: usize,
+    figures: Map<String, Value>,
+}
+
+impl Bench {
+    fn wants(&self, group: &str) -> bool {
+        group.contains(&self.filter)
     }
-}
 
-/// One client that has used up its limit, and goes on asking.
-fn refusals(c: &mut Criterion) {
-    all(&mut c.benchmark_group("decision, refused"), &Load::one(), 1);
-}
+    fn compare(&mut self, group: &str, size: usize, mut contestants: Vec<Contestant<'_>>) {
+        let medians = medians(&mut contestants, self.rounds, "governor");
+        print!("{group:<28} {size:>9}");
+        for ((name, _), (time, ratio)) in contestants.iter().zip(medians) {
+            print!("   {name} {time:.1} ns ({ratio:.2})");
+            self.figures.insert(format!("{group}/{name}/{size}"), time.into());
+            if *name == "tower-warden" {
+                self.figures.insert(format!("{group}/ratio/{size}"), ratio.into());
+            }
+        }
+        println!();
+    }
 
-fn clients(c: &mut Criterion) {
-    let mut group = c.benchmark_group("cost over clients");
-    for clients in [1, 10, 1000, 100_000, 1_000_000, 10_000_000] {
-        let load = Load::zipf(clients);
-        let mut time = |name, run: &dyn Fn(u64) -> Duration| {
-            group.bench_function(BenchmarkId::new(name, clients), |b| b.iter_custom(run));
-        };
-        let race = Race::new(TowerWarden::new(ENDLESS, clients), &load);
-        time("tower-warden", &|decisions| race.run(1, decisions));
-        drop(race);
-        let race = Race::new(Governor::new(ENDLESS, DefaultClock::default()), &load);
-        time("governor", &|decisions| race.run(1, decisions));
+    /// All limiters under a load, by one thread and by two.
+    fn row(&mut self, group: &str, load: &Load, limit: u32) {
+        if !self.wants(group) {
+            return;
+        }
+        let clock = DefaultClock::default;
+        let ours = Race::new(TowerWarden::new(limit, load.clients), load);
+        let governor = Race::new(Governor::new(limit, clock()), load);
+        let counters = Race::new(TwoCounters::new(limit, clock()), load);
+        let trypema = Race::new(Trypema::new(limit), load);
+        #[cfg(feature = "tower-rate-limiter")]
+        let fixed = Race::new(TowerRateLimiter::new(limit), load);
+        for threads in [1, 2] {
+            let contestants: Vec<Contestant<'_>> = vec![
+                ("tower-warden", Box::new(|decisions| ours.run(threads, decisions))),
+                ("governor", Box::new(|decisions| governor.run(threads, decisions))),
+                ("two counters", Box::new(|decisions| counters.run(threads, decisions))),
+                ("trypema", Box::new(|decisions| trypema.run(threads, decisions))),
+                #[cfg(feature = "tower-rate-limiter")]
+                ("tower-rate-limiter", Box::new(|decisions| fixed.run(threads, decisions))),
+            ];
+            self.compare(group, threads, contestants);
+        }
+    }
+
+    fn rows(&mut self) {
+        for (clients, name) in [(10_000, "10k clients"), (1_000_000, "1M clients")] {
+            if !self.wants(&format!("{name}, out of reach, real, all refused")) {
+                continue;
+            }
+            let load = Load::zipf(clients);
+            self.row(&format!("{name}, out of reach"), &load, ENDLESS);
+            self.row(&format!("{name}, real limit"), &load, REAL);
+            self.row(&format!("{name}, all refused"), &load, 1);
+        }
+        self.row("one client, refused", &Load::one(), 1);
+    }
+
+    fn over_clients(&mut self) {
+        const GROUP: &str = "cost over clients";
+        if !self.wants(GROUP) {
+            return;
+        }
+        for clients in [1, 10, 1000, 100_000, 1_000_000, 10_000_000] {
+            let load = Load::zipf(clients);
+            let ours = Race::new(TowerWarden::new(ENDLESS, clients), &load);
+            let governor = Race::new(Governor::new(ENDLESS, DefaultClock::default()), &load);
+            let contestants: Vec<Contestant<'_>> = vec![
+                ("tower-warden", Box::new(|decisions| ours.run(1, decisions))),
+                ("governor", Box::new(|decisions| governor.run(1, decisions))),
+            ];
+            self.compare(GROUP, clients, contestants);
+        }
+    }
+
+    fn steady(
+        &mut self,
+        group: &str,
+        size: u32,
+        mut ours: Steady<TowerWarden>,
+        mut governor: Steady<Governor<Ticks>>,
+    ) {
+        let contestants: Vec<Contestant<'_>> = vec![
+            ("tower-warden", Box::new(|decisions| ours.run(decisions))),
+            ("governor", Box::new(|decisions| governor.run(decisions))),
+        ];
+        self.compare(group, size as usize, contestants);
+    }
+
+    fn over_limits(&mut self) {
+        let (admitted, refused) = ("cost over limit, admitted", "cost over limit, refused");
+        for limit in [5, 50, 100, 10_000, 1_000_000] {
+            if self.wants(admitted) {
+                self.steady(admitted, limit, ours(limit, 2), governor(limit, 2));
+            }
+            if self.wants(refused) {
+                let (ours, governor) = (ours(limit, 2).used_up(), governor(limit, 2).used_up());
+                self.steady(refused, limit, ours, governor);
+            }
+        }
+    }
+
+    fn over_uptime(&mut self) {
+        const GROUP: &str = "cost over uptime, in windows";
+        for windows in [1, 10, 100] {
+            if self.wants(GROUP) {
+                self.steady(GROUP, windows, ours(10_000, windows), governor(10_000, windows));
+            }
+        }
     }
 }
 
@@ -203,43 +310,14 @@ fn governor(limit: u32, windows: u32) -> Steady<Governor<Ticks>> {
     Steady::new(Governor::new(limit, clock.clone()), &clock, limit, windows)
 }
 
-fn steady<L: Limiter>(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    id: BenchmarkId,
-    mut limiter: Steady<L>,
-) {
-    group.bench_function(id, |b| b.iter_custom(|decisions| limiter.run(decisions)));
+fn main() {
+    let quick = env::var_os("BENCHES_QUICK").is_some();
+    let filter = env::args().nth(1).unwrap_or_default();
+    let rounds = if quick { 7 } else { 31 };
+    let mut bench = Bench { filter, rounds, figures: Map::new() };
+    bench.rows();
+    bench.over_limits();
+    bench.over_uptime();
+    bench.over_clients();
+    figures::add("decisions", bench.figures);
 }
-
-fn limits(c: &mut Criterion) {
-    let limits = [5, 100, 10_000, 1_000_000];
-    let mut group = c.benchmark_group("cost over limit, admitted");
-    for limit in limits {
-        steady(&mut group, BenchmarkId::new("tower-warden", limit), ours(limit, 2));
-        steady(&mut group, BenchmarkId::new("governor", limit), governor(limit, 2));
-    }
-    group.finish();
-    let mut group = c.benchmark_group("cost over limit, refused");
-    for limit in limits {
-        steady(&mut group, BenchmarkId::new("tower-warden", limit), ours(limit, 2).used_up());
-        steady(&mut group, BenchmarkId::new("governor", limit), governor(limit, 2).used_up());
-    }
-}
-
-fn uptime(c: &mut Criterion) {
-    let mut group = c.benchmark_group("cost over uptime, in windows");
-    for windows in [1, 10, 100] {
-        steady(&mut group, BenchmarkId::new("tower-warden", windows), ours(10_000, windows));
-        steady(&mut group, BenchmarkId::new("governor", windows), governor(10_000, windows));
-    }
-}
-
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2));
-    targets = decisions, refusals, clients, limits, uptime
-}
-criterion_main!(benches);

@@ -20,7 +20,7 @@ use dashmap::DashMap;
 use governor::clock::Clock;
 #[cfg(feature = "tower-rate-limiter")]
 use support::TowerRateLimiter;
-use support::{Governor, Limiter, TowerWarden, Ticks, Trypema, TwoCounters, client};
+use support::{Governor, Limiter, Ticks, TowerWarden, Trypema, TwoCounters, client};
 
 const CLIENTS: usize = 1_000_000;
 const REQUESTS: [usize; 3] = [1, 2, 5];

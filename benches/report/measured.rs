@@ -22,6 +22,11 @@ impl Measured {
                 measured.add(format!("memory/{name}/{requests}"), bytes.as_f64());
             }
         }
+        for (name, figure) in
+            json(&target.join("figures/decisions.json")).as_object().into_iter().flatten()
+        {
+            measured.add(name.clone(), figure.as_f64());
+        }
         for (name, admitted) in
             json(&target.join("figures/burst.json")).as_object().into_iter().flatten()
         {
