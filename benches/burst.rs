@@ -24,14 +24,14 @@ use std::{
 use axum::{body::Body, extract::ConnectInfo};
 use governor::{RateLimiter, clock::FakeRelativeClock};
 use http::{Request, Response};
+use serde_json::json;
+use tower::{Layer, Service, service_fn};
+use tower_governor::{GovernorLayer, governor::GovernorConfigBuilder};
 use tower_warden::{
     ManualClock, Quota,
     limit::{RateLimitStore, store::Take},
     store::memory::MemoryRateLimitStore,
 };
-use serde_json::json;
-use tower::{Layer, Service, service_fn};
-use tower_governor::{GovernorLayer, governor::GovernorConfigBuilder};
 
 const LIMIT: u32 = 100;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -149,7 +149,7 @@ fn main() {
     let mut worsts = serde_json::Map::new();
     println!("admitted in the worst window, of {LIMIT}:");
     for (name, admitted, window) in [
-        ("tower-warden", by_moved_time(tower-warden()), MINUTE),
+        ("tower-warden", by_moved_time(tower_warden()), MINUTE),
         ("governor", by_moved_time(governor()), MINUTE),
         ("tower_governor", tower_governor(), Duration::from_secs(1)),
         ("two counters", by_moved_time(two_counters()), MINUTE),

@@ -43,8 +43,6 @@ pub enum Goal {
     Times(f64),
     /// Ours is at most so much.
     AtMost(f64),
-    /// None was set.
-    Open,
 }
 
 impl Row {
@@ -73,7 +71,7 @@ impl Row {
         let goal = match self.goal {
             Goal::Ratio(goal) => Some(goal),
             Goal::Times(goal) => Some(1.0 / goal),
-            Goal::AtMost(_) | Goal::Open => None,
+            Goal::AtMost(_) => None,
         };
         match self.unit {
             Unit::Time | Unit::TimeOverBare => Some((self.ratio(measured)?, goal)),
@@ -115,7 +113,6 @@ pub fn markdown(measured: &Measured) -> String {
                 Goal::Ratio(goal) => format!("≤ {goal:.2} of {}", row.against),
                 Goal::Times(goal) => format!("≥ {goal:.2} of {}", row.against),
                 Goal::AtMost(figure) => format!("≤ {}", row.show(figure)),
-                Goal::Open => "–".to_owned(),
             };
             let _ =
                 writeln!(text, "| {} | {} | {figures} | {ratio} | {goal} |", row.number, row.what);

@@ -184,7 +184,7 @@ fn compare() -> Outcome<()> {
     let ours = contestants.iter().position(|one| one.name == "tower-warden");
     let hits = ours.map_or(0.0, |at| wrk::hit_rate(&measured[at]));
     println!(
-        "\n{} tokens; of tower-warden' requests at least {:.2} % brought one seen before",
+        "\n{} tokens; of tower-warden's requests at least {:.2} % brought one seen before",
         tokens::USERS,
         100.0 * hits
     );
