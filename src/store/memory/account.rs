@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{api_key::ApiKeys, token::Sessions, user::Register};
+use crate::{SharedClock, SystemClock};
 
 /// Users and their sessions in this process, gone when it ends. For tests, examples, and single
 /// servers whose users don't mind to register again.
@@ -10,9 +11,10 @@ use super::{api_key::ApiKeys, token::Sessions, user::Register};
 /// Clones share their state. It grows with the users, with the sessions that are live, and with how
 /// often each was refreshed; nothing is dropped to make room, because that would end a session. What
 /// has ended stays until `delete_expired_…` of the contracts is called.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
+    clock: SharedClock,
 }
 
 /// One lock for all of it, so that what concerns a user and the user's sessions happens at once.
@@ -27,11 +29,29 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { state: Arc::default(), clock: SystemClock::shared() }
+    }
+
+    /// Where time comes from: the machine's clock unless set.
+    #[must_use]
+    pub fn with_clock(self, clock: SharedClock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Where time comes from.
+    #[must_use]
+    pub fn clock(&self) -> SharedClock {
+        self.clock.clone()
     }
 
     /// Nothing that is done under it takes long.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -27,12 +27,12 @@
 //! # }
 //! ```
 
-mod account;
 mod migrate;
 mod pool;
-mod token;
-mod user;
+mod wing;
 
-pub use account::PostgresStore;
 pub use migrate::migrate;
 pub use pool::connect;
+
+/// Users and their sessions in PostgreSQL, in one database. See the [module's docs](self).
+pub type PostgresStore = super::sql::SqlStore<sqlx::Postgres>;

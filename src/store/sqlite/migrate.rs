@@ -1,11 +1,8 @@
 //! The tables, and how they come about.
 
-use sqlx::{Sqlite, SqlitePool};
+use sqlx::{Connection, Sqlite, SqlitePool};
 
-use super::{
-    super::sql::{MigrationFile, run_missing, store_error},
-    pool::begin,
-};
+use super::super::sql::{MigrationFile, Wing, run_missing, store_error};
 use crate::StoreError;
 
 const FILES: &[MigrationFile] = &[(
@@ -22,7 +19,7 @@ const FILES: &[MigrationFile] = &[(
 pub async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     let run = async {
         let mut connection = pool.acquire().await?;
-        let mut tx = begin(&mut connection).await?;
+        let mut tx = connection.begin_with(Sqlite::BEGIN).await?;
         run_missing(&mut *tx, "tower_warden_migrations", FILES).await?;
         tx.commit().await
     };

@@ -45,12 +45,12 @@
 //! # }
 //! ```
 
-mod account;
 mod migrate;
 mod pool;
-mod token;
-mod user;
+mod wing;
 
-pub use account::SqliteStore;
 pub use migrate::migrate;
 pub use pool::connect;
+
+/// Users and their sessions in SQLite, in one database. See the [module's docs](self).
+pub type SqliteStore = super::sql::SqlStore<sqlx::Sqlite>;

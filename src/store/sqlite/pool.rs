@@ -3,14 +3,12 @@
 use std::{fs, path::Path, time::Duration};
 
 use sqlx::{
-    Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
-    error::DatabaseError,
-    query,
+    Sqlite, SqlitePool, query,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 use tokio::time::{Instant, sleep};
 
-use super::super::sql::{Meaning, Wing, store_error};
+use super::super::sql::store_error;
 use crate::StoreError;
 
 /// How long a connection waits for others that write, and a verb for a connection.
@@ -46,14 +44,6 @@ pub async fn connect(url: &str) -> Result<SqlitePool, StoreError> {
     Ok(pool)
 }
 
-/// Begins a transaction that writes. One that only asks for the lock when it first writes fails
-/// where another has written since it first read.
-pub(super) async fn begin(
-    connection: &mut SqliteConnection,
-) -> sqlx::Result<Transaction<'_, Sqlite>> {
-    connection.begin_with("BEGIN IMMEDIATE").await
-}
-
 /// The mode stays with the file. The change to it is the one thing for which SQLite does not wait
 /// itself while others use the file, so it is asked again.
 async fn write_ahead(pool: &SqlitePool) -> Result<(), StoreError> {
@@ -65,21 +55,6 @@ async fn write_ahead(pool: &SqlitePool) -> Result<(), StoreError> {
                 sleep(Duration::from_millis(20)).await;
             }
             result => return result.map(drop),
-        }
-    }
-}
-
-impl Wing for Sqlite {
-    // A database in memory ends with its connection, and no answer comes from afar.
-    const CLOSE_WHEN_LATE: bool = false;
-
-    fn meaning(error: &dyn DatabaseError) -> Meaning {
-        let code = error.code().and_then(|code| code.parse::<u32>().ok());
-        // The low byte is the primary result code: https://www.sqlite.org/rescode.html
-        match code.map(|extended| extended & 0xff) {
-            // BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN
-            Some(5 | 6 | 7 | 8 | 10 | 13 | 14) => Meaning::Unavailable,
-            _ => Meaning::Fault,
         }
     }
 }

@@ -1,0 +1,94 @@
+//! How a connection to PostgreSQL does what the algorithms ask.
+
+use sqlx::{
+    Column, Encode, PgConnection, Postgres, Row as _, Type, TypeInfo, ValueRef,
+    encode::IsNull,
+    error::{BoxDynError, DatabaseError},
+    postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, types::Oid},
+    query,
+};
+
+use super::super::sql::{Meaning, Primitives, Row, Statement, Value, Wing, Work};
+
+impl Wing for Postgres {
+    // The answer may never come, and who takes the connection next would wait for it.
+    const CLOSE_WHEN_LATE: bool = true;
+
+    // Whatever the database's defaults are: a statement that waited for a lock sees what its holder
+    // wrote.
+    const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+    fn meaning(error: &dyn DatabaseError) -> Meaning {
+        let Some(code) = error.code() else { return Meaning::Fault };
+        match &*code {
+            // serialization_failure, deadlock_detected
+            "40001" | "40P01" => Meaning::Collision,
+            // read_only_sql_transaction (a server that was demoted), lock_not_available,
+            // idle_in_transaction_session_timeout
+            "25006" | "55P03" | "25P03" => Meaning::Unavailable,
+            // connection_exception, insufficient_resources, operator_intervention (shut down,
+            // starting up, statement_timeout), system_error
+            code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+                Meaning::Unavailable
+            }
+            _ => Meaning::Fault,
+        }
+    }
+}
+
+impl Primitives for PgConnection {
+    fn execute<'c>(&'c mut self, statement: &'c Statement, values: Vec<Value>) -> Work<'c, u64> {
+        Box::pin(async move { Ok(bound(statement, values).execute(self).await?.rows_affected()) })
+    }
+
+    fn fetch<'c>(&'c mut self, statement: &'c Statement, values: Vec<Value>) -> Work<'c, Vec<Row>> {
+        Box::pin(async move {
+            let rows = bound(statement, values).fetch_all(self).await?;
+            rows.iter().map(row).collect()
+        })
+    }
+}
+
+fn bound(
+    statement: &Statement,
+    values: Vec<Value>,
+) -> sqlx::query::Query<'static, Postgres, PgArguments> {
+    values.into_iter().fold(query(statement.postgres), |query, value| match value {
+        Value::Null => query.bind(Null),
+        Value::Bool(truth) => query.bind(truth),
+        Value::Integer(number) => query.bind(number),
+        Value::Text(text) => query.bind(text),
+        Value::Bytes(bytes) => query.bind(bytes),
+    })
+}
+
+fn row(row: &PgRow) -> sqlx::Result<Row> {
+    let columns = row.columns().iter().map(|column| {
+        let index = column.ordinal();
+        if row.try_get_raw(index)?.is_null() {
+            return Ok(Value::Null);
+        }
+        Ok(match column.type_info().name() {
+            "BOOL" => Value::Bool(row.try_get(index)?),
+            "INT8" => Value::Integer(row.try_get(index)?),
+            "BYTEA" => Value::Bytes(row.try_get(index)?),
+            _ => Value::Text(row.try_get(index)?),
+        })
+    });
+    columns.collect::<sqlx::Result<_>>().map(Row::new)
+}
+
+/// Nothing, of whatever type is expected: object identifier 0 leaves it to the server.
+struct Null;
+
+impl Type<Postgres> for Null {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(0))
+    }
+}
+
+impl Encode<'_, Postgres> for Null {
+    fn encode_by_ref(&self, _: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Ok(IsNull::Yes)
+    }
+}

@@ -1,0 +1,43 @@
+//! What the wings do differently.
+
+use std::pin::Pin;
+
+use sqlx::{Database, error::DatabaseError};
+
+use super::{Row, Statement, Value};
+
+/// Something that a connection does.
+pub(in crate::store) type Work<'c, T> = Pin<Box<dyn Future<Output = sqlx::Result<T>> + Send + 'c>>;
+
+/// A database that accounts can be kept in.
+pub trait Wing: Database<Connection: Primitives> {
+    /// Whether a connection that does not answer in time is closed, or goes back to the pool when
+    /// it does.
+    const CLOSE_WHEN_LATE: bool;
+
+    /// What begins a transaction that writes, and sees what others wrote while it waited for a lock.
+    const BEGIN: &'static str;
+
+    /// What an error of the database means.
+    fn meaning(error: &dyn DatabaseError) -> Meaning;
+}
+
+/// What a connection does for the algorithms.
+pub trait Primitives: Send {
+    /// Carries a statement out, and answers how many rows it wrote.
+    fn execute<'c>(&'c mut self, statement: &'c Statement, values: Vec<Value>) -> Work<'c, u64>;
+
+    /// The rows of a statement.
+    fn fetch<'c>(&'c mut self, statement: &'c Statement, values: Vec<Value>) -> Work<'c, Vec<Row>>;
+}
+
+/// What an error of the database means for a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// It lost against another transaction, and was undone: once more.
+    Collision,
+    /// The same may work later.
+    Unavailable,
+    /// It should not happen.
+    Fault,
+}
