@@ -2,13 +2,12 @@
 
 use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::spawn_blocking,
-    time::timeout,
-};
+use tokio::task::spawn_blocking;
 
-use super::{HashError, Password, PasswordHash, PasswordHasher};
+use super::{
+    HashError, Password, PasswordHash, PasswordHasher,
+    turns::{Client, Lane, Late, Place, Turns},
+};
 use crate::signals;
 
 /// Runs a [`PasswordHasher`] beside the requests, so that a flood of logins can't slow down
@@ -16,7 +15,9 @@ use crate::signals;
 ///
 /// - As many passwords are hashed at once as there are cores but one, which stays free for all else;
 ///   one where there is one core only.
-/// - Up to 64 more wait, each for 15 s at most. Whoever would have to wait longer is told
+/// - Logins and new passwords wait apart, and take turns: a flood of registrations delays a login by
+///   one hash. Up to 256 of each wait, for 15 s at most, a quarter of them for [one
+///   client](Self::for_client); clients take turns too. Whoever would have to wait longer is told
 ///   [`HashingError::Busy`] (503 with `Retry-After`).
 /// - A caller that goes away leaves the queue, but what it started is finished, and counts against
 ///   the bound until it is: hanging up can't buy more hashing.
@@ -38,9 +39,9 @@ pub struct HashingPool {
     hasher: Arc<dyn PasswordHasher>,
     /// What is verified against where there is no account.
     decoy: PasswordHash,
-    threads: Bound,
-    queue: Bound,
+    turns: Arc<Turns>,
     patience: Duration,
+    client: Option<Client>,
 }
 
 /// Why a password was neither hashed nor verified.
@@ -66,22 +67,30 @@ impl HashingPool {
             // Nobody's password: whoever matches it is turned away all the same.
             decoy: hasher.decoy()?,
             hasher: Arc::new(hasher),
-            threads: Bound::new(cores.get().saturating_sub(1).max(1)),
-            queue: Bound::new(64),
+            turns: Turns::new(cores.get().saturating_sub(1).max(1), 256),
             patience: Duration::from_secs(15),
+            client: None,
         })
     }
 
     /// The same pool, hashing so many passwords at once.
     #[must_use]
     pub fn with_threads(self, threads: NonZeroUsize) -> Self {
-        Self { threads: Bound::new(threads.get()), ..self }
+        Self { turns: Turns::new(threads.get(), self.turns.length()), ..self }
     }
 
-    /// The same pool, in which so many more may wait, each for so long.
+    /// The same pool, in which so many more logins, and so many more new passwords, may wait, each
+    /// for so long.
     #[must_use]
     pub fn with_queue(self, length: usize, patience: Duration) -> Self {
-        Self { queue: Bound::new(length), patience, ..self }
+        Self { turns: Turns::new(self.turns.places(), length), patience, ..self }
+    }
+
+    /// The same pool (its bounds are shared), on behalf of a client: whatever tells clients apart,
+    /// their address, say. One client gets at most a quarter of a queue, and clients take turns.
+    #[must_use]
+    pub fn for_client(&self, client: &str) -> Self {
+        Self { client: Some(client.into()), ..self.clone() }
     }
 
     /// Hashes a password.
@@ -89,11 +98,12 @@ impl HashingPool {
     /// # Errors
     /// [`HashingError::Busy`] where it would have to wait too long, and where the hasher fails.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, HashingError> {
-        self.run(move |hasher| hasher.hash(&password)).await
+        self.run(Lane::Set, move |hasher| hasher.hash(&password)).await
     }
 
     /// Whether a password is the one that was hashed. For `None`, where there is no account, it
-    /// isn't, at the same cost.
+    /// isn't, at the same cost; and so it is where the hash is [cheaper](PasswordHasher::even_out)
+    /// than one made now.
     ///
     /// # Errors
     /// [`HashingError::Busy`] where it would have to wait too long, and where the hasher fails.
@@ -102,10 +112,33 @@ impl HashingPool {
         password: Password,
         hash: Option<PasswordHash>,
     ) -> Result<bool, HashingError> {
+        Ok(self.check(password, hash).await? != Match::No)
+    }
+
+    /// The same, and whether it was hashed as it was typed.
+    pub(super) async fn check(
+        &self,
+        password: Password,
+        hash: Option<PasswordHash>,
+    ) -> Result<Match, HashingError> {
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.decoy.clone());
-        let equal = self.run(move |hasher| hasher.verify(&password, &hash)).await?;
-        Ok(equal && known)
+        let decoy = self.decoy.clone();
+        let found = self.run(Lane::Check, move |hasher| {
+            let equal = |password: &Password| {
+                let equal = hasher.verify(password, &hash)?;
+                if !equal {
+                    hasher.even_out(password, &hash, &decoy)?;
+                }
+                Ok::<_, HashError>(equal)
+            };
+            if equal(&password)? {
+                return Ok(Match::Yes);
+            }
+            let as_typed = password.as_typed().map_or(Ok(false), |typed| equal(&typed))?;
+            Ok(if as_typed { Match::AsTyped } else { Match::No })
+        });
+        Ok(if known { found.await? } else { found.await.map(|_| Match::No)? })
     }
 
     /// Whether a hash is weaker than one made now.
@@ -117,31 +150,22 @@ impl HashingPool {
     /// How many passwords are being hashed now.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.threads.taken()
+        self.turns.running()
     }
 
     /// How many wait now.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.queue.taken()
+        self.turns.waiting()
     }
 
     async fn run<T: Send + 'static>(
         &self,
+        lane: Lane,
         work: impl FnOnce(&dyn PasswordHasher) -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, HashingError> {
-        let thread = match Arc::clone(&self.threads.places).try_acquire_owned() {
-            Ok(thread) => thread,
-            Err(_) => {
-                let _waiting = self.queue.places.try_acquire().map_err(|_| HashingError::Busy)?;
-                let thread = Arc::clone(&self.threads.places).acquire_owned();
-                match timeout(self.patience, thread).await {
-                    Ok(Ok(thread)) => thread,
-                    _ => return Err(HashingError::Busy),
-                }
-            }
-        };
-        let place = Place { thread: Some(thread), pool: self.clone() };
+        let place = self.turns.take(lane, self.client.clone(), self.patience).await;
+        let place = Working { place: Some(place?), pool: self.clone() };
         place.tell();
         let done = spawn_blocking(move || {
             // The place belongs to the work. If the caller held it, hanging up would free it while
@@ -153,40 +177,39 @@ impl HashingPool {
     }
 }
 
-/// The right to hash; metrics hear when it is had and when it is given up, by whatever way.
-struct Place {
-    thread: Option<OwnedSemaphorePermit>,
+/// Whether a password is the one that was hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// It is.
+    Yes,
+    /// It is, but it was hashed as it was typed, not normalized.
+    AsTyped,
+    /// It isn't.
+    No,
+}
+
+impl From<Late> for HashingError {
+    fn from(_: Late) -> Self {
+        Self::Busy
+    }
+}
+
+/// Work in its place; metrics hear when it is had and when it is given up, by whatever way.
+struct Working {
+    place: Option<Place>,
     pool: HashingPool,
 }
 
-impl Place {
+impl Working {
     fn tell(&self) {
         signals::hashing(self.pool.running(), self.pool.waiting());
     }
 }
 
-impl Drop for Place {
+impl Drop for Working {
     fn drop(&mut self) {
-        self.thread = None;
+        self.place = None;
         self.tell();
-    }
-}
-
-/// So many places, and how many of them are taken.
-#[derive(Clone, Debug)]
-struct Bound {
-    places: Arc<Semaphore>,
-    size: usize,
-}
-
-impl Bound {
-    fn new(size: usize) -> Self {
-        let size = size.min(Semaphore::MAX_PERMITS);
-        Self { places: Arc::new(Semaphore::new(size)), size }
-    }
-
-    fn taken(&self) -> usize {
-        self.size - self.places.available_permits()
     }
 }
 
@@ -311,6 +334,25 @@ mod tests {
         assert_eq!(pool.waiting(), 0);
         gate.go_on.send(()).unwrap();
         assert!(running.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn hash_of_what_was_typed_still_opens() {
+        let bcrypt = BcryptHasher::new(4).unwrap();
+        let typed = "Gru\u{308}\u{df}e-Horse-1";
+        let old = bcrypt.hash(&Password::from(typed).as_typed().unwrap()).unwrap();
+        let new = bcrypt.hash(&Password::from(typed)).unwrap();
+        let pool = HashingPool::new(bcrypt).unwrap();
+        for (password, hash, expected) in [
+            (typed, &new, Match::Yes),
+            ("Gr\u{fc}\u{df}e-Horse-1", &new, Match::Yes),
+            (typed, &old, Match::AsTyped),
+            ("Gr\u{fc}\u{df}e-Horse-1", &old, Match::No),
+        ] {
+            let found = pool.check(Password::from(password), Some(hash.clone())).await.unwrap();
+            assert_eq!(found, expected, "{password}");
+        }
+        assert!(!pool.verify(Password::from(typed), None).await.unwrap());
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! How users are recognized.
 
-use super::{Email, HashingError, Password, PasswordHash, User, UserService};
+use super::{Email, HashingError, Password, PasswordHash, User, UserService, hashing_pool::Match};
 use crate::{StoreError, signals};
 
 /// Why a login was turned away.
@@ -25,7 +25,8 @@ impl UserService {
     /// The user of this address and password. Verifies one password whether or not there is an
     /// account, so that the time it takes doesn't tell.
     ///
-    /// A password that was hashed more cheaply than is usual now is hashed anew, afterwards.
+    /// A password that was hashed more cheaply than is usual now, or before it was
+    /// [normalized](Password), is hashed anew, afterwards.
     ///
     /// # Errors
     /// See [`LoginError`].
@@ -47,16 +48,16 @@ impl UserService {
             Err(_) => None,
         };
         let hash = account.as_ref().map(|(_, hash)| hash.clone());
-        let matches = self.hashing.verify(password.clone(), hash).await?;
+        let found = self.hashing.check(password.clone(), hash).await?;
         let Some((user, hash)) = account else {
             tracing::info!("login refused: no such account");
             return Err(LoginError::InvalidCredentials);
         };
-        if !matches {
+        if found == Match::No {
             tracing::info!(user = %user.id, "login refused: wrong password");
             return Err(LoginError::InvalidCredentials);
         }
-        if self.hashing.needs_rehash(&hash) {
+        if found == Match::AsTyped || self.hashing.needs_rehash(&hash) {
             tokio::spawn(self.clone().rehash(user.clone(), password, hash));
         }
         if !user.email_verified {

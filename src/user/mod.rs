@@ -78,6 +78,7 @@ mod password;
 mod registration;
 mod service;
 mod store;
+mod turns;
 mod verification;
 
 pub use account::{PasswordHash, User};

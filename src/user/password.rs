@@ -3,6 +3,7 @@
 
 use std::{error::Error, fmt};
 
+use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 use super::PasswordHash;
@@ -10,28 +11,64 @@ use super::PasswordHash;
 /// The most that bcrypt reads of a password, in bytes.
 const BCRYPT_READS: usize = 72;
 
-/// A password as it was typed: redacted in `Debug`, wiped when dropped.
+/// A password: redacted in `Debug`, wiped when dropped.
+///
+/// However it was typed, it is one password to its owner: spaces other than the ASCII one become
+/// that, and letters their composed form (the profile `OpaqueString` of RFC 8265, section 4.2: NFC).
+/// That is what policies judge and what is hashed. A hash that was made of the text as it was
+/// typed still opens: see [`as_typed`](Self::as_typed).
 ///
 /// ```
 /// use tower_warden::user::Password;
 /// let password = Password::from("Correct-Horse-1");
 /// assert_eq!(format!("{password:?}"), "Password(…)");
 /// assert_eq!(password.expose(), "Correct-Horse-1");
+/// assert_eq!(Password::from("e\u{301}a\u{a0}").expose(), "\u{e9}a ");
 /// ```
 #[derive(Clone)]
-pub struct Password(Zeroizing<String>);
+pub struct Password {
+    text: Zeroizing<String>,
+    /// What was typed, where that is another text.
+    typed: Option<Zeroizing<String>>,
+}
 
 impl Password {
-    /// The text of it, to be checked and hashed, and to go nowhere else.
+    /// The text of it, normalized, to be checked and hashed, and to go nowhere else.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The same password as it was typed, where that is another text: what a program may have hashed
+    /// that doesn't normalize. A [`HashingPool`](super::HashingPool) tries it after the other.
+    #[must_use]
+    pub fn as_typed(&self) -> Option<Self> {
+        self.typed.clone().map(|text| Self { text, typed: None })
     }
 }
 
 impl From<String> for Password {
     fn from(text: String) -> Self {
-        Self(Zeroizing::new(text))
+        let typed = Zeroizing::new(text);
+        if typed.is_ascii() {
+            return Self { text: typed, typed: None };
+        }
+        // NFC makes no character more than three times as long, so that nothing is moved about,
+        // and left behind, while it grows.
+        let mut text = Zeroizing::new(String::with_capacity(3 * typed.len()));
+        text.extend(typed.chars().map(ascii_space).nfc());
+        let changed = *text != *typed;
+        Self { text, typed: changed.then_some(typed) }
+    }
+}
+
+/// RFC 8265, section 4.2.2, rule 2: any character of the category `Zs` becomes the ASCII space.
+fn ascii_space(c: char) -> char {
+    match c {
+        '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' => {
+            ' '
+        }
+        other => other,
     }
 }
 
@@ -157,6 +194,27 @@ pub trait PasswordHasher: fmt::Debug + Send + Sync + 'static {
     /// Whether a hash is weaker than one made now.
     fn needs_rehash(&self, hash: &PasswordHash) -> bool;
 
+    /// Spends what a check of `hash` cost less than one of a hash made now, after a check that
+    /// failed: else the time would tell accounts whose hashes are old, or imported, from addresses
+    /// without one. `decoy` is the [hash of nobody's password](Self::decoy).
+    ///
+    /// Unless you say otherwise a hash that [needs a new one](Self::needs_rehash) is taken to have
+    /// cost nothing, and the password is checked against the decoy.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    fn even_out(
+        &self,
+        password: &Password,
+        hash: &PasswordHash,
+        decoy: &PasswordHash,
+    ) -> Result<(), HashError> {
+        if self.needs_rehash(hash) {
+            self.verify(password, decoy)?;
+        }
+        Ok(())
+    }
+
     /// A hash of nobody's password, to verify against where there is no account: as costly as any
     /// other. Made once, when a pool is built.
     ///
@@ -229,6 +287,20 @@ impl PasswordHasher for BcryptHasher {
         hash.expose().parse::<bcrypt::HashParts>().is_ok_and(|parts| parts.get_cost() < self.cost)
     }
 
+    /// A check costs `2^cost` rounds, and `2^old + 2^old + 2^(old+1) + … + 2^(cost-1) = 2^cost`.
+    fn even_out(
+        &self,
+        _: &Password,
+        hash: &PasswordHash,
+        _: &PasswordHash,
+    ) -> Result<(), HashError> {
+        let old = hash.expose().parse::<bcrypt::HashParts>().map_err(HashError::new)?.get_cost();
+        for cost in old.max(4)..self.cost {
+            let _ = bcrypt::hash_with_salt_bytes("", cost, [0; 16]).map_err(HashError::new)?;
+        }
+        Ok(())
+    }
+
     /// Salt and digest are zeros: it costs nothing to make, and as much as any other to verify.
     fn decoy(&self) -> Result<PasswordHash, HashError> {
         Ok(PasswordHash::from(format!("$2b${:02}${}", self.cost, ".".repeat(53))))
@@ -297,6 +369,54 @@ mod tests {
             assert_eq!(BcryptHasher::new(cost).is_ok(), valid, "{cost}");
         }
         assert_eq!(BcryptHasher::default().cost, 12);
+    }
+
+    #[test]
+    fn failed_check_of_a_cheaper_hash_spends_the_difference() {
+        let [four, nine] = [4, 9].map(|cost| BcryptHasher::new(cost).unwrap());
+        let (password, decoy) = (Password::from("a"), nine.decoy().unwrap());
+        let (old, new) = (four.hash(&password).unwrap(), nine.hash(&password).unwrap());
+        let least = |work: &dyn Fn()| {
+            let mut times: Vec<_> = (0..5)
+                .map(|_| {
+                    let begin = std::time::Instant::now();
+                    work();
+                    begin.elapsed()
+                })
+                .collect();
+            times.sort();
+            times[0]
+        };
+        let failed = |hash: &PasswordHash| {
+            assert!(!nine.verify(&"b".into(), hash).unwrap());
+            nine.even_out(&"b".into(), hash, &decoy).unwrap();
+        };
+        let [unknown, dear, cheap] = [&decoy, &new, &old].map(|hash| least(&|| failed(hash)));
+        for known in [dear, cheap] {
+            let ratio = known.as_secs_f64() / unknown.as_secs_f64();
+            assert!((0.7..1.4).contains(&ratio), "{known:?} for {unknown:?}");
+        }
+    }
+
+    #[test]
+    fn however_it_was_typed_it_is_one_password() {
+        for (typed, prepared) in [
+            ("Grüße-1", "Grüße-1"),
+            ("Gru\u{308}ße-1", "Grüße-1"),
+            ("a\u{a0}b\u{3000}c", "a b c"),
+            ("\u{212b}", "\u{c5}"),
+            ("ﬁ", "ﬁ"), // compatibility forms stay: RFC 8265 asks for NFC, not NFKC
+        ] {
+            let password = Password::from(typed);
+            assert_eq!(password.expose(), prepared);
+            let as_typed = password.as_typed();
+            assert_eq!(
+                as_typed.as_ref().map(Password::expose),
+                (typed != prepared).then_some(typed)
+            );
+        }
+        let short = Password::from("Aa1u\u{308}u\u{308}u\u{308}u\u{308}");
+        assert_eq!(StandardPolicy.violations(&short), [Violation::TooShort]);
     }
 
     #[test]

@@ -60,6 +60,13 @@ impl UserService {
         Self { verification_ttl: ttl, ..self }
     }
 
+    /// The same register, on behalf of a client: whatever tells clients apart, their address, say.
+    /// One client can't fill the [queue](HashingPool::for_client) for hashing.
+    #[must_use]
+    pub fn for_client(&self, client: &str) -> Self {
+        Self { hashing: self.hashing.for_client(client), ..self.clone() }
+    }
+
     /// The user of this identifier.
     ///
     /// # Errors

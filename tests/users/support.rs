@@ -189,6 +189,15 @@ impl PasswordHasher for CountingHasher {
         self.bcrypt.verify(password, hash)
     }
 
+    fn even_out(
+        &self,
+        password: &Password,
+        hash: &PasswordHash,
+        decoy: &PasswordHash,
+    ) -> Result<(), HashError> {
+        self.bcrypt.even_out(password, hash, decoy)
+    }
+
     fn needs_rehash(&self, hash: &PasswordHash) -> bool {
         self.bcrypt.needs_rehash(hash)
     }
