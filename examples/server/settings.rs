@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use clap::Parser;
 use tower_warden::{
     ForwardedHeader, Quota, TrustedProxies,
-    user::{BcryptHasher, Email, Password},
+    user::{BcryptHasher, Email, Password, mail::Mailbox},
 };
 use url::Url;
 
@@ -62,7 +62,7 @@ pub struct Flags {
     /// smtp://… or smtps://…: where mail is sent
     #[arg(long, env, hide_env_values = true)]
     smtp_url: Option<String>,
-    /// Sender of mail
+    /// Sender of mail, also as Name <address>; its domain greets the mail server
     #[arg(long, env, hide_env_values = true, default_value = "no-reply@tower-warden.example")]
     mail_from: String,
     /// Base of the links in mail [default: the address served on]
@@ -127,7 +127,7 @@ pub struct Settings {
     pub admin: Option<(Email, Password)>,
     pub mail_dir: PathBuf,
     pub smtp_url: Option<String>,
-    pub mail_from: Email,
+    pub mail_from: Mailbox,
     pub public_url: Option<String>,
     pub quotas: Quotas,
     pub rate_limit_on_error: OnError,
@@ -212,7 +212,7 @@ impl Flags {
                 &self.verification_token_ttl,
             )?,
             admin: admin(set(self.admin_email), set(self.admin_password))?,
-            mail_from: Email::parse(&self.mail_from)
+            mail_from: Mailbox::from_str(&self.mail_from)
                 .map_err(|error| SettingError::new("MAIL_FROM", error))?,
             public_url: set(self.public_url).map(|text| public_url(&text)).transpose()?,
             hasher: hasher(&self.bcrypt_cost)?,

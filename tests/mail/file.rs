@@ -27,6 +27,7 @@ async fn message_becomes_a_file_that_only_its_owner_may_read() {
     {
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }
 

@@ -11,8 +11,7 @@ use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::{MailError, MailSender, Message, rfc5322};
-use crate::user::Email;
+use super::{MailError, MailSender, Mailbox, Message, rfc5322};
 
 /// Writes each message to a directory as an RFC 5322 file, instead of sending it.
 ///
@@ -21,18 +20,22 @@ use crate::user::Email;
 #[derive(Clone, Debug)]
 pub struct FileMailSender {
     directory: PathBuf,
-    from: Email,
+    from: Mailbox,
 }
 
 impl FileMailSender {
-    /// Mail into this directory, which is made if it isn't there, from this sender.
+    /// Mail into this directory, which is made, for its owner only, if it isn't there, from this
+    /// sender.
     ///
     /// # Errors
     /// Where the directory can't be made.
-    pub fn new(directory: impl Into<PathBuf>, from: Email) -> io::Result<Self> {
+    pub fn new(directory: impl Into<PathBuf>, from: impl Into<Mailbox>) -> io::Result<Self> {
         let directory = directory.into();
-        fs::create_dir_all(&directory)?;
-        Ok(Self { directory, from })
+        let mut private = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut private, 0o700);
+        private.recursive(true).create(&directory)?;
+        Ok(Self { directory, from: from.into() })
     }
 }
 

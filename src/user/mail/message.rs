@@ -1,10 +1,10 @@
 //! What is sent, and what sends it.
 
-use std::{borrow::Cow, error::Error, fmt, sync::Arc};
+use std::{borrow::Cow, error::Error, fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::user::Email;
+use crate::user::{Email, InvalidEmail};
 
 /// A letter in plain text. It may hold a token, so `Debug` shows the subject only.
 ///
@@ -50,6 +50,60 @@ impl Message {
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message").field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+/// Who mail is from: an address, and perhaps a name that mail programs show.
+///
+/// ```
+/// use tower_warden::user::mail::Mailbox;
+/// let from: Mailbox = "Ada's Shop <no-reply@example.com>".parse()?;
+/// assert_eq!((from.name(), from.email().as_str()), (Some("Ada's Shop"), "no-reply@example.com"));
+/// # Ok::<(), tower_warden::user::InvalidEmail>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mailbox {
+    name: Option<Box<str>>,
+    email: Email,
+}
+
+impl Mailbox {
+    /// What mail programs show instead of the address.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn email(&self) -> &Email {
+        &self.email
+    }
+}
+
+impl From<Email> for Mailbox {
+    fn from(email: Email) -> Self {
+        Self { name: None, email }
+    }
+}
+
+/// Reads `address`, `Name <address>` or `"Name" <address>`.
+impl FromStr for Mailbox {
+    type Err = InvalidEmail;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEmail> {
+        let Some((name, address)) = text.trim().strip_suffix('>').and_then(|t| t.rsplit_once('<'))
+        else {
+            return Email::parse(text).map(Self::from);
+        };
+        let name = name.trim();
+        let unquoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+        let name = unquoted.unwrap_or(name);
+        if name.chars().any(char::is_control) {
+            return Err(InvalidEmail);
+        }
+        let name = (!name.is_empty()).then(|| name.into());
+        Ok(Self { name, email: Email::parse(address)? })
     }
 }
 

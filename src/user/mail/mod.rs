@@ -10,6 +10,7 @@
 
 #[cfg(feature = "smtp")]
 mod file;
+mod lines;
 mod message;
 mod outbox;
 #[cfg(feature = "smtp")]
@@ -20,7 +21,7 @@ mod smtp;
 #[cfg(feature = "smtp")]
 #[cfg_attr(docsrs, doc(cfg(feature = "smtp")))]
 pub use file::FileMailSender;
-pub use message::{MailError, MailSender, Message};
+pub use message::{MailError, MailSender, Mailbox, Message};
 pub use outbox::Outbox;
 #[cfg(feature = "smtp")]
 #[cfg_attr(docsrs, doc(cfg(feature = "smtp")))]

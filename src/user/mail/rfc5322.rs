@@ -9,19 +9,22 @@ use lettre::{
     },
 };
 
-use super::{MailError, Message};
+use super::{MailError, Mailbox, Message};
 use crate::user::Email;
 
 /// The envelope and the bytes of a message.
-pub(super) fn render(message: &Message, from: &Email) -> Result<(Envelope, Vec<u8>), MailError> {
-    let (from, to) = (address(from)?, address(message.to())?);
+pub(super) fn render(
+    message: &Message,
+    sender: &Mailbox,
+) -> Result<(Envelope, Vec<u8>), MailError> {
+    let (from, to) = (address(sender.email())?, address(message.to())?);
     let envelope = Envelope::new(Some(from.clone()), vec![to.clone()]).map_err(unusable)?;
     let message_id = format!("<{}@{}>", uuid::Uuid::new_v4().simple(), from.domain());
     // Keeps out-of-office notes from answering (RFC 3834).
     let auto_submitted = HeaderName::new_from_ascii_str("Auto-Submitted");
     let rendered = lettre::Message::builder()
         .envelope(envelope.clone())
-        .from(from.into())
+        .from(lettre::message::Mailbox::new(sender.name().map(ToOwned::to_owned), from))
         .to(to.into())
         .subject(message.subject())
         .message_id(Some(message_id))
@@ -59,7 +62,7 @@ mod tests {
     use super::*;
 
     fn rendered(to: &str, subject: &str, text: &str) -> String {
-        let from = Email::parse("no-reply@example.com").unwrap();
+        let from = "no-reply@example.com".parse().unwrap();
         let message = Message::new(Email::parse(to).unwrap(), subject, text);
         String::from_utf8(render(&message, &from).unwrap().1).unwrap()
     }
@@ -99,6 +102,21 @@ mod tests {
             assert!(head.lines().any(|line| line.starts_with(header)), "{header}\n{head}");
         }
         assert_eq!(body.trim_end(), "Hi");
+    }
+
+    #[test]
+    fn sender_may_have_a_name() {
+        for (from, header) in [
+            ("no-reply@example.com", "From: no-reply@example.com"),
+            ("Ada <a@example.com>", "From: Ada <a@example.com>"),
+            ("\"Ada, Inc.\" <a@example.com>", "From: =?utf-8?b?QWRhLCBJbmMu?= <a@example.com>"),
+            ("Grüße <a@example.com>", "From: =?utf-8?b?R3LDvMOfZQ==?= <a@example.com>"),
+        ] {
+            let message = Message::new(Email::parse("b@example.com").unwrap(), "Hello", "Hi");
+            let mail = render(&message, &from.parse().unwrap()).unwrap().1;
+            let mail = String::from_utf8(mail).unwrap();
+            assert!(mail.lines().any(|line| line == header), "{mail}");
+        }
     }
 
     #[test]

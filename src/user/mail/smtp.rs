@@ -21,8 +21,7 @@ use lettre::{
 use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
-use super::{MailError, MailSender, Message, rfc5322};
-use crate::user::Email;
+use super::{MailError, MailSender, Mailbox, Message, rfc5322};
 
 /// The longest that sending one message may take.
 const BUDGET: Duration = Duration::from_secs(30);
@@ -32,15 +31,17 @@ const BUDGET: Duration = Duration::from_secs(30);
 /// | URL | encryption | port, unless named |
 /// | --- | --- | --- |
 /// | `smtps://user:password@host` | from the first byte; feature `tls` | 465 |
-/// | `smtp://user:password@host?tls=required` | by STARTTLS, or nothing is sent; feature `tls` | 587 |
+/// | `smtp://user:password@host` | by STARTTLS, or nothing is sent; feature `tls` | 587 |
+/// | `smtp://host?tls=required` | the same, without a password | 587 |
 /// | `smtp://host` | none: for a relay on the same machine or network | 25 |
+/// | `smtp://user:password@host?tls=none` | none, **not even for the password** | 25 |
 ///
-/// User and password may be left out; what is special in URLs is percent-encoded in them. `Debug`
-/// shows neither.
+/// What is special in URLs is percent-encoded in user and password. `Debug` shows neither. The server
+/// is greeted (EHLO) by the domain of the sender.
 #[derive(Clone)]
 pub struct SmtpMailSender {
     server: Server,
-    from: Email,
+    from: Mailbox,
 }
 
 /// A URL that names no mail server to send by. It doesn't repeat the URL, which may hold a password.
@@ -64,8 +65,8 @@ impl SmtpMailSender {
     /// # Errors
     /// [`InvalidSmtpUrl`] for a URL that can't be used. Whether the server is there is found out when
     /// the first message is sent.
-    pub fn new(url: &str, from: Email) -> Result<Self, InvalidSmtpUrl> {
-        Ok(Self { server: Server::parse(url)?, from })
+    pub fn new(url: &str, from: impl Into<Mailbox>) -> Result<Self, InvalidSmtpUrl> {
+        Ok(Self { server: Server::parse(url)?, from: from.into() })
     }
 }
 
@@ -84,7 +85,9 @@ impl fmt::Debug for SmtpMailSender {
 impl MailSender for SmtpMailSender {
     async fn send(&self, message: &Message) -> Result<(), MailError> {
         let (envelope, bytes) = rfc5322::render(message, &self.from)?;
-        match timeout(BUDGET, self.server.deliver(&envelope, &bytes)).await {
+        match timeout(BUDGET, self.server.deliver(self.from.email().domain(), &envelope, &bytes))
+            .await
+        {
             Ok(delivered) => delivered.map_err(mail_error),
             Err(late) => Err(MailError::temporary("the mail server took too long", late)),
         }
@@ -111,12 +114,18 @@ impl Server {
         let uri: Uri = url.parse().map_err(|_| InvalidSmtpUrl::Malformed)?;
         let authority = uri.authority().ok_or(InvalidSmtpUrl::Malformed)?;
         let host = authority.host().trim_matches(['[', ']']);
+        let credentials = authority
+            .as_str()
+            .rsplit_once('@')
+            .map(|(user_and_password, _)| credentials(user_and_password))
+            .transpose()?;
         let (encryption, default_port) = match (uri.scheme_str(), uri.query()) {
             (Some("smtps"), None) => (Encryption::FromTheStart(tls(host)?), SUBMISSIONS_PORT),
-            (Some("smtp"), Some("tls=required")) => {
+            (Some("smtp"), Some("tls=none")) => (Encryption::None, SMTP_PORT),
+            (Some("smtp"), None) if credentials.is_none() => (Encryption::None, SMTP_PORT),
+            (Some("smtp"), None | Some("tls=required")) => {
                 (Encryption::StartTls(tls(host)?), SUBMISSION_PORT)
             }
-            (Some("smtp"), None) => (Encryption::None, SMTP_PORT),
             _ => return Err(InvalidSmtpUrl::Malformed),
         };
         if host.is_empty() || !matches!(uri.path(), "" | "/") {
@@ -126,11 +135,7 @@ impl Server {
             host: host.to_owned(),
             port: authority.port_u16().unwrap_or(default_port),
             encryption,
-            credentials: authority
-                .as_str()
-                .rsplit_once('@')
-                .map(|(user_and_password, _)| credentials(user_and_password))
-                .transpose()?,
+            credentials,
         })
     }
 
@@ -139,8 +144,13 @@ impl Server {
     /// Not by lettre's pooled transport: it would put a connection whose message was cut short by the
     /// deadline back into its pool, in the middle of that message. Here dropping the future closes
     /// the connection.
-    async fn deliver(&self, envelope: &Envelope, message: &[u8]) -> Result<(), smtp::Error> {
-        let hello = ClientId::default();
+    async fn deliver(
+        &self,
+        own_name: &str,
+        envelope: &Envelope,
+        message: &[u8],
+    ) -> Result<(), smtp::Error> {
+        let hello = ClientId::Domain(own_name.to_owned());
         let (wrapper, start_tls) = match &self.encryption {
             Encryption::None => (None, None),
             Encryption::FromTheStart(tls) => (Some(tls.clone()), None),
@@ -208,7 +218,7 @@ mod tests {
             ("smtp://mail.example.com", "mail.example.com", 25, None),
             ("smtp://127.0.0.1:2525/", "127.0.0.1", 2525, None),
             ("smtp://[::1]:2525", "::1", 2525, None),
-            ("smtp://u%40x.de:p%3A%2Fw@host:26", "host", 26, Some(("u@x.de", "p:/w"))),
+            ("smtp://u%40x.de:p%3A%2Fw@host?tls=none", "host", 25, Some(("u@x.de", "p:/w"))),
         ] {
             let server = parse(url).unwrap();
             assert_eq!((server.host.as_str(), server.port), (host, port), "{url}");
@@ -234,7 +244,7 @@ mod tests {
             let error = parse(url).err().unwrap();
             assert!(matches!(error, InvalidSmtpUrl::Malformed), "{url}: {error:?}");
         }
-        let sender = SmtpMailSender::new("smtp://user:secret@host", from()).unwrap();
+        let sender = SmtpMailSender::new("smtp://user:secret@host?tls=none", from()).unwrap();
         let shown = format!("{sender:?}");
         assert!(shown.contains("host") && !shown.contains("secret") && !shown.contains("user"));
     }
@@ -248,18 +258,23 @@ mod tests {
         let server = parse("smtp://mail.example.com?tls=required").unwrap();
         assert_eq!(server.port, 587);
         assert!(matches!(server.encryption, Encryption::StartTls(_)));
-        assert!(matches!(parse("smtp://host").unwrap().encryption, Encryption::None));
+        let server = parse("smtp://user:password@mail.example.com").unwrap();
+        assert_eq!(server.port, 587);
+        assert!(matches!(server.encryption, Encryption::StartTls(_)));
+        for url in ["smtp://host", "smtp://host?tls=none", "smtp://user:password@host?tls=none"] {
+            assert!(matches!(parse(url).unwrap().encryption, Encryption::None), "{url}");
+        }
     }
 
     #[cfg(not(feature = "tls"))]
     #[test]
     fn encryption_without_the_feature_is_an_error() {
-        for url in ["smtps://mail.example.com", "smtp://mail.example.com?tls=required"] {
+        for url in ["smtps://host", "smtp://host?tls=required", "smtp://user:password@host"] {
             assert!(matches!(parse(url), Err(InvalidSmtpUrl::TlsIsOff)), "{url}");
         }
     }
 
-    fn from() -> Email {
-        Email::parse("no-reply@example.com").unwrap()
+    fn from() -> Mailbox {
+        "no-reply@example.com".parse().unwrap()
     }
 }
