@@ -228,6 +228,13 @@ impl TrustedProxies {
         Ok(ClientIp::from(self.resolve(peer.ip().to_canonical(), headers)))
     }
 
+    /// Whether the forwarding header is believed where this peer sends it: then its connections are
+    /// of many clients.
+    #[must_use]
+    pub fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.trusts(peer.to_canonical())
+    }
+
     fn resolve(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer;
         if !self.trusts(client) {

@@ -92,6 +92,7 @@ pub mod api_key;
 pub mod auth;
 mod client_ip;
 mod clock;
+mod drain;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
@@ -118,6 +119,7 @@ pub use client_ip::{
     ClientIp, ForwardedHeader, InvalidNetwork, NoPeerAddr, PeerAddr, TrustedProxies,
 };
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
+pub use drain::{DrainLayer, DrainService, DrainedBody};
 pub use error::StoreError;
 pub use head::RequestHead;
 pub use identity::{ClaimsError, Identity, Plan, Role, UserId};

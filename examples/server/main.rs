@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a program has no callers")]
 
 mod app;
+mod serve;
 mod settings;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 use app::{App, Limits, Pool, ProjectStore, app};
 use clap::Parser;
 use jsonwebtoken::jwk::KeyAlgorithm;
+use serve::{Bounds, serve};
 use settings::{Flags, OnError, SettingError, Settings};
 use tokio::{
     net::TcpListener,
@@ -57,7 +59,8 @@ async fn run(flags: Flags) -> Result<(), SettingError> {
 
     let listener = TcpListener::bind(&settings.bind_addr).await.map_err(unusable("BIND_ADDR"))?;
     let address = listener.local_addr().map_err(unusable("BIND_ADDR"))?;
-    serve_metrics(&settings).await?;
+    let bounds = settings.connections.clone().within_descriptors();
+    serve_metrics(&settings, &bounds).await?;
 
     let clock = SystemClock::shared();
     let stores = Stores::open(&settings, &clock).await?;
@@ -75,40 +78,29 @@ async fn run(flags: Flags) -> Result<(), SettingError> {
         projects: stores.projects.clone(),
         limits,
         cors_allowed_origins: settings.cors_allowed_origins.clone(),
+        https: settings.public_url.as_ref().is_some_and(|url| url.starts_with("https:")),
     });
     tokio::spawn(clean_up(stores, clock));
 
-    serve(listener, app).await.map_err(unusable("BIND_ADDR"))?;
+    let end = end().map_err(unusable("BIND_ADDR"))?;
+    // Whoever reads it may have gone.
+    let _ = writeln!(std::io::stdout(), "listening on http://{address}");
+    serve(listener, app, bounds, end).await;
     outbox.close(Duration::from_secs(5)).await;
     Ok(())
 }
 
-/// Serves until SIGINT or SIGTERM, and then 10 s more at most, for requests in flight.
-async fn serve(listener: TcpListener, app: axum::Router) -> std::io::Result<()> {
+/// SIGINT or SIGTERM.
+fn end() -> std::io::Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let (ending, mut ended) = tokio::sync::watch::channel(());
-    let end = async move {
+    Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
         tracing::info!("ending");
-        drop(ending);
-    };
-    let address = listener.local_addr()?;
-    let service = app.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(end);
-    // Whoever reads it may have gone.
-    let _ = writeln!(std::io::stdout(), "listening on http://{address}");
-    let deadline = async {
-        let _ = ended.changed().await;
-        tokio::time::sleep(Duration::from_secs(10)).await;
-    };
-    tokio::select! {
-        served = server => served,
-        () = deadline => Ok(()),
-    }
+    })
 }
 
 /// Users, sessions and projects, in one database.
@@ -232,14 +224,15 @@ async fn clean_up(stores: Stores, clock: SharedClock) {
 }
 
 /// Offers metrics at an address of their own, where one is set.
-async fn serve_metrics(settings: &Settings) -> Result<(), SettingError> {
+async fn serve_metrics(settings: &Settings, bounds: &Bounds) -> Result<(), SettingError> {
     let Some(address) = &settings.metrics_addr else { return Ok(()) };
     let listener = TcpListener::bind(address).await.map_err(unusable("METRICS_ADDR"))?;
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new();
     let metrics = recorder.install_recorder().map_err(unusable("METRICS_ADDR"))?;
     let page = axum::routing::get(async move || metrics.render());
     let app = axum::Router::new().route("/metrics", page);
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    let bounds = Bounds { connections: 64, per_ip: 0, ..bounds.clone() };
+    tokio::spawn(serve(listener, app, bounds, std::future::pending::<()>()));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use tower_warden::{
 };
 use url::Url;
 
-use crate::app::Quotas;
+use crate::{app::Quotas, serve::Bounds};
 
 /// Serves the API that README.md walks through: accounts, roles, projects, limits.
 ///
@@ -104,6 +104,21 @@ pub struct Flags {
     /// Comma-separated origins whose scripts may call [default: none]
     #[arg(long, env, hide_env_values = true)]
     cors_allowed_origins: Option<String>,
+    /// The longest that a connection may take for the head of a request
+    #[arg(long, env, hide_env_values = true, default_value = "10s")]
+    header_timeout: String,
+    /// The longest that the body of a request may take
+    #[arg(long, env, hide_env_values = true, default_value = "30s")]
+    body_timeout: String,
+    /// How long a connection may be idle
+    #[arg(long, env, hide_env_values = true, default_value = "75s")]
+    idle_timeout: String,
+    /// Connections at a time; 0 for any number
+    #[arg(long, env, hide_env_values = true, default_value = "8192")]
+    max_connections: String,
+    /// Connections of one client, but for trusted proxies, at a time; 0 for any number
+    #[arg(long, env, hide_env_values = true, default_value = "512")]
+    max_connections_per_ip: String,
     /// An address of its own for GET /metrics, in Prometheus form [default: none]
     #[arg(long, env, hide_env_values = true)]
     metrics_addr: Option<String>,
@@ -134,6 +149,7 @@ pub struct Settings {
     pub rate_limit_budget: Duration,
     pub hasher: BcryptHasher,
     pub cors_allowed_origins: Vec<http::HeaderValue>,
+    pub connections: Bounds,
     pub metrics_addr: Option<String>,
     pub log_filter: tracing_subscriber::EnvFilter,
 }
@@ -188,9 +204,22 @@ impl Flags {
             let (second, decade) = (Duration::from_secs(1), Duration::from_secs(3650 * 86_400));
             duration_between(text, second, decade).map_err(|reason| SettingError::new(name, reason))
         };
+        let patience = |name, text: &str| {
+            let (least, most) = (Duration::from_millis(100), Duration::from_secs(86_400));
+            duration_between(text, least, most).map_err(|reason| SettingError::new(name, reason))
+        };
+        let proxies = proxies(&self.trusted_proxies, &self.forwarded_header)?;
         Ok(Settings {
+            connections: Bounds {
+                header: patience("HEADER_TIMEOUT", &self.header_timeout)?,
+                body: patience("BODY_TIMEOUT", &self.body_timeout)?,
+                idle: patience("IDLE_TIMEOUT", &self.idle_timeout)?,
+                connections: number("MAX_CONNECTIONS", &self.max_connections)?,
+                per_ip: number("MAX_CONNECTIONS_PER_IP", &self.max_connections_per_ip)?,
+                proxies: proxies.clone(),
+            },
             quotas: Quotas {
-                proxies: proxies(&self.trusted_proxies, &self.forwarded_header)?,
+                proxies,
                 public: quota("RATE_LIMIT_PUBLIC", &self.rate_limit_public)?,
                 user: quota("RATE_LIMIT_USER", &self.rate_limit_user)?,
                 login: quota("RATE_LIMIT_LOGIN", &self.rate_limit_login)?,
@@ -250,6 +279,11 @@ fn duration_between(text: &str, least: Duration, most: Duration) -> Result<Durat
     }
     let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
     Err(format!("{text:?} is not between {least} and {most}"))
+}
+
+fn number(name: &'static str, text: &str) -> Result<usize, SettingError> {
+    let reason = || format!("{text:?} is no number such as 512");
+    text.trim().parse().map_err(|_| SettingError::new(name, reason()))
 }
 
 fn quota(text: &str) -> Result<Quota, String> {

@@ -4,7 +4,7 @@
 #![cfg(feature = "full")]
 #![allow(clippy::unwrap_used, reason = "the lint knows only functions that are tests themselves")]
 
-#[allow(dead_code, unreachable_pub, reason = "the app is made for its own program")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the app is made for its own program")]
 #[path = "../../examples/server/app/mod.rs"]
 mod app;
 
@@ -14,6 +14,7 @@ mod admin;
 mod bodies;
 mod browsers;
 mod client_ip;
+mod connections;
 mod limits;
 mod login_limit;
 mod outages;

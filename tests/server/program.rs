@@ -29,7 +29,21 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it in this directory with these settings, at a port of its own.
     pub(crate) async fn start(directory: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = spawn(directory, &[], settings);
+        Self::started(spawn(directory, &[], settings)).await
+    }
+
+    /// The same, where the system gives it only so many descriptors.
+    pub(crate) async fn start_with_descriptors(
+        most: u32,
+        directory: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\"")]).arg(binary());
+        Self::started(spawn_as(shell, directory, settings)).await
+    }
+
+    async fn started(mut child: Child) -> Self {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).await.unwrap();
@@ -73,8 +87,13 @@ impl Api for Program {
 
 /// Starts the server in this directory with these settings, whatever comes of it.
 pub(crate) fn spawn(directory: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Child {
-    Command::new(binary())
-        .args(arguments)
+    let mut command = Command::new(binary());
+    command.args(arguments);
+    spawn_as(command, directory, settings)
+}
+
+fn spawn_as(mut command: Command, directory: &Path, settings: &[(&str, &str)]) -> Child {
+    command
         .current_dir(directory)
         .env_clear()
         .envs([("BIND_ADDR", "127.0.0.1:0"), ("BCRYPT_COST", "4")])

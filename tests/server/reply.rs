@@ -23,7 +23,7 @@ pub(crate) struct Limiter {
 }
 
 /// The contract's table of errors: status, `code`, and the sentence, where it never differs.
-const ERRORS: [(u16, &str, Option<&str>); 20] = [
+const ERRORS: [(u16, &str, Option<&str>); 23] = [
     (400, "invalid_request", None),
     (400, "invalid_verification_token", Some("Invalid or expired verification token")),
     (401, "authentication_required", Some("Authentication required")),
@@ -35,13 +35,16 @@ const ERRORS: [(u16, &str, Option<&str>); 20] = [
     (403, "insufficient_permissions", Some("Insufficient permissions")),
     (404, "not_found", Some("Not found")),
     (405, "method_not_allowed", Some("Method not allowed")),
+    (408, "request_timeout", Some("Request timeout")),
     (409, "email_taken", Some("Email already registered")),
     (409, "last_admin", Some("The last admin must stay")),
     (413, "payload_too_large", Some("Payload too large")),
+    (414, "uri_too_long", Some("URI too long")),
     (415, "unsupported_media_type", Some("Unsupported media type")),
     (422, "validation_failed", None),
     (429, "rate_limited", None),
     (429, "too_many_login_attempts", None),
+    (431, "headers_too_large", Some("Request header fields too large")),
     (500, "internal", Some("Internal server error")),
     (503, "unavailable", Some("Service unavailable")),
 ];

@@ -111,6 +111,7 @@ impl Server {
                 quotas: quotas(),
             },
             cors_allowed_origins: Vec::new(),
+            https: false,
         };
         change(&mut settings);
         Self {

@@ -1,13 +1,13 @@
 //! Request bodies: read within bounds, as strict JSON, and checked member by member, so that all
 //! that is wrong is said at once.
 
-use std::time::Duration;
+use std::error::Error;
 
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json as value};
 use tower_warden::{
@@ -19,10 +19,13 @@ use super::error::{Refused, invalid_request};
 
 /// The largest body, in bytes.
 const LARGEST: usize = 64 * 1024;
-/// So much more is read and thrown away before a body is refused: a client that is still sending
-/// would not see the answer.
-const DRAINED: usize = 1024 * 1024;
-const DRAINED_FOR: Duration = Duration::from_secs(2);
+/// So many members without a meaning are named, so that the answer is no larger than the question.
+const NAMED: usize = 8;
+
+/// Why a body ended that took too long. Whoever reads the connection says so.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body took too long")]
+pub struct SlowBody;
 
 /// A body that was read as a `T`.
 pub struct Json<T>(pub T);
@@ -54,7 +57,7 @@ impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
         };
         let mut members = Members { members, errors: FieldErrors::default() };
         let read = T::from_members(&mut members);
-        for _ in members.members.keys() {
+        for _ in members.members.keys().take(NAMED) {
             members.errors.add("", "unknown_field", "a member has no meaning here");
         }
         match read {
@@ -67,36 +70,35 @@ impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
 async fn read(headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Refused> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let announced = announced.and_then(|text| text.parse().ok()).unwrap_or(0_usize);
-    let mut bytes = Vec::with_capacity(announced.min(LARGEST));
-    let mut length = 0;
-    if announced <= LARGEST {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| invalid_request("The body ended early"))?;
-            let Ok(data) = frame.into_data() else { continue };
-            length += data.len();
-            if length > LARGEST {
-                break;
-            }
-            bytes.extend_from_slice(&data);
-        }
-        if length <= LARGEST {
-            return Ok(bytes);
-        }
+    if announced > LARGEST {
+        return Err(too_large());
     }
-    if announced <= DRAINED {
-        let _ = tokio::time::timeout(DRAINED_FOR, drain(body, length)).await;
+    let mut bytes = Vec::with_capacity(announced);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| not_whole(&error))?.into_data() else { continue };
+        if bytes.len() + data.len() > LARGEST {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&data);
     }
-    let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
-    Err(Problem::new(status, code, "Payload too large").into())
+    Ok(bytes)
 }
 
-async fn drain(mut body: Body, mut length: usize) {
-    while length < DRAINED {
-        match body.frame().await {
-            Some(Ok(frame)) => length += frame.data_ref().map_or(0, |data| data.len()),
-            _ => return,
-        }
+fn too_large() -> Refused {
+    let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
+    Problem::new(status, code, "Payload too large").into()
+}
+
+/// Too slow, or ended before its end.
+fn not_whole(error: &(dyn Error + 'static)) -> Refused {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    if !causes.any(|error| error.is::<SlowBody>()) {
+        return invalid_request("The body ended early");
     }
+    let (status, code) = (StatusCode::REQUEST_TIMEOUT, "request_timeout");
+    Problem::new(status, code, "Request timeout")
+        .with_header(header::CONNECTION, HeaderValue::from_static("close"))
+        .into()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -9,16 +9,19 @@ mod error;
 mod limits;
 mod projects;
 mod projects_store;
+mod security;
 mod state;
 mod status;
 
 use axum::{Router, middleware::from_fn};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_warden::RequireAuth;
+use tower_warden::{DrainLayer, RequireAuth};
 
+pub use body::SlowBody;
 pub use limits::{Limits, Quotas};
 pub use projects_store::{Pool, ProjectStore};
+pub use security::harden;
 pub use state::App;
 
 /// The whole API over this state.
@@ -52,9 +55,12 @@ pub fn app(app: App) -> Router {
                 .layer(panics),
         );
 
-    anyone.merge(login).merge(signed_in).with_state(app.clone()).layer(
+    let api = anyone.merge(login).merge(signed_in).with_state(app.clone()).layer(
         ServiceBuilder::new()
+            .map_response(security::headers(app.https))
             .layer(from_fn(auth::never_cached))
             .option_layer(cors::layer(&app.cors_allowed_origins)),
-    )
+    );
+    // Outside of everything that refuses.
+    api.layer(DrainLayer::new())
 }

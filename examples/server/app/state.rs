@@ -16,4 +16,7 @@ pub struct App {
     pub limits: Limits,
     #[from_ref(skip)]
     pub cors_allowed_origins: Vec<HeaderValue>,
+    /// Whether clients come over HTTPS.
+    #[from_ref(skip)]
+    pub https: bool,
 }
