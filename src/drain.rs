@@ -120,7 +120,8 @@ where
         let invited = !old || !request.headers().contains_key(header::EXPECT);
         let short = request.body().size_hint().lower() <= self.layer.bytes;
         // Only where it will be asked for.
-        let read = (old && !(invited && short) && !request.body().is_end_stream()).then(Arc::<AtomicBool>::default);
+        let read = (old && !(invited && short) && !request.body().is_end_stream())
+            .then(Arc::<AtomicBool>::default);
         let state = read.clone();
         let request = request.map(|body| DrainedBody {
             ended: body.is_end_stream(),

@@ -119,8 +119,7 @@ async fn whoever_sends_no_head_or_is_idle_is_closed() {
         }
         begin.elapsed()
     };
-    let (silent, half, dripping) =
-        tokio::join!(silent.closed_after(), half.closed_after(), drips);
+    let (silent, half, dripping) = tokio::join!(silent.closed_after(), half.closed_after(), drips);
     for after in [silent, half, dripping] {
         around(after, 600);
     }
@@ -317,9 +316,8 @@ async fn refusal_of_a_huge_body_reaches_its_client() {
         [("/projects", "", 8_000_000), ("/projects", "Expect: 100-continue\r\n", 20)]
     {
         let mut raw = Raw::to(&program).await;
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\n{expect}Content-Length: {length}\r\n\r\n"
-        );
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\n{expect}Content-Length: {length}\r\n\r\n");
         raw.write(head).await.unwrap();
         if expect.is_empty() {
             raw.write("a".repeat(length)).await.unwrap();

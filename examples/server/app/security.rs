@@ -5,8 +5,7 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, header};
 
 /// For answers that are no pages: nothing in them is ever run or shown as one.
-const NO_PAGE: HeaderValue =
-    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+const NO_PAGE: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 /// Two years, as the preload lists ask for.
 const ONLY_HTTPS: HeaderValue = HeaderValue::from_static("max-age=63072000");
 
