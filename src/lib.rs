@@ -98,6 +98,8 @@ mod error;
 mod extract;
 mod head;
 mod identity;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod json;
 pub mod limit;
 mod problem;
