@@ -96,10 +96,10 @@ mod drain;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
-mod head;
-mod identity;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+mod head;
+mod identity;
 pub mod json;
 pub mod limit;
 mod problem;
