@@ -1,6 +1,7 @@
 //! The lines of configuration that the guide to client addresses gives, in the real nginx and HAProxy:
 //! which address the server sees.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
 #![cfg(feature = "axum")]
 
 use std::{
