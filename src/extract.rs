@@ -1,9 +1,23 @@
 //! The framework's window: [`Identity`] as an axum extractor, and problems as axum responses.
 
-use axum::extract::{FromRequestParts, OptionalFromRequestParts};
-use http::request::Parts;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
 
-use crate::{Identity, Problem};
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    response::Response,
+};
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http_body::Body as _;
+
+use crate::{
+    Identity, Problem, RefusalAnswer,
+    auth::{Permitted, Requirement, insufficient},
+};
 
 /// The caller that [`RequireAuth`](crate::RequireAuth) let in.
 ///
@@ -38,8 +52,64 @@ impl<S: Sync> OptionalFromRequestParts<S> for Identity {
     }
 }
 
+/// A caller who meets a requirement; 403 where it doesn't.
+impl<S: Sync, R: Requirement> FromRequestParts<S> for Permitted<R> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = <Identity as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        Self::new(caller).ok_or_else(|| insufficient("api"))
+    }
+}
+
 impl axum::response::IntoResponse for Problem {
-    fn into_response(self) -> axum::response::Response {
-        self.into_response().map(axum::body::Body::from)
+    fn into_response(self) -> Response {
+        self.into_http().map(Body::from)
+    }
+}
+
+/// A body that has to be waited for can't be answered in place of a refusal: it becomes 500, and is
+/// logged.
+impl From<Response> for RefusalAnswer {
+    fn from(response: Response) -> Self {
+        let (head, body) = response.into_parts();
+        let answer = match at_once(body) {
+            Some(bytes) => http::Response::from_parts(head, bytes),
+            None => {
+                tracing::error!("a refusal hook answered with a body that is not there at once");
+                Problem::internal().into_http()
+            }
+        };
+        answer.into()
+    }
+}
+
+/// All of a body, if none of it has to be waited for.
+fn at_once(mut body: Body) -> Option<Bytes> {
+    let (mut bytes, mut cx) = (BytesMut::new(), Context::from_waker(Waker::noop()));
+    loop {
+        match Pin::new(&mut body).poll_frame(&mut cx) {
+            Poll::Ready(None) => return Some(bytes.freeze()),
+            Poll::Ready(Some(Ok(frame))) => bytes.extend(frame.into_data().ok()),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_of_axum_is_taken_where_it_is_there_at_once() {
+        let answer = RefusalAnswer::from((http::StatusCode::IM_A_TEAPOT, "short").into_response());
+        let answer = format!("{answer:?}");
+        assert!(answer.contains("418") && answer.contains("short"), "{answer}");
+
+        let never = Body::from_stream(tokio_stream::pending::<Result<Bytes, String>>());
+        let answer = format!("{:?}", RefusalAnswer::from(Response::new(never)));
+        assert!(answer.contains("500"), "{answer}");
     }
 }

@@ -381,6 +381,12 @@ impl Identity {
         T::deserialize(&self.0.claims).map_err(ClaimsError)
     }
 
+    /// The words of the claim `scope` (RFC 8693, section 4.2).
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        let scope = self.0.claims.get("scope").and_then(Value::as_str);
+        scope.unwrap_or_default().split_ascii_whitespace()
+    }
+
     fn change(mut self, change: impl FnOnce(&mut Caller)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self

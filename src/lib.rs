@@ -103,6 +103,7 @@ mod identity;
 pub mod json;
 pub mod limit;
 mod problem;
+mod refusal;
 mod secret;
 mod signals;
 pub mod store;
@@ -116,7 +117,7 @@ struct Readme;
 
 pub use answer::{Answer, AnswerFuture};
 pub use api_key::ApiKeyService;
-pub use auth::{RequireAuth, RequireRole};
+pub use auth::{Require, RequireAuth, RequireRole};
 pub use client_ip::{
     ClientIp, ForwardedHeader, InvalidNetwork, NoPeerAddr, PeerAddr, TrustedProxies,
 };
@@ -127,6 +128,7 @@ pub use head::RequestHead;
 pub use identity::{ClaimsError, Identity, Plan, Role, UserId};
 pub use limit::{Key, Quota, RateLimitLayer, Rule};
 pub use problem::{Problem, ProblemCode, ResponseBody};
+pub use refusal::{Refusal, RefusalAnswer, RefusalHook, RefusalReason};
 pub use secret::{OpaqueToken, TokenHash};
 pub use token::TokenService;
 pub use user::UserService;

@@ -1,6 +1,8 @@
 //! What a refused caller receives: problem details (RFC 9457). Refusals become responses here and
 //! nowhere else.
 
+mod errors;
+
 use std::{
     borrow::Cow,
     pin::Pin,
@@ -18,19 +20,26 @@ use serde_json::{Map, Value};
 /// A refusal in the form of RFC 9457: `application/problem+json` with `type`, `title`, `status`,
 /// `detail`, and `code`, a word for programs that never changes.
 ///
-/// It is never cached (`Cache-Control: no-store`).
+/// It is never cached (`Cache-Control: no-store`). Every error of this crate that a handler may meet
+/// becomes one, so that `?` says the right thing in handlers that answer `Result<_, Problem>`; what is
+/// the server's own fault is logged with its cause, and told to nobody.
 ///
 /// ```
 /// use http::StatusCode;
-/// use tower_warden::Problem;
+/// use tower_warden::{Problem, token::TokenError};
 /// let response = Problem::new(StatusCode::CONFLICT, "email_taken", "Email already registered")
 ///     .with_member("hint", "log in")
-///     .into_response();
+///     .into_http();
 /// assert_eq!(response.headers()["content-type"], "application/problem+json");
 /// assert!(response.body().starts_with(br#"{"type":"about:blank","title":"Conflict","status":409,"#));
+///
+/// assert_eq!(Problem::from(TokenError::Expired).code(), "token_expired");
 /// ```
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Problem(Box<Said>);
+
+#[derive(Clone, Debug)]
+struct Said {
     status: StatusCode,
     kind: &'static str,
     code: &'static str,
@@ -62,20 +71,26 @@ impl Problem {
         code: &'static str,
         detail: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self {
+        Self(Box::new(Said {
             status,
             kind: "about:blank",
             code,
             detail: detail.into(),
             members: Map::new(),
             headers: HeaderMap::new(),
-        }
+        }))
     }
 
     /// 500: something that is not the caller's fault, and not the caller's business.
     #[must_use]
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal server error")
+    }
+
+    /// 404: no such route or thing.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "Not found")
     }
 
     /// 503: the same request may work after so many seconds.
@@ -87,33 +102,36 @@ impl Problem {
 
     /// The same with another `type`, a URI.
     #[must_use]
-    pub fn with_type(self, uri: &'static str) -> Self {
-        Self { kind: uri, ..self }
+    pub fn with_type(mut self, uri: &'static str) -> Self {
+        self.0.kind = uri;
+        self
     }
 
     /// The same with another `code`.
     #[must_use]
-    pub fn with_code(self, code: &'static str) -> Self {
-        Self { code, ..self }
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        self.0.code = code;
+        self
     }
 
     /// The same with another `detail`: the sentence for people.
     #[must_use]
-    pub fn with_detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { detail: detail.into(), ..self }
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.0.detail = detail.into();
+        self
     }
 
     /// The same with a further member: none of the five that every problem has.
     #[must_use]
     pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.to_owned(), value.into());
+        self.0.members.insert(name.to_owned(), value.into());
         self
     }
 
     /// The same with a header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.0.headers.insert(name, value);
         self
     }
 
@@ -142,35 +160,42 @@ impl Problem {
     /// The status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The word for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        self.code
+        self.0.code
+    }
+
+    /// The sentence for people.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
     }
 
     /// The response that says it, with [`ProblemCode`] in its extensions.
     #[must_use]
-    pub fn into_response(self) -> Response<Bytes> {
+    pub fn into_http(self) -> Response<Bytes> {
+        let Said { status, kind, code, detail, members, headers } = *self.0;
         let document = Document {
-            r#type: self.kind,
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            code: self.code,
-            members: &self.members,
+            r#type: kind,
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: &detail,
+            code,
+            members: &members,
         };
         // Text and JSON values always serialize.
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = self.status;
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         let headers = response.headers_mut();
-        *headers = self.headers;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response.extensions_mut().insert(ProblemCode(self.code));
+        response.extensions_mut().insert(ProblemCode(code));
         response
     }
 }

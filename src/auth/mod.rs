@@ -1,11 +1,11 @@
 //! The door: who is calling, and may they?
 //!
 //! [`RequireAuth`] asks an authenticator and puts the caller's [`Identity`](crate::Identity) into
-//! the extensions of the request, or answers 401. [`RequireRole`] reads it from there, or answers
-//! 403.
+//! the extensions of the request, or answers 401. [`RequireRole`] and [`Require`] read it from there,
+//! or answer 403; so does [`Permitted`], for a single handler.
 //!
-//! 1. `RequireAuth` stands outside `RequireRole`. Where `RequireRole` finds no identity it refuses,
-//!    and logs that the stack is built wrong.
+//! 1. `RequireAuth` stands outside of these. Where one of them finds no identity it refuses, and logs
+//!    that the stack is built wrong.
 //! 2. A limiter that counts users stands inside `RequireAuth`. One that counts callers without a
 //!    valid token as well stands between [`RequireAuth::identify_only`] and the `RequireAuth` that
 //!    it was made from: the first tells who it is and refuses nobody, the second refuses and asks
@@ -59,9 +59,14 @@
 mod api_key;
 mod authenticate;
 mod bearer;
+pub mod require;
 pub mod require_auth;
-pub mod require_role;
+mod requirement;
 
 pub use authenticate::{AuthError, Authenticate};
+pub use require::{Require, RequireRole};
 pub use require_auth::RequireAuth;
-pub use require_role::RequireRole;
+pub use requirement::{Admin, Both, Editor, Either, Permitted, Requirement, Viewer};
+
+#[cfg(feature = "axum")]
+pub(crate) use require::insufficient;

@@ -16,7 +16,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{AuthError, Authenticate};
-use crate::{Answer, Identity, Problem, RequestHead, ResponseBody, problem::checked_realm};
+use crate::{
+    Answer, Identity, Refusal, RefusalHook, RefusalReason, RequestHead, ResponseBody,
+    problem::checked_realm,
+};
 
 /// Lets callers pass that an authenticator knows, with their [`Identity`] in the extensions of the
 /// request; answers 401 to all others. See the [module docs](crate::auth).
@@ -32,10 +35,8 @@ pub struct RequireAuth {
 struct Shared {
     authenticator: Arc<dyn Authenticate>,
     realm: Arc<str>,
-    refusal: Option<Arc<Refusal>>,
+    refusal: Option<RefusalHook>,
 }
-
-type Refusal = dyn Fn(&AuthError, Problem) -> Response<Bytes> + Send + Sync;
 
 impl RequireAuth {
     /// Asks this authenticator: a [`TokenService`](crate::TokenService) for Bearer tokens, or one
@@ -62,13 +63,9 @@ impl RequireAuth {
         self.change(|shared| shared.realm = realm)
     }
 
-    /// The same with refusals in your own words: the hook may replace the response, never the
-    /// decision.
-    pub fn with_refusal(
-        self,
-        response: impl Fn(&AuthError, Problem) -> Response<Bytes> + Send + Sync + 'static,
-    ) -> Self {
-        self.change(|shared| shared.refusal = Some(Arc::new(response)))
+    /// The same with refusals in your own words.
+    pub fn with_refusal(self, hook: RefusalHook) -> Self {
+        self.change(|shared| shared.refusal = Some(hook))
     }
 
     fn change(mut self, change: impl FnOnce(&mut Shared)) -> Self {
@@ -99,12 +96,10 @@ impl RequireAuth {
         }
     }
 
-    fn refuse(&self, error: Arc<AuthError>) -> Response<Bytes> {
+    fn refuse(&self, request: RequestHead<'_>, error: Arc<AuthError>) -> Response<Bytes> {
         let problem = error.to_problem(&self.shared.realm);
-        let mut response = match &self.shared.refusal {
-            Some(hook) => hook(&error, problem),
-            None => problem.into_response(),
-        };
+        let refusal = Refusal { request, reason: RefusalReason::Unauthenticated(&error) };
+        let mut response = refusal.answer(problem, self.shared.refusal.as_ref());
         response.extensions_mut().insert(error);
         response
     }
@@ -190,7 +185,9 @@ where
         };
         let state = match self.layer.admit(&mut request, outcome) {
             Ok(()) => State::Admitted { future: self.inner.call(request) },
-            Err(reason) => State::Refused { response: Some(self.layer.refuse(reason)) },
+            Err(reason) => {
+                State::Refused { response: Some(self.layer.refuse((&request).into(), reason)) }
+            }
         };
         ResponseFuture { state }
     }
@@ -245,7 +242,9 @@ where
                     };
                     match layer.admit(&mut request, outcome) {
                         Ok(()) => State::Admitted { future: inner.call(request) },
-                        Err(reason) => State::Refused { response: Some(layer.refuse(reason)) },
+                        Err(reason) => State::Refused {
+                            response: Some(layer.refuse((&request).into(), reason)),
+                        },
                     }
                 }
                 Projected::Admitted { future } => {

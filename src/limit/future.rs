@@ -196,7 +196,7 @@ where
                     let Some((takes, shared, mut inner, request)) = waiting.take() else {
                         return Poll::Pending;
                     };
-                    match shared.verdict(&takes, answer) {
+                    match shared.verdict((&request).into(), &takes, answer) {
                         Verdict::Admitted(holds) => {
                             State::Admitted { future: inner.call(request), holds }
                         }

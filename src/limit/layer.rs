@@ -3,14 +3,16 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 use tower_layer::Layer;
 
 use super::{
-    LimiterName, RateLimitService, RateLimitStore, Rule,
+    Exceeded, RateLimitService, RateLimitStore, Rule,
     headers::{Report, Reports, retry_after},
 };
-use crate::{Problem, SharedClock};
+use crate::{
+    NoPeerAddr, Problem, Refusal, RefusalHook, RefusalReason, RequestHead, SharedClock, StoreError,
+};
 
 /// Refuses requests that are too many. Unlike tower's `RateLimitLayer`, which makes callers wait, it
 /// answers 429. See the [module docs](crate::limit).
@@ -27,10 +29,8 @@ pub(super) struct Shared {
     pub(super) on_failure: OnFailure,
     pub(super) clock: SharedClock,
     pub(super) headers: bool,
-    refusal: Option<Arc<Hook>>,
+    pub(super) refusal: Option<RefusalHook>,
 }
-
-type Hook = dyn Fn(&Refusal, Problem) -> Response<Bytes> + Send + Sync;
 
 /// What becomes of a request while the store can't decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,19 +51,6 @@ impl OnFailure {
             Self::Deny => "deny",
         }
     }
-}
-
-/// Why a request was refused.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Refusal {
-    /// The limiter with the longest wait.
-    pub limiter: LimiterName,
-    /// All limiters that refused.
-    pub violated: Vec<LimiterName>,
-    /// `Retry-After` in seconds, at least 1; `None` where the request weighs more than the limit, so
-    /// that waiting doesn't help.
-    pub retry_after: Option<u64>,
 }
 
 impl RateLimitLayer {
@@ -109,13 +96,10 @@ impl RateLimitLayer {
         self.change(|shared| shared.headers = false)
     }
 
-    /// The same with refusals in your own words: the hook may replace the response, never the
-    /// decision. `Retry-After` and the headers of the limits are added to what it answers.
-    pub fn with_refusal(
-        self,
-        response: impl Fn(&Refusal, Problem) -> Response<Bytes> + Send + Sync + 'static,
-    ) -> Self {
-        self.change(|shared| shared.refusal = Some(Arc::new(response)))
+    /// The same with refusals in your own words. `Retry-After` and the headers of the limits are
+    /// added to what the hook answers.
+    pub fn with_refusal(self, hook: RefusalHook) -> Self {
+        self.change(|shared| shared.refusal = Some(hook))
     }
 
     fn change(mut self, change: impl FnOnce(&mut Shared)) -> Self {
@@ -126,23 +110,42 @@ impl RateLimitLayer {
 
 impl Shared {
     /// The 429 of these reports, of which this refuses for longest.
-    pub(super) fn refuse(&self, longest: Report, reports: &Reports) -> Response<Bytes> {
+    pub(super) fn refuse(
+        &self,
+        request: RequestHead<'_>,
+        longest: Report,
+        reports: &Reports,
+    ) -> Response<Bytes> {
         let violated = reports.0.iter().filter(|report| !report.decision.is_allowed());
-        let refusal = Refusal {
+        let exceeded = Exceeded {
             limiter: longest.limiter,
             violated: violated.map(|report| report.limiter).collect(),
             retry_after: retry_after(&longest.decision),
         };
-        let problem = too_many_requests(&refusal);
-        let mut response = match &self.refusal {
-            Some(hook) => hook(&refusal, problem),
-            None => problem.into_response(),
-        };
-        if let Some(wait) = refusal.retry_after {
+        let refusal = Refusal { request, reason: RefusalReason::Exceeded(&exceeded) };
+        let mut response = refusal.answer(exceeded.to_problem(), self.refusal.as_ref());
+        if let Some(wait) = exceeded.retry_after {
             response.headers_mut().insert(http::header::RETRY_AFTER, wait.into());
         }
         self.write_headers(reports, &mut response);
         response
+    }
+
+    /// The 503 of a store that can't decide.
+    pub(super) fn undecided(
+        &self,
+        request: RequestHead<'_>,
+        error: &StoreError,
+    ) -> Response<Bytes> {
+        let refusal = Refusal { request, reason: RefusalReason::Undecided(error) };
+        refusal.answer(Problem::unavailable(1), self.refusal.as_ref())
+    }
+
+    /// The 500 of a stack that is built wrong.
+    pub(super) fn no_peer(&self, request: RequestHead<'_>, error: &NoPeerAddr) -> Response<Bytes> {
+        tracing::error!(%error, "can't tell clients apart: the stack is built wrong");
+        let refusal = Refusal { request, reason: RefusalReason::NoPeer(error) };
+        refusal.answer(Problem::internal(), self.refusal.as_ref())
     }
 
     /// Says in the response how the limits stand.
@@ -152,18 +155,6 @@ impl Shared {
             reports.write(response.headers_mut(), status, self.clock.now());
         }
     }
-}
-
-fn too_many_requests(refusal: &Refusal) -> Problem {
-    let detail = match refusal.retry_after {
-        Some(1) => "Too many requests. Try again in 1 second.".into(),
-        Some(wait) => format!("Too many requests. Try again in {wait} seconds."),
-        None => "The request weighs more than the limit.".into(),
-    };
-    let violated: Vec<_> = refusal.violated.iter().map(|name| name.as_str()).collect();
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
-        .with_type("https://iana.org/assignments/http-problem-types#quota-exceeded")
-        .with_member("violated-policies", violated)
 }
 
 impl<S> Layer<S> for RateLimitLayer {

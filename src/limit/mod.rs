@@ -55,6 +55,7 @@
 
 mod charge;
 mod decision;
+mod exceeded;
 mod fallback;
 mod future;
 mod headers;
@@ -69,10 +70,11 @@ mod window;
 
 pub use charge::Charge;
 pub use decision::Decision;
+pub use exceeded::Exceeded;
 pub use fallback::FallbackStore;
 pub use future::ResponseFuture;
 pub use key::Key;
-pub use layer::{OnFailure, RateLimitLayer, Refusal};
+pub use layer::{OnFailure, RateLimitLayer};
 pub use name::{InvalidName, LimiterName};
 pub use quota::{InvalidQuota, Quota};
 pub use rule::Rule;

@@ -18,7 +18,7 @@ use super::{
     layer::Shared,
     store::{Decisions, Take, Taken},
 };
-use crate::{Answer, NoPeerAddr, Problem, RequestHead, ResponseBody, StoreError, signals};
+use crate::{Answer, NoPeerAddr, RequestHead, ResponseBody, StoreError, signals};
 
 /// What [`RateLimitLayer`](super::RateLimitLayer) makes of a service.
 #[derive(Clone, Debug)]
@@ -47,12 +47,10 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let takes = match self.shared.takes(&RequestHead::from(&request)) {
+        let head = RequestHead::from(&request);
+        let takes = match self.shared.takes(&head) {
             Ok(takes) => takes,
-            Err(error) => {
-                tracing::error!(%error, "can't tell clients apart: the stack is built wrong");
-                return ResponseFuture::refused(Problem::internal().into_response());
-            }
+            Err(error) => return ResponseFuture::refused(self.shared.no_peer(head, &error)),
         };
         if takes.is_empty() {
             return ResponseFuture::admitted(self.inner.call(request), None);
@@ -66,7 +64,7 @@ where
             None => self.shared.store.take(&takes),
         };
         match answer {
-            Answer::Ready(answer) => match self.shared.verdict(&takes, answer) {
+            Answer::Ready(answer) => match self.shared.verdict(head, &takes, answer) {
                 Verdict::Admitted(holds) => {
                     ResponseFuture::admitted(self.inner.call(request), holds)
                 }
@@ -97,20 +95,21 @@ impl Shared {
     /// What the store's answer means.
     pub(super) fn verdict(
         self: &Arc<Self>,
+        request: RequestHead<'_>,
         takes: &[Take],
         answer: Result<Decisions, StoreError>,
     ) -> Verdict {
         let taken = match answer {
             Ok(taken) => taken,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
+            Err(cause) => {
+                let error = &cause as &dyn std::error::Error;
                 // Not louder: an outage would write a line for every request. The counter tells, and
                 // `FallbackStore` says once that it begins and once that it ends.
                 tracing::debug!(error, policy = ?self.on_failure, "limits can't be decided");
                 signals::limit_undecided(self.on_failure.as_str());
                 return match self.on_failure {
                     OnFailure::Allow => Verdict::Admitted(None),
-                    OnFailure::Deny => Verdict::Refused(Problem::unavailable(1).into_response()),
+                    OnFailure::Deny => Verdict::Refused(self.undecided(request, &cause)),
                 };
             }
         };
@@ -121,7 +120,7 @@ impl Shared {
             holds.extend(hold.map(|hold| *hold));
         }
         if let Some(&longest) = reports.refusal() {
-            return Verdict::Refused(self.refuse(longest, &reports));
+            return Verdict::Refused(self.refuse(request, longest, &reports));
         }
         let over = holds.is_empty() && !self.headers;
         Verdict::Admitted((!over).then(|| Holds::new(Arc::clone(self), reports, holds)))

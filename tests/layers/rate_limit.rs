@@ -7,8 +7,8 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, ServiceBuilder};
 use tower_warden::{
-    ForwardedHeader, ManualClock, Plan, Quota, RateLimitLayer, RequireAuth, Role, TrustedProxies,
-    limit::Rule,
+    ForwardedHeader, ManualClock, Plan, Quota, RateLimitLayer, RefusalHook, RefusalReason,
+    RequireAuth, Role, TrustedProxies, limit::Rule,
 };
 
 use crate::support::{
@@ -243,13 +243,17 @@ async fn a_hook_may_word_the_refusal_and_the_headers_come_all_the_same() {
     let clock = ManualClock::new();
     for store in stores(&clock) {
         let rules = [Rule::per_ip("a", ONE), Rule::per_ip("b", Quota::per_hour(1))];
-        let layer = layer(&store, &clock, rules).with_refusal(|refusal, problem| {
-            assert_eq!((refusal.limiter.as_str(), refusal.retry_after), ("b", Some(3600)));
-            assert_eq!(refusal.violated, ["a", "b"]);
-            assert_eq!(problem.code(), "rate_limited");
-            let response = Response::builder().status(503).header("retry-after", "0");
-            response.header("x-mine", "yes").body(Bytes::new()).unwrap()
-        });
+        let layer =
+            layer(&store, &clock, rules).with_refusal(RefusalHook::new(|refusal, problem| {
+                let RefusalReason::Exceeded(exceeded) = refusal.reason else {
+                    panic!("{refusal:?}")
+                };
+                assert_eq!((exceeded.limiter.as_str(), exceeded.retry_after), ("b", Some(3600)));
+                assert_eq!(exceeded.violated, ["a", "b"]);
+                assert_eq!(problem.code(), "rate_limited");
+                let response = Response::builder().status(503).header("retry-after", "0");
+                response.header("x-mine", "yes").body(()).unwrap()
+            }));
         let service = layer.layer(inner());
         assert_eq!(statuses(&service, request).await, [200, 503]);
         let response = send(&service, request()).await;

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_warden::{
-    Answer, Identity, RequestHead, RequireAuth, Role, StoreError, TokenService,
+    Answer, Identity, RefusalHook, RefusalReason, RequestHead, RequireAuth, Role, StoreError,
+    TokenService,
     auth::{AuthError, Authenticate},
     store::memory::MemoryStore,
     token::{KeySet, SigningKey},
@@ -117,11 +118,12 @@ fn a_realm_that_breaks_the_challenge_fails_when_built() {
 
 #[tokio::test]
 async fn a_hook_may_word_the_refusal_and_learns_the_reason() {
-    let layer = RequireAuth::new(Gateway).with_refusal(|reason, problem| {
-        assert!(matches!(reason, AuthError::Missing));
+    let layer = RequireAuth::new(Gateway).with_refusal(RefusalHook::new(|refusal, problem| {
+        assert!(matches!(refusal.reason, RefusalReason::Unauthenticated(AuthError::Missing)));
+        assert_eq!(refusal.request.uri, "/");
         assert_eq!(problem.code(), "authentication_required");
         Response::builder().status(418).body(Bytes::from_static(b"no")).unwrap()
-    });
+    }));
     let response = send(&layer.layer(inner()), request()).await;
     assert_eq!(response.status(), 418);
     assert!(response.extensions().get::<Arc<AuthError>>().is_some());

@@ -9,10 +9,7 @@ use tower::{Layer, Service};
 use tower_warden::{
     Answer, AnswerFuture, ManualClock, Quota, RateLimitLayer, RequireAuth, RequireRole,
     ResponseBody, Role,
-    auth::{
-        require_auth, require_auth::RequireAuthService, require_role,
-        require_role::RequireRoleService,
-    },
+    auth::{require, require::RequireService, require_auth, require_auth::RequireAuthService},
     limit::{self, RateLimitService, Rule},
 };
 
@@ -27,10 +24,10 @@ const _: () = {
     is_shared::<RequireRole>();
     is_shared::<RateLimitLayer>();
     is_shared::<RequireAuthService<Inner>>();
-    is_shared::<RequireRoleService<Inner>>();
+    is_shared::<RequireService<Inner>>();
     is_shared::<RateLimitService<Inner>>();
     is_sent::<require_auth::ResponseFuture<Inner, ()>>();
-    is_sent::<require_role::ResponseFuture<<Inner as Service<Request<()>>>::Future>>();
+    is_sent::<require::ResponseFuture<<Inner as Service<Request<()>>>::Future>>();
     is_sent::<limit::ResponseFuture<Inner, ()>>();
     is_sent::<Answer<String>>();
     is_sent::<AnswerFuture<String>>();
@@ -39,14 +36,14 @@ const _: () = {
     is_shown::<RequireRole>();
     is_shown::<RateLimitLayer>();
     is_shown::<require_auth::ResponseFuture<Inner, ()>>();
-    is_shown::<require_role::ResponseFuture<()>>();
+    is_shown::<require::ResponseFuture<()>>();
     is_shown::<limit::ResponseFuture<Inner, ()>>();
     is_shown::<ResponseBody<Full<Bytes>>>();
 };
 
 /// A stack as a field of someone's struct.
 struct Server {
-    stack: RequireAuthService<RateLimitService<RequireRoleService<Inner>>>,
+    stack: RequireAuthService<RateLimitService<RequireService<Inner>>>,
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tower_warden::{
-    Identity, StoreError, TokenService, UserId, UserService,
+    Identity, Problem, StoreError, TokenService, UserId, UserService,
     token::TokenPair,
     user::{Email, Password, PasswordPolicy, StandardPolicy, User},
 };
@@ -122,7 +122,7 @@ async fn logout_all(State(tokens): State<TokenService>, caller: Identity) -> Ans
 
 async fn me(State(users): State<UserService>, caller: Identity) -> Answer<Answered<UserView>> {
     let user = users.find(caller.user_id()).await?;
-    user.map(|user| Answered(user.into())).ok_or_else(super::error::not_found_problem)
+    user.map(|user| Answered(user.into())).ok_or_else(Problem::not_found)
 }
 
 /// Who this user is now, for a new token; `None` for one who may no longer come in.

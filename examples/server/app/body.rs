@@ -15,7 +15,7 @@ use tower_warden::{
     user::{Email, InvalidEmail, Violation},
 };
 
-use super::error::{Refused, invalid_request};
+use super::error::invalid_request;
 
 /// The largest body, in bytes.
 const LARGEST: usize = 64 * 1024;
@@ -37,14 +37,14 @@ pub trait FromMembers: Sized {
 }
 
 impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
-    type Rejection = Refused;
+    type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
         let bytes = read(&head.headers, body).await?;
         if !is_json(&head.headers) {
             let (status, code) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
-            return Err(Problem::new(status, code, "Unsupported media type").into());
+            return Err(Problem::new(status, code, "Unsupported media type"));
         }
         let body = json::parse(&bytes).map_err(|error| match error {
             json::JsonError::DuplicateMember => invalid_request("A member is named twice"),
@@ -67,7 +67,7 @@ impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
     }
 }
 
-async fn read(headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Refused> {
+async fn read(headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let announced = announced.and_then(|text| text.parse().ok()).unwrap_or(0_usize);
     if announced > LARGEST {
@@ -84,13 +84,13 @@ async fn read(headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Refused> {
     Ok(bytes)
 }
 
-fn too_large() -> Refused {
+fn too_large() -> Problem {
     let (status, code) = (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
-    Problem::new(status, code, "Payload too large").into()
+    Problem::new(status, code, "Payload too large")
 }
 
 /// Too slow, or ended before its end.
-fn not_whole(error: &(dyn Error + 'static)) -> Refused {
+fn not_whole(error: &(dyn Error + 'static)) -> Problem {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     if !causes.any(|error| error.is::<SlowBody>()) {
         return invalid_request("The body ended early");
@@ -98,7 +98,6 @@ fn not_whole(error: &(dyn Error + 'static)) -> Refused {
     let (status, code) = (StatusCode::REQUEST_TIMEOUT, "request_timeout");
     Problem::new(status, code, "Request timeout")
         .with_header(header::CONNECTION, HeaderValue::from_static("close"))
-        .into()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -145,7 +144,7 @@ impl Members {
 }
 
 /// What is wrong with the members of a body.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct FieldErrors(Vec<(&'static str, &'static str, String)>);
 
 impl FieldErrors {
@@ -163,7 +162,7 @@ impl FieldErrors {
     }
 }
 
-impl From<FieldErrors> for Refused {
+impl From<FieldErrors> for Problem {
     fn from(FieldErrors(errors): FieldErrors) -> Self {
         let sentence = |(field, _, detail): &(&str, _, String)| match *field {
             "" => format!("body: {detail}"),
@@ -176,6 +175,5 @@ impl From<FieldErrors> for Refused {
             .collect();
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", detail.join("; "))
             .with_member("errors", errors)
-            .into()
     }
 }

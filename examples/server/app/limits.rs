@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode, header};
 use tower_warden::{
-    Plan, Quota, RateLimitLayer, RequestHead, Role, SharedClock, TrustedProxies,
-    limit::{Charge, OnFailure, RateLimitStore, Rule},
+    Plan, Problem, Quota, RateLimitLayer, Refusal, RefusalHook, RefusalReason, RequestHead, Role,
+    SharedClock, TrustedProxies,
+    limit::{Charge, Exceeded, OnFailure, RateLimitStore, Rule},
 };
 
 /// The quotas, and where the counts are kept.
@@ -42,19 +43,7 @@ impl Limits {
             .when(|request| request.method == Method::POST)
             .with_cost(weight)
             .charging(Charge::status(StatusCode::UNAUTHORIZED));
-        self.layer([self.by_address(), guesses]).with_refusal(|refusal, problem| {
-            let problem = match (refusal.limiter.as_str(), refusal.retry_after) {
-                ("login", Some(wait)) => {
-                    let minutes = wait.div_ceil(60);
-                    let s = if minutes == 1 { "" } else { "s" };
-                    problem.with_code("too_many_login_attempts").with_detail(format!(
-                        "Too many login attempts. Try again in {minutes} minute{s}."
-                    ))
-                }
-                _ => problem,
-            };
-            problem.into_response()
-        })
+        self.layer([self.by_address(), guesses]).with_refusal(RefusalHook::new(word_login))
     }
 
     /// For routes with authentication: users by their plan, all others by their address.
@@ -76,6 +65,22 @@ impl Limits {
         RateLimitLayer::new(Arc::clone(&self.store), rules)
             .with_on_failure(self.on_failure)
             .with_clock(Arc::clone(&self.clock))
+    }
+}
+
+/// Of a login that is one too many: in minutes, as its limit is the longest.
+fn word_login(refusal: &Refusal<'_>, problem: Problem) -> Problem {
+    match refusal.reason {
+        RefusalReason::Exceeded(Exceeded { limiter, retry_after: Some(wait), .. })
+            if *limiter == "login" =>
+        {
+            let minutes = wait.div_ceil(60);
+            let s = if minutes == 1 { "" } else { "s" };
+            problem
+                .with_code("too_many_login_attempts")
+                .with_detail(format!("Too many login attempts. Try again in {minutes} minute{s}."))
+        }
+        _ => problem,
     }
 }
 

@@ -8,13 +8,13 @@ use axum::{
 };
 use http::{StatusCode, header, request::Parts};
 use serde::{Deserialize, Serialize};
-use tower_warden::{Identity, RequireRole, Role};
+use tower_warden::{Identity, Problem, RequireRole, Role};
 use uuid::Uuid;
 
 use super::{
     App, ProjectStore,
     body::{FromMembers, Json, Members},
-    error::{Answer, Refused, invalid_request, method_not_allowed, not_found_problem},
+    error::{Answer, invalid_request, method_not_allowed},
     projects_store::{Cursor, Project},
 };
 
@@ -67,7 +67,7 @@ async fn show(
     State(projects): State<ProjectStore>,
     ThingId(id): ThingId,
 ) -> Answer<Answered<ProjectView>> {
-    let project = projects.find(&id).await?.ok_or_else(not_found_problem)?;
+    let project = projects.find(&id).await?.ok_or_else(Problem::not_found)?;
     Ok(Answered(ProjectView::from(project)))
 }
 
@@ -76,19 +76,19 @@ async fn rename(
     ThingId(id): ThingId,
     Json(Named { name }): Json<Named>,
 ) -> Answer<Answered<ProjectView>> {
-    let project = projects.rename(&id, &name).await?.ok_or_else(not_found_problem)?;
+    let project = projects.rename(&id, &name).await?.ok_or_else(Problem::not_found)?;
     Ok(Answered(ProjectView::from(project)))
 }
 
 async fn remove(State(projects): State<ProjectStore>, ThingId(id): ThingId) -> Answer<StatusCode> {
     match projects.delete(&id).await? {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Err(not_found_problem()),
+        false => Err(Problem::not_found()),
     }
 }
 
 /// 404 for an id that can be none, and only then 405.
-pub async fn no_method_of_a_thing(_: ThingId) -> Refused {
+pub async fn no_method_of_a_thing(_: ThingId) -> Problem {
     method_not_allowed().await
 }
 
@@ -96,18 +96,18 @@ pub async fn no_method_of_a_thing(_: ThingId) -> Refused {
 pub struct ThingId(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for ThingId {
-    type Rejection = Refused;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Path(text) = Path::<String>::from_request_parts(parts, state)
             .await
-            .map_err(|_| not_found_problem())?;
+            .map_err(|_| Problem::not_found())?;
         let canonical = Uuid::try_parse(&text).is_ok_and(|id| id.hyphenated().to_string() == text);
         // Encoded differently it would be another path to the same thing.
         if canonical && parts.uri.path().rsplit('/').next() == Some(&text) {
             Ok(Self(text))
         } else {
-            Err(not_found_problem())
+            Err(Problem::not_found())
         }
     }
 }

@@ -155,7 +155,7 @@ fn in_our_words(bytes: &[u8], has_line: bool) -> Option<Vec<u8>> {
         StatusCode::URI_TOO_LONG => ("uri_too_long", "URI too long"),
         _ => ("headers_too_large", "Request header fields too large"),
     };
-    let mut response = Problem::new(status, code, detail).into_response();
+    let mut response = Problem::new(status, code, detail).into_http();
     crate::app::harden(response.headers_mut());
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

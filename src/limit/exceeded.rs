@@ -1,0 +1,34 @@
+//! What is told of a request that is one too many.
+
+use http::StatusCode;
+
+use super::LimiterName;
+use crate::Problem;
+
+/// A request that is one too many: by which limiters, and for how long.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Exceeded {
+    /// The limiter with the longest wait.
+    pub limiter: LimiterName,
+    /// All limiters that refused.
+    pub violated: Vec<LimiterName>,
+    /// `Retry-After` in seconds, at least 1; `None` where the request weighs more than the limit, so
+    /// that waiting doesn't help.
+    pub retry_after: Option<u64>,
+}
+
+impl Exceeded {
+    /// The 429 of it. `Retry-After` is a header of the layer's, and is not in it.
+    pub(super) fn to_problem(&self) -> Problem {
+        let detail = match self.retry_after {
+            Some(1) => "Too many requests. Try again in 1 second.".into(),
+            Some(wait) => format!("Too many requests. Try again in {wait} seconds."),
+            None => "The request weighs more than the limit.".into(),
+        };
+        let violated: Vec<_> = self.violated.iter().map(|name| name.as_str()).collect();
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+            .with_type("https://iana.org/assignments/http-problem-types#quota-exceeded")
+            .with_member("violated-policies", violated)
+    }
+}

@@ -1,0 +1,215 @@
+//! What a caller is told of each error of this crate. The one file here that knows the other rooms.
+
+use std::error::Error;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Problem;
+use crate::{
+    NoPeerAddr, StoreError,
+    auth::AuthError,
+    token::{RefreshError, TokenError},
+    user::{LoginError, RegisterError, UpdateUserError, VerifyError, Violation},
+};
+
+/// Who was told that the server is busy comes back after so many seconds.
+const BUSY: u64 = 5;
+
+/// The realm of challenges that no layer with a realm of its own gives.
+const REALM: &str = "api";
+
+/// 503 where trying again may help, else 500.
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if error.is_unavailable() {
+            tracing::error!(error = &error as &dyn Error, "a store does not answer");
+            Self::unavailable(1)
+        } else {
+            internal(&error)
+        }
+    }
+}
+
+/// As [`AuthError::to_problem`] has it, for the realm `api`.
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Unavailable(error) => error.into(),
+            error => error.to_problem(REALM),
+        }
+    }
+}
+
+/// 401 for a token that isn't good; 500 for one that could not be made.
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::InvalidIdentity(_) | TokenError::Signing => internal(&error),
+            error => AuthError::from(error).into(),
+        }
+    }
+}
+
+impl From<RefreshError> for Problem {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::Invalid(reason) => {
+                tracing::info!(%reason, "refresh refused");
+                unauthorized("invalid_refresh_token", "Invalid refresh token")
+            }
+            RefreshError::Store(error) => error.into(),
+            error => internal(&error),
+        }
+    }
+}
+
+impl From<LoginError> for Problem {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::InvalidCredentials => {
+                unauthorized("invalid_credentials", "Invalid email or password")
+            }
+            LoginError::EmailNotVerified => {
+                Self::new(StatusCode::FORBIDDEN, "email_not_verified", "Email not verified")
+            }
+            LoginError::Busy => Self::unavailable(BUSY),
+            LoginError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RegisterError> for Problem {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::EmailTaken => conflict("email_taken", "Email already registered"),
+            RegisterError::WeakPassword(violations) => weak_password(&violations),
+            RegisterError::Busy => Self::unavailable(BUSY),
+            RegisterError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<VerifyError> for Problem {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::InvalidToken => Self::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_verification_token",
+                "Invalid or expired verification token",
+            ),
+            VerifyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UpdateUserError> for Problem {
+    fn from(error: UpdateUserError) -> Self {
+        match error {
+            UpdateUserError::NotFound => Self::not_found(),
+            UpdateUserError::LastAdmin => conflict("last_admin", "The last admin must stay"),
+            UpdateUserError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// 500: the stack is built wrong.
+impl From<NoPeerAddr> for Problem {
+    fn from(error: NoPeerAddr) -> Self {
+        tracing::error!(%error, "can't tell clients apart: the stack is built wrong");
+        Self::internal()
+    }
+}
+
+fn unauthorized(code: &'static str, detail: &'static str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, code, detail).with_bearer_challenge(REALM, None, None)
+}
+
+fn conflict(code: &'static str, detail: &'static str) -> Problem {
+    Problem::new(StatusCode::CONFLICT, code, detail)
+}
+
+fn weak_password(violations: &[Violation]) -> Problem {
+    let field = |violation: &Violation| json!({"field": "password", "code": violation.code(), "detail": violation.to_string()});
+    let errors: Vec<Value> = violations.iter().map(field).collect();
+    let sentences: Vec<_> = violations.iter().map(|found| format!("password: {found}")).collect();
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", sentences.join("; "))
+        .with_member("errors", errors)
+}
+
+fn internal(error: &(dyn Error + 'static)) -> Problem {
+    tracing::error!(error, "a request failed");
+    Problem::internal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::InvalidRefresh;
+
+    #[test]
+    fn each_error_has_its_problem() {
+        let gone = || StoreError::unavailable("10.0.0.7 refused");
+        let broken = || StoreError::internal("syntax error at SELECT");
+        let refresh = RefreshError::Invalid(InvalidRefresh::Reused);
+        for (problem, status, code) in [
+            (gone().into(), 503, "unavailable"),
+            (broken().into(), 500, "internal"),
+            (StoreError::not_offered("rename").into(), 500, "internal"),
+            (TokenError::Expired.into(), 401, "token_expired"),
+            (TokenError::Revoked.into(), 401, "token_revoked"),
+            (TokenError::Invalid("kid").into(), 401, "invalid_token"),
+            (TokenError::Store(gone()).into(), 503, "unavailable"),
+            (TokenError::Signing.into(), 500, "internal"),
+            (TokenError::InvalidIdentity("exp").into(), 500, "internal"),
+            (refresh.into(), 401, "invalid_refresh_token"),
+            (RefreshError::Store(gone()).into(), 503, "unavailable"),
+            (RefreshError::Signing.into(), 500, "internal"),
+            (AuthError::Missing.into(), 401, "authentication_required"),
+            (AuthError::Ambiguous.into(), 400, "invalid_request"),
+            (LoginError::InvalidCredentials.into(), 401, "invalid_credentials"),
+            (LoginError::EmailNotVerified.into(), 403, "email_not_verified"),
+            (LoginError::Busy.into(), 503, "unavailable"),
+            (RegisterError::EmailTaken.into(), 409, "email_taken"),
+            (RegisterError::WeakPassword(vec![]).into(), 422, "validation_failed"),
+            (VerifyError::InvalidToken.into(), 400, "invalid_verification_token"),
+            (UpdateUserError::NotFound.into(), 404, "not_found"),
+            (UpdateUserError::LastAdmin.into(), 409, "last_admin"),
+        ] {
+            let problem: Problem = problem;
+            assert_eq!((problem.status().as_u16(), problem.code()), (status, code));
+            let response = problem.into_http();
+            let text = String::from_utf8_lossy(response.body());
+            assert!(!["10.0", "SELECT", "kid", "rename"].iter().any(|told| text.contains(told)));
+            assert_eq!(response.headers().contains_key("www-authenticate"), status == 401);
+            assert_eq!(response.headers().contains_key("retry-after"), status == 503);
+        }
+    }
+
+    #[test]
+    fn a_revoked_token_is_told_in_the_challenge() {
+        let response = Problem::from(TokenError::Revoked).into_http();
+        let challenge =
+            r#"Bearer realm="api", error="invalid_token", error_description="Token revoked""#;
+        assert_eq!(response.headers()["www-authenticate"], challenge);
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_a_password_is_said() {
+        let problem = Problem::from(RegisterError::WeakPassword(vec![
+            Violation::TooShort,
+            Violation::NoDigit,
+        ]));
+        let document: Value = serde_json::from_slice(problem.into_http().body()).unwrap();
+        assert_eq!(
+            document["errors"][1],
+            json!({
+                "field": "password", "code": "no_digit", "detail": "must have a digit",
+            })
+        );
+        assert_eq!(
+            document["detail"],
+            "password: must have at least 10 characters; password: must have a digit"
+        );
+    }
+}
