@@ -90,7 +90,7 @@
 mod answer;
 pub mod api_key;
 pub mod auth;
-mod client_ip;
+pub mod client_ip;
 mod clock;
 mod drain;
 mod error;
@@ -119,7 +119,7 @@ pub use answer::{Answer, AnswerFuture};
 pub use api_key::ApiKeyService;
 pub use auth::{Require, RequireAuth, RequireRole};
 pub use client_ip::{
-    ClientIp, ForwardedHeader, InvalidNetwork, NoPeerAddr, PeerAddr, TrustedProxies,
+    ClientIp, ForwardedHeader, NoPeerAddr, PeerAddr, TrustedProxies,
 };
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use drain::{DrainLayer, DrainService, DrainedBody};

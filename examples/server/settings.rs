@@ -68,10 +68,12 @@ pub struct Flags {
     /// Base of the links in mail [default: the address served on]
     #[arg(long, env, hide_env_values = true)]
     public_url: Option<String>,
-    /// CIDR list of proxies whose forwarding header is believed [default: none]
+    /// CIDR list of proxies whose forwarding header is believed, or hops:N where they have no known
+    /// addresses [default: none]
     #[arg(long, env, hide_env_values = true)]
     trusted_proxies: Option<String>,
-    /// The one header that the proxies set: x-forwarded-for or forwarded
+    /// The one header that the proxies set: x-forwarded-for, forwarded, or one that holds a single
+    /// address, such as x-real-ip
     #[arg(long, env, hide_env_values = true, default_value = "x-forwarded-for")]
     forwarded_header: String,
     /// Requests per client IP on routes without authentication
@@ -298,15 +300,9 @@ fn quota(text: &str) -> Result<Quota, String> {
 }
 
 fn proxies(networks: &Option<String>, header: &str) -> Result<TrustedProxies, SettingError> {
-    let header = match header.trim().to_ascii_lowercase().as_str() {
-        "x-forwarded-for" => ForwardedHeader::XForwardedFor,
-        "forwarded" => ForwardedHeader::Forwarded,
-        _ => {
-            let reason = "is neither x-forwarded-for nor forwarded";
-            return Err(SettingError::new("FORWARDED_HEADER", reason));
-        }
-    };
-    TrustedProxies::new(header, members(networks.as_deref().unwrap_or("")))
+    let header = ForwardedHeader::from_str(header)
+        .map_err(|error| SettingError::new("FORWARDED_HEADER", error))?;
+    TrustedProxies::parse(header, networks.as_deref().unwrap_or(""))
         .map_err(|error| SettingError::new("TRUSTED_PROXIES", error))
 }
 

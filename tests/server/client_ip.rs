@@ -64,7 +64,7 @@ async fn client_is_the_nearest_hop_that_is_no_trusted_proxy() {
     ] {
         let server = Server::with(|app| {
             app.limits.quotas.public = Quota::per_minute(1);
-            app.limits.quotas.proxies = TrustedProxies::new(read, ["10.0.0.0/8"]).unwrap();
+            app.limits.quotas.proxies = TrustedProxies::new(read.clone(), ["10.0.0.0/8"]).unwrap();
         })
         .await;
         let mut call = server.get("/public/status").from(peer);
