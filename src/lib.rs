@@ -118,9 +118,7 @@ struct Readme;
 pub use answer::{Answer, AnswerFuture};
 pub use api_key::ApiKeyService;
 pub use auth::{Require, RequireAuth, RequireRole};
-pub use client_ip::{
-    ClientIp, ForwardedHeader, NoPeerAddr, PeerAddr, TrustedProxies,
-};
+pub use client_ip::{ClientIp, ForwardedHeader, NoPeerAddr, PeerAddr, TrustedProxies};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use drain::{DrainLayer, DrainService, DrainedBody};
 pub use error::StoreError;

@@ -227,7 +227,10 @@ impl TrustedProxies {
     }
 
     /// What the header holds, the nearest hop first; `None` for what is no address.
-    fn addresses<'h>(&'h self, headers: &'h HeaderMap) -> impl Iterator<Item = Option<IpAddr>> + 'h {
+    fn addresses<'h>(
+        &'h self,
+        headers: &'h HeaderMap,
+    ) -> impl Iterator<Item = Option<IpAddr>> + 'h {
         let lines = headers.get_all(self.header.name());
         if lines.iter().next().is_none() {
             self.tell();
@@ -237,7 +240,8 @@ impl TrustedProxies {
         let lines = lines.iter().rev().filter(move |_| believed);
         lines.flat_map(move |line| {
             // What is no text stands for one hop that is no address.
-            from_the_right(text(line), if is_list { ',' } else { '\n' }).map(|hop| self.address(hop))
+            from_the_right(text(line), if is_list { ',' } else { '\n' })
+                .map(|hop| self.address(hop))
         })
     }
 
@@ -395,7 +399,8 @@ mod tests {
         assert!(parse(" hops:2 ").unwrap().is_trusted([192, 0, 2, 1].into()));
         assert!(!parse("").unwrap().is_trusted([10, 0, 0, 1].into()));
         assert!(parse("10.0.0.0/8, ::1,").unwrap().is_trusted([10, 0, 0, 1].into()));
-        for wrong in ["hops:0", "hops:", "hops:256", "hops:-1", "10.0.0.0/33", "10.0.0.0/8 hops:1"] {
+        for wrong in ["hops:0", "hops:", "hops:256", "hops:-1", "10.0.0.0/33", "10.0.0.0/8 hops:1"]
+        {
             assert!(parse(wrong).unwrap_err().to_string().contains(wrong), "{wrong}");
         }
         for everybody in ["0.0.0.0/0", "::/0", "10.0.0.0/8, ::ffff:0.0.0.0/96", "1.2.3.4/0"] {
