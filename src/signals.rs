@@ -14,6 +14,7 @@
 //! | `tower_warden_logins_total` | counter | `outcome`: `ok`, `invalid_credentials`, `not_verified`, `busy`, `failed` |
 //! | `tower_warden_api_keys_total` | counter | `outcome`: `ok`, `expired`, `revoked`, `invalid`, `failed` |
 //! | `tower_warden_mail_total` | counter | `outcome`: `sent`, `given_up`, `dropped` |
+//! | `tower_warden_second_steps_total` | counter | `outcome`: `ok`, `invalid_code`, `failed` |
 //! | `tower_warden_hashing_running`, `tower_warden_hashing_waiting` | gauge | |
 
 #[cfg(feature = "metrics")]
@@ -69,6 +70,10 @@ mod enabled {
         counter!("tower_warden_mail_total", "outcome" => outcome).increment(1);
     }
 
+    pub(crate) fn second_step(outcome: &'static str) {
+        counter!("tower_warden_second_steps_total", "outcome" => outcome).increment(1);
+    }
+
     pub(crate) fn hashing(running: usize, waiting: usize) {
         gauge!("tower_warden_hashing_running").set(running as f64);
         gauge!("tower_warden_hashing_waiting").set(waiting as f64);
@@ -93,6 +98,7 @@ mod disabled {
     pub(crate) fn login(outcome: &'static str) {}
     pub(crate) fn api_key_verified(outcome: &'static str) {}
     pub(crate) fn mail(outcome: &'static str) {}
+    pub(crate) fn second_step(outcome: &'static str) {}
     pub(crate) fn hashing(running: usize, waiting: usize) {}
 }
 

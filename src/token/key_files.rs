@@ -1,9 +1,8 @@
 //! A key pair kept in two files, made where there is none.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    path::{Path, PathBuf},
+    fs, io,
+    path::Path,
     thread,
     time::Duration,
 };
@@ -12,6 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use zeroize::Zeroizing;
 
 use super::{KeyFileError, SigningKey, VerifyingKey, backend};
+use crate::new_file::Draft;
 
 impl SigningKey {
     /// Reads a pair of PEM files; where neither is there, first generates an RSA key of 2048 bits
@@ -76,54 +76,6 @@ fn wait_for_both(private: &Path, public: &Path) -> Result<(), KeyFileError> {
         thread::sleep(Duration::from_millis(10));
     }
     Err(KeyFileError::Missing { path: missing.into() })
-}
-
-/// A file under a name of its own, until it is published; removed when dropped.
-struct Draft<'a> {
-    path: PathBuf,
-    target: &'a Path,
-}
-
-impl<'a> Draft<'a> {
-    fn write(target: &'a Path, contents: &str, mode: u32) -> io::Result<Self> {
-        let directory = target.parent().unwrap_or(Path::new(""));
-        fs::create_dir_all(directory)?;
-        let draft = Self { path: directory.join(format!(".{}", uuid::Uuid::new_v4())), target };
-        let mut file = options(mode).write(true).create_new(true).open(&draft.path)?;
-        file.write_all(contents.as_bytes())?;
-        file.sync_all()?;
-        Ok(draft)
-    }
-
-    /// The target appears, whole, unless it is there already; answers whether it did. A rename
-    /// would replace what another process has just published; a link doesn't.
-    fn publish(&self) -> io::Result<bool> {
-        match fs::hard_link(&self.path, self.target) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Drop for Draft<'_> {
-    fn drop(&mut self) {
-        // One that can't be removed does no harm.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-#[cfg(unix)]
-fn options(mode: u32) -> OpenOptions {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = OpenOptions::new();
-    options.mode(mode);
-    options
-}
-
-#[cfg(not(unix))]
-fn options(_mode: u32) -> OpenOptions {
-    OpenOptions::new()
 }
 
 /// RFC 7468, section 2.

@@ -20,6 +20,8 @@ pub struct User {
     pub plan: Option<Plan>,
     /// Whether the address was proved.
     pub email_verified: bool,
+    /// Whether a second factor is on.
+    pub second_factor: bool,
     /// When the user registered.
     pub created_at: SystemTime,
 }
@@ -28,7 +30,7 @@ impl User {
     /// A user as a store reads it back.
     #[must_use]
     pub fn new(id: UserId, email: Email, role: Role, created_at: SystemTime) -> Self {
-        Self { id, email, role, plan: None, email_verified: false, created_at }
+        Self { id, email, role, plan: None, email_verified: false, second_factor: false, created_at }
     }
 }
 

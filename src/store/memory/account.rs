@@ -2,7 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{api_key::ApiKeys, token::Sessions, user::Register};
+use super::{
+    api_key::ApiKeys,
+    second_factor::{PendingLogins, SecondFactors},
+    token::Sessions,
+    user::Register,
+};
 use crate::{SharedClock, SystemClock};
 
 /// Users and their sessions in this process, gone when it ends. For tests, examples, and single
@@ -23,6 +28,8 @@ pub(super) struct State {
     pub(super) register: Register,
     pub(super) sessions: Sessions,
     pub(super) api_keys: ApiKeys,
+    pub(super) second_factors: SecondFactors,
+    pub(super) pending_logins: PendingLogins,
 }
 
 impl MemoryStore {

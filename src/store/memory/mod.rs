@@ -6,6 +6,7 @@ mod api_key;
 mod clients;
 mod limit;
 mod refusals;
+mod second_factor;
 mod token;
 mod user;
 

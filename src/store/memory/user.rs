@@ -170,6 +170,13 @@ impl Register {
         self.accounts.get(id).map(|account| &account.user)
     }
 
+    /// The user's second factor was turned on or off.
+    pub(super) fn set_second_factor(&mut self, id: &UserId, on: bool) {
+        if let Some(account) = self.accounts.get_mut(id) {
+            account.user.second_factor = on;
+        }
+    }
+
     fn account_of(&mut self, email: &Email) -> Option<&mut Account> {
         self.accounts.get_mut(self.by_email.get(email)?)
     }

@@ -1,0 +1,55 @@
+//! Files that are made where there are none: whole or not at all, by one of many processes.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// A file under a name of its own, until it is published; removed when dropped.
+pub(crate) struct Draft<'a> {
+    path: PathBuf,
+    target: &'a Path,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn write(target: &'a Path, contents: &str, mode: u32) -> io::Result<Self> {
+        let directory = target.parent().unwrap_or(Path::new(""));
+        fs::create_dir_all(directory)?;
+        let draft = Self { path: directory.join(format!(".{}", uuid::Uuid::new_v4())), target };
+        let mut file = options(mode).write(true).create_new(true).open(&draft.path)?;
+        file.write_all(contents.as_bytes())?;
+        file.sync_all()?;
+        Ok(draft)
+    }
+
+    /// The target appears, whole, unless it is there already; answers whether it did. A rename
+    /// would replace what another process has just published; a link doesn't.
+    pub(crate) fn publish(&self) -> io::Result<bool> {
+        match fs::hard_link(&self.path, self.target) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        // One that can't be removed does no harm.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(unix)]
+fn options(mode: u32) -> OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.mode(mode);
+    options
+}
+
+#[cfg(not(unix))]
+fn options(_mode: u32) -> OpenOptions {
+    OpenOptions::new()
+}

@@ -1,0 +1,33 @@
+//! What can be wrong with a second factor.
+
+use crate::StoreError;
+
+/// Why something about a second factor was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecondFactorError {
+    /// It is on already: it is turned off before another is set up.
+    #[error("a second factor is on already")]
+    AlreadyOn,
+    /// There is none to confirm.
+    #[error("no second factor is pending")]
+    NotPending,
+    /// The code is wrong, or was used before.
+    #[error("wrong code")]
+    WrongCode,
+    /// The store failed, or no key opens what it holds. Says nothing about the code.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the second step of a login was turned away.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecondStepError {
+    /// The code is wrong or was used before, or the login token is none, or is none any more.
+    #[error("invalid code")]
+    InvalidCode,
+    /// The store failed. Says nothing about the code, and is no try.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

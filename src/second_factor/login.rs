@@ -1,0 +1,120 @@
+//! The login in two steps.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{PendingLogin, PendingLoginStore, SecondFactor, SecondStepError};
+use crate::{OpaqueToken, SharedClock, StoreError, SystemClock, UserId, signals};
+
+/// What the first step of a login leaves in a client's hand for the second.
+pub type LoginToken = OpaqueToken<32>;
+
+const TIME_TO_LIVE: Duration = Duration::from_secs(5 * 60);
+const TRIES: u32 = 5;
+
+/// The way from the right password to a session, for users with a [`SecondFactor`]. Cheap to clone.
+/// See the [module's docs](super).
+#[derive(Clone, Debug)]
+pub struct LoginSteps {
+    store: Arc<dyn PendingLoginStore>,
+    factor: Arc<dyn SecondFactor>,
+    clock: SharedClock,
+}
+
+impl LoginSteps {
+    /// Asks this second factor, and keeps in this store which logins wait for it: for five minutes, or
+    /// until the fifth wrong code.
+    #[must_use]
+    pub fn new(store: impl PendingLoginStore, factor: impl SecondFactor) -> Self {
+        Self { store: Arc::new(store), factor: Arc::new(factor), clock: SystemClock::shared() }
+    }
+
+    /// Where time comes from.
+    #[must_use]
+    pub fn with_clock(self, clock: SharedClock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// After the right password: what the client needs for the second step, or `None` where this user
+    /// has no second factor, and the login is done.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn begin(&self, user: &UserId) -> Result<Option<LoginToken>, StoreError> {
+        if !self.factor.is_on(user).await? {
+            return Ok(None);
+        }
+        let token = LoginToken::random()?;
+        let expires_at = self.clock.now() + TIME_TO_LIVE;
+        let login = PendingLogin::new(token.hash(), user.clone(), expires_at);
+        self.store.open_login(login).await?;
+        Ok(Some(token))
+    }
+
+    /// Whose login this token is, if it waits: whom a limiter counts. Nothing is tried.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn user_of(&self, login_token: &str) -> Result<Option<UserId>, StoreError> {
+        match LoginToken::parse(login_token) {
+            Some(token) => self.store.find_login(&token.hash(), self.clock.now()).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The second step: who has logged in, with both factors.
+    ///
+    /// # Errors
+    /// See [`SecondStepError`].
+    pub async fn finish(&self, login_token: &str, code: &str) -> Result<UserId, SecondStepError> {
+        let token = LoginToken::parse(login_token).ok_or(SecondStepError::InvalidCode);
+        let outcome = match token {
+            Ok(token) => {
+                // To its end, also where the client hangs up: a code that was used up without a
+                // login would be no use to anybody.
+                let (steps, code) = (self.clone(), code.to_owned());
+                let task = tokio::spawn(async move { steps.attempt(&token, &code).await });
+                task.await.unwrap_or_else(|panic| Err(StoreError::internal(panic).into()))
+            }
+            Err(error) => Err(error),
+        };
+        signals::second_step(match &outcome {
+            Ok(_) => "ok",
+            Err(SecondStepError::InvalidCode) => "invalid_code",
+            Err(SecondStepError::Store(_)) => "failed",
+        });
+        outcome
+    }
+
+    async fn attempt(&self, token: &LoginToken, code: &str) -> Result<UserId, SecondStepError> {
+        let token = token.hash();
+        let user = self.store.take_try(&token, TRIES, self.clock.now()).await?;
+        let user = user.ok_or(SecondStepError::InvalidCode)?;
+        match self.factor.check(&user, code).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(%user, "second step refused: wrong code");
+                return Err(SecondStepError::InvalidCode);
+            }
+            Err(error) => {
+                // It was no wrong code. That this fails too is likely, and costs a try.
+                let _ = self.store.give_try_back(&token).await;
+                return Err(error.into());
+            }
+        }
+        if !self.store.finish_login(&token, self.clock.now()).await? {
+            tracing::info!(%user, "second step refused: the login was ended meanwhile");
+            return Err(SecondStepError::InvalidCode);
+        }
+        tracing::info!(%user, "logged in with a second factor");
+        Ok(user)
+    }
+
+    /// Forgets logins that have ended, at most so many, and answers how many. To be called now and
+    /// then, again at once where it answers `at_most`.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn delete_expired(&self, at_most: u32) -> Result<u64, StoreError> {
+        self.store.delete_expired_logins(self.clock.now(), at_most).await
+    }
+}

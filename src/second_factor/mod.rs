@@ -1,0 +1,82 @@
+//! The second factor: something else than a password to know who it is.
+//!
+//! A [`TotpService`] sets up, asks and turns off codes of an authenticator app (TOTP, RFC 6238), and
+//! [`LoginSteps`] puts them, or a [`SecondFactor`] of your own, between the right password and the
+//! session. The rules:
+//!
+//! 1. Codes have six digits and change every 30 seconds; the one before and the one after are good
+//!    too, for clocks that differ. All three are compared, in the same time. A code works once, also
+//!    where two present it at once: the step it belongs to, and all before it, are used up.
+//! 2. Nothing is on before a first code has shown that the secret has arrived in the app. Ten recovery
+//!    codes then let in, once each, who has lost it. They are shown once and stored as hashes.
+//! 3. A secret is stored sealed by [`SealingKeys`], and bound to its user: who copies the database can
+//!    make no codes, and who can write to it can't give one user the secret of another.
+//! 4. After the right password a client gets a [`LoginToken`]. It lives five minutes and dies at its
+//!    fifth wrong code, also where many are sent at once; a code that can't be checked is no try. A new
+//!    password, suspension and deletion end it.
+//! 5. Six digits can be guessed: whoever sends a wrong one must be counted by a limiter, as for a
+//!    wrong password.
+//!
+//! **A deployment** gives all its servers the same sealing keys, and keeps them elsewhere than copies
+//! of the database. Without them nobody's authenticator works; recovery codes do.
+//!
+//! ```
+//! use tower_warden::{
+//!     ManualClock,
+//!     second_factor::{LoginSteps, SealingKey, SealingKeys, SecondStepError, TotpService},
+//!     store::memory::MemoryStore,
+//! };
+//! # use std::{sync::Arc, time::Duration};
+//! # use tower_warden::{Clock, Role, UserId, user::{Email, NewUser, PasswordHash, UserStore}};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (store, clock) = (MemoryStore::new(), ManualClock::new());
+//! # let ada = NewUser {
+//! #     id: UserId::random(),
+//! #     email: Email::parse("ada@example.com")?,
+//! #     password_hash: PasswordHash::from("$2b$12$…".to_owned()),
+//! #     role: Role::VIEWER,
+//! #     created_at: clock.now(),
+//! #     verification: None,
+//! # };
+//! # let ada = store.create(ada).await?.id;
+//! let keys = SealingKeys::new(SealingKey::random()?); // or SealingKeys::load_or_generate
+//! let totp = TotpService::new(store.clone(), keys, "Example").with_clock(Arc::new(clock.clone()));
+//! let login = LoginSteps::new(store, totp.clone()).with_clock(Arc::new(clock.clone()));
+//!
+//! // Without one, the right password is all.
+//! assert!(login.begin(&ada).await?.is_none());
+//!
+//! let setup = totp.begin(&ada, "ada@example.com").await?; // a QR code of setup.uri()
+//! let recovery_codes = totp.confirm(&ada, &setup.code_at(clock.now())).await?;
+//! assert_eq!(recovery_codes.len(), 10);
+//!
+//! clock.advance(Duration::from_secs(30));
+//! let (first, second) = (login.begin(&ada).await?, login.begin(&ada).await?);
+//! let (first, second) = (first.ok_or("none is on")?, second.ok_or("none is on")?);
+//! let code = setup.code_at(clock.now());
+//! assert_eq!(login.finish(first.expose(), &code).await?, ada);
+//! let again = login.finish(second.expose(), &code).await;
+//! assert!(matches!(again, Err(SecondStepError::InvalidCode)));
+//! assert_eq!(login.finish(second.expose(), recovery_codes[0].expose()).await?, ada);
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod factor;
+mod login;
+mod recovery;
+mod seal;
+mod service;
+mod store;
+mod totp;
+
+pub use error::{SecondFactorError, SecondStepError};
+pub use factor::SecondFactor;
+pub use login::{LoginSteps, LoginToken};
+pub use recovery::RecoveryCode;
+pub use seal::{SealedSecret, SealingKey, SealingKeyError, SealingKeys};
+pub use service::{TotpService, TotpSetup};
+pub use store::{PendingLogin, PendingLoginStore, SecondFactorStore, StoredTotp};

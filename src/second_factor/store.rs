@@ -1,0 +1,219 @@
+//! The contracts of what keeps second factors, and logins of which the first step is done.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+
+use super::SealedSecret;
+use crate::{StoreError, TokenHash, UserId};
+
+/// Where second factors are kept: verbs of intent, each atomic.
+///
+/// - Each user has at most one, pending or on. Deleting a user deletes it; a reset or changed password
+///   and suspension leave it.
+/// - A step of time works once, and so does a recovery code, also where many present it at once:
+///   each is used up by comparing and setting.
+/// - What a verb wrote is durable when it answers, and is carried through even where the caller stops
+///   waiting. Clones share their state. No secret is stored that isn't sealed.
+#[async_trait]
+pub trait SecondFactorStore: fmt::Debug + Send + Sync + 'static {
+    /// Notes a secret that is to be confirmed, in place of one that was not; answers whether it did,
+    /// which it doesn't where one is on, or the user is gone.
+    async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError>;
+
+    /// What is known of this user's second factor.
+    async fn find_totp(&self, user: &UserId) -> Result<Option<StoredTotp>, StoreError>;
+
+    /// Turns on the secret that is pending, if it still is this one, with the step that confirmed it
+    /// as the last one used, and these recovery codes; answers whether it did.
+    async fn confirm_totp(
+        &self,
+        user: &UserId,
+        secret: &SealedSecret,
+        step: u64,
+        recovery_codes: &[TokenHash],
+        now: SystemTime,
+    ) -> Result<bool, StoreError>;
+
+    /// Uses up this step and all before it, if a secret is on and it is later than the last one used;
+    /// answers whether it was.
+    async fn use_step(&self, user: &UserId, step: u64) -> Result<bool, StoreError>;
+
+    /// Uses up a recovery code; answers whether it was there.
+    async fn use_recovery_code(&self, user: &UserId, code: &TokenHash) -> Result<bool, StoreError>;
+
+    /// Puts a secret that was sealed anew in place of the old one, if that still stands.
+    async fn replace_secret(
+        &self,
+        user: &UserId,
+        old: &SealedSecret,
+        new: &SealedSecret,
+    ) -> Result<bool, StoreError>;
+
+    /// Forgets the secret, pending or on, and the recovery codes; answers whether one was on.
+    async fn remove_totp(&self, user: &UserId) -> Result<bool, StoreError>;
+}
+
+/// What a store knows of a second factor.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct StoredTotp {
+    /// The secret.
+    pub secret: SealedSecret,
+    /// Since when it is on; `None` while it is to be confirmed.
+    pub on_since: Option<SystemTime>,
+}
+
+impl StoredTotp {
+    /// A secret, and since when it is on.
+    #[must_use]
+    pub fn new(secret: SealedSecret, on_since: Option<SystemTime>) -> Self {
+        Self { secret, on_since }
+    }
+}
+
+/// Where logins wait for their second step: verbs of intent, each atomic.
+///
+/// - A try is taken before the code is looked at, so that no more codes are tried than may be, also
+///   where they come at once.
+/// - The verbs that set a user's password, suspend or delete a user, end the user's logins in the same
+///   transaction.
+/// - Durability, carrying through and clones as for [`SecondFactorStore`].
+#[async_trait]
+pub trait PendingLoginStore: fmt::Debug + Send + Sync + 'static {
+    /// Notes a login whose first step is done. One of a user who is gone or suspended is not noted.
+    async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError>;
+
+    /// Whose login this is, if it waits.
+    async fn find_login(
+        &self,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Result<Option<UserId>, StoreError>;
+
+    /// Takes one of so many tries, and answers whose login it is; `None` where it doesn't wait, or has
+    /// none left.
+    async fn take_try(
+        &self,
+        token: &TokenHash,
+        at_most: u32,
+        now: SystemTime,
+    ) -> Result<Option<UserId>, StoreError>;
+
+    /// Gives back a try that was none.
+    async fn give_try_back(&self, token: &TokenHash) -> Result<(), StoreError>;
+
+    /// Ends a login whose second step is done; answers whether it still waited.
+    async fn finish_login(&self, token: &TokenHash, now: SystemTime) -> Result<bool, StoreError>;
+
+    /// Forgets logins that ended before `before`, at most so many in one call, and answers how many.
+    /// Servers that call it at the same time don't wait for one another.
+    async fn delete_expired_logins(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError>;
+}
+
+/// A login whose first step is done.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PendingLogin {
+    /// The hash of what its second step presents.
+    pub token: TokenHash,
+    /// Whose.
+    pub user_id: UserId,
+    /// From when on it is worth nothing.
+    pub expires_at: SystemTime,
+}
+
+impl PendingLogin {
+    /// A login to wait until then.
+    #[must_use]
+    pub fn new(token: TokenHash, user_id: UserId, expires_at: SystemTime) -> Self {
+        Self { token, user_id, expires_at }
+    }
+}
+
+#[async_trait]
+impl<S: SecondFactorStore + ?Sized> SecondFactorStore for Arc<S> {
+    async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError> {
+        (**self).begin_totp(user, secret).await
+    }
+
+    async fn find_totp(&self, user: &UserId) -> Result<Option<StoredTotp>, StoreError> {
+        (**self).find_totp(user).await
+    }
+
+    async fn confirm_totp(
+        &self,
+        user: &UserId,
+        secret: &SealedSecret,
+        step: u64,
+        recovery_codes: &[TokenHash],
+        now: SystemTime,
+    ) -> Result<bool, StoreError> {
+        (**self).confirm_totp(user, secret, step, recovery_codes, now).await
+    }
+
+    async fn use_step(&self, user: &UserId, step: u64) -> Result<bool, StoreError> {
+        (**self).use_step(user, step).await
+    }
+
+    async fn use_recovery_code(&self, user: &UserId, code: &TokenHash) -> Result<bool, StoreError> {
+        (**self).use_recovery_code(user, code).await
+    }
+
+    async fn replace_secret(
+        &self,
+        user: &UserId,
+        old: &SealedSecret,
+        new: &SealedSecret,
+    ) -> Result<bool, StoreError> {
+        (**self).replace_secret(user, old, new).await
+    }
+
+    async fn remove_totp(&self, user: &UserId) -> Result<bool, StoreError> {
+        (**self).remove_totp(user).await
+    }
+}
+
+#[async_trait]
+impl<S: PendingLoginStore + ?Sized> PendingLoginStore for Arc<S> {
+    async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError> {
+        (**self).open_login(login).await
+    }
+
+    async fn find_login(
+        &self,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Result<Option<UserId>, StoreError> {
+        (**self).find_login(token, now).await
+    }
+
+    async fn take_try(
+        &self,
+        token: &TokenHash,
+        at_most: u32,
+        now: SystemTime,
+    ) -> Result<Option<UserId>, StoreError> {
+        (**self).take_try(token, at_most, now).await
+    }
+
+    async fn give_try_back(&self, token: &TokenHash) -> Result<(), StoreError> {
+        (**self).give_try_back(token).await
+    }
+
+    async fn finish_login(&self, token: &TokenHash, now: SystemTime) -> Result<bool, StoreError> {
+        (**self).finish_login(token, now).await
+    }
+
+    async fn delete_expired_logins(
+        &self,
+        before: SystemTime,
+        at_most: u32,
+    ) -> Result<u64, StoreError> {
+        (**self).delete_expired_logins(before, at_most).await
+    }
+}
