@@ -55,6 +55,19 @@ macro_rules! api_key_store_contract {
 
 api_key_store_contract!(memory, MemoryStore::new());
 
+#[cfg(feature = "sqlite")]
+api_key_store_contract!(
+    sqlite,
+    tower_warden::store::sqlite::SqliteStore::new(crate::sqlite::database().await)
+);
+
+#[cfg(feature = "postgres")]
+api_key_store_contract!(
+    #[ignore = "needs PostgreSQL: run tests/run"]
+    postgres,
+    tower_warden::store::postgres::PostgresStore::new(crate::postgres::database().await)
+);
+
 async fn key_is_found_with_its_owner_as_the_owner_is_now(store: Arc<impl Store>) {
     let owner = add_user(&*store, "ada@example.com", Role::EDITOR).await;
     let mut new = key_of(&owner, "import", 0);

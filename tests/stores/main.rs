@@ -5,6 +5,7 @@
 
 mod api_key;
 mod limit;
+mod second_factor;
 mod token;
 mod user;
 

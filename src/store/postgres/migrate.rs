@@ -5,11 +5,18 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, query, query_scalar};
 use super::super::sql::{MigrationFile, run_missing, store_error};
 use crate::StoreError;
 
-const FILES: &[MigrationFile] = &[(
-    1,
-    "users and refresh tokens",
-    include_str!("../../../migrations/postgres/0001_users_and_refresh_tokens.sql"),
-)];
+const FILES: &[MigrationFile] = &[
+    (
+        1,
+        "users and refresh tokens",
+        include_str!("../../../migrations/postgres/0001_users_and_refresh_tokens.sql"),
+    ),
+    (
+        4,
+        "API keys and second factors",
+        include_str!("../../../migrations/postgres/0004_api_keys_and_second_factors.sql"),
+    ),
+];
 
 /// Under this lock servers that start together migrate one after the other. Not sqlx's own lock: a
 /// host may hold that one while it calls us.

@@ -24,7 +24,9 @@
 //!    `self.transact(id.clone(), |tx, id| Box::pin(suspend(tx, id))).await`; or `self.ask(…)` for what
 //!    is a single statement, which needs no transaction.
 
+mod api_key;
 mod migrations;
+mod second_factor;
 mod statement;
 mod store;
 mod token;

@@ -24,10 +24,13 @@ const INSERT: Statement = sql!(
      ON CONFLICT (email) DO NOTHING"
 );
 const FIND: Statement = sql!(
-    "SELECT id, email, role, plan, email_verified, created_at FROM " users " WHERE id = $1"
+    "SELECT id, email, role, plan, email_verified, created_at,
+        id IN (SELECT user_id FROM " second_factors " WHERE user_id = $1 AND on_since IS NOT NULL)
+     FROM " users " WHERE id = $1"
 );
 const FIND_BY_EMAIL: Statement = sql!(
-    "SELECT id, email, role, plan, email_verified, created_at, password_hash
+    "SELECT id, email, role, plan, email_verified, created_at,
+        id IN (SELECT user_id FROM " second_factors " WHERE on_since IS NOT NULL), password_hash
      FROM " users " WHERE email = $1"
 );
 /// Always in the same order. One whom another transaction demoted while we waited is read anew, and
@@ -283,12 +286,13 @@ async fn count(tx: &mut Tx<'_>) -> sqlx::Result<u64> {
     Ok(users.unwrap_or_default().unsigned_abs())
 }
 
-/// `id, email, role, plan, email_verified, created_at`
+/// `id, email, role, plan, email_verified, created_at`, whether a second factor is on
 fn user(row: &mut Row) -> sqlx::Result<User> {
     let (id, email, role): (UserId, Email, Role) = (row.take()?, row.take()?, row.take()?);
     let (plan, email_verified) = (row.take()?, row.take()?);
     let mut user = User::new(id, email, role, row.take()?);
     user.plan = plan;
     user.email_verified = email_verified;
+    user.second_factor = row.take()?;
     Ok(user)
 }

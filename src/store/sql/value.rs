@@ -6,6 +6,8 @@ use sqlx::error::BoxDynError;
 
 use crate::{
     Plan, Role, TokenHash, UserId,
+    api_key::ApiKeyId,
+    second_factor::SealedSecret,
     token::FamilyId,
     user::{Email, PasswordHash},
 };
@@ -90,6 +92,19 @@ impl FromValue for Vec<u8> {
     }
 }
 
+impl FromValue for TokenHash {
+    fn from_value(value: Value) -> sqlx::Result<Self> {
+        let bytes = <[u8; 32]>::try_from(Vec::from_value(value)?);
+        bytes.map(Self::from).map_err(|_| unreadable("a hash of another length"))
+    }
+}
+
+impl FromValue for SealedSecret {
+    fn from_value(value: Value) -> sqlx::Result<Self> {
+        Vec::from_value(value).map(Self::from)
+    }
+}
+
 impl FromValue for u32 {
     fn from_value(value: Value) -> sqlx::Result<Self> {
         i64::from_value(value)?.try_into().map_err(unreadable)
@@ -135,6 +150,7 @@ macro_rules! text_like {
 
 text_like! {
     UserId: UserId::from, UserId::as_str;
+    ApiKeyId: ApiKeyId::from, ApiKeyId::as_str;
     FamilyId: FamilyId::from, FamilyId::as_str;
     Role: |text| Role::from(&*text), Role::as_str;
     Plan: |text| Plan::from(&*text), Plan::as_str;
@@ -180,6 +196,12 @@ impl From<SystemTime> for Value {
 impl From<&TokenHash> for Value {
     fn from(hash: &TokenHash) -> Self {
         Self::Bytes(hash.as_bytes().to_vec())
+    }
+}
+
+impl From<&SealedSecret> for Value {
+    fn from(secret: &SealedSecret) -> Self {
+        Self::Bytes(secret.as_bytes().to_vec())
     }
 }
 

@@ -5,11 +5,18 @@ use sqlx::{Connection, Sqlite, SqlitePool};
 use super::super::sql::{MigrationFile, Wing, run_missing, store_error};
 use crate::StoreError;
 
-const FILES: &[MigrationFile] = &[(
-    1,
-    "users and refresh tokens",
-    include_str!("../../../migrations/sqlite/0001_users_and_refresh_tokens.sql"),
-)];
+const FILES: &[MigrationFile] = &[
+    (
+        1,
+        "users and refresh tokens",
+        include_str!("../../../migrations/sqlite/0001_users_and_refresh_tokens.sql"),
+    ),
+    (
+        4,
+        "API keys and second factors",
+        include_str!("../../../migrations/sqlite/0004_api_keys_and_second_factors.sql"),
+    ),
+];
 
 /// Creates the tables, or brings them up to date. Processes may call it at the same time, and
 /// older ones after newer ones.
