@@ -81,7 +81,8 @@ impl TotpSecret {
         let tag = hmac::sign(&key, &step.to_be_bytes());
         let tag = tag.as_ref();
         let offset = usize::from(tag[tag.len() - 1] & 15);
-        let word = tag[offset..offset + 4].iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        let word =
+            tag[offset..offset + 4].iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
         (word & 0x7fff_ffff) % MODULUS
     }
 }

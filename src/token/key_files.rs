@@ -1,11 +1,6 @@
 //! A key pair kept in two files, made where there is none.
 
-use std::{
-    fs, io,
-    path::Path,
-    thread,
-    time::Duration,
-};
+use std::{fs, io, path::Path, thread, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use zeroize::Zeroizing;

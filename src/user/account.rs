@@ -30,7 +30,15 @@ impl User {
     /// A user as a store reads it back.
     #[must_use]
     pub fn new(id: UserId, email: Email, role: Role, created_at: SystemTime) -> Self {
-        Self { id, email, role, plan: None, email_verified: false, second_factor: false, created_at }
+        Self {
+            id,
+            email,
+            role,
+            plan: None,
+            email_verified: false,
+            second_factor: false,
+            created_at,
+        }
     }
 }
 

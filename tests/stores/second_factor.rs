@@ -8,9 +8,7 @@ use std::{
 
 use tower_warden::{
     Clock, ManualClock, OpaqueToken, Role, TokenHash, UserId,
-    second_factor::{
-        PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp,
-    },
+    second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
     store::memory::MemoryStore,
     user::{Email, NewUser, PasswordHash, UserStore},
 };

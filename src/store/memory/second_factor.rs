@@ -10,9 +10,7 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::{
     StoreError, TokenHash, UserId,
-    second_factor::{
-        PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp,
-    },
+    second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
 };
 
 #[derive(Debug, Default)]
@@ -51,9 +49,8 @@ impl SecondFactorStore for MemoryStore {
         now: SystemTime,
     ) -> Result<bool, StoreError> {
         let state = &mut *self.lock();
-        let pending = |factor: &&mut Factor| {
-            factor.totp.on_since.is_none() && factor.totp.secret == *secret
-        };
+        let pending =
+            |factor: &&mut Factor| factor.totp.on_since.is_none() && factor.totp.secret == *secret;
         let Some(factor) = state.second_factors.0.get_mut(user).filter(pending) else {
             return Ok(false);
         };

@@ -11,9 +11,7 @@ use super::{
 };
 use crate::{
     StoreError, TokenHash, UserId,
-    second_factor::{
-        PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp,
-    },
+    second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
 };
 
 const LOCK_USER: Statement = sql!("SELECT id FROM " users " WHERE id = $1" lock);
@@ -21,8 +19,7 @@ const BEGIN: Statement = sql!(
     "INSERT INTO " second_factors " AS old (user_id, secret) VALUES ($1, $2)
      ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret WHERE old.on_since IS NULL"
 );
-const FIND: Statement =
-    sql!("SELECT secret, on_since FROM " second_factors " WHERE user_id = $1");
+const FIND: Statement = sql!("SELECT secret, on_since FROM " second_factors " WHERE user_id = $1");
 const CONFIRM: Statement = sql!(
     "UPDATE " second_factors " SET on_since = $3, last_step = $4
      WHERE user_id = $1 AND secret = $2 AND on_since IS NULL"
@@ -34,8 +31,7 @@ const USE_STEP: Statement = sql!(
     "UPDATE " second_factors " SET last_step = $2
      WHERE user_id = $1 AND on_since IS NOT NULL AND last_step < $2"
 );
-const USE_CODE: Statement =
-    sql!("DELETE FROM " recovery_codes " WHERE user_id = $1 AND hash = $2");
+const USE_CODE: Statement = sql!("DELETE FROM " recovery_codes " WHERE user_id = $1 AND hash = $2");
 const REPLACE_SECRET: Statement =
     sql!("UPDATE " second_factors " SET secret = $3 WHERE user_id = $1 AND secret = $2");
 const REMOVE: Statement =
