@@ -130,5 +130,7 @@ pub use limit::{Key, Quota, RateLimitLayer, Rule};
 pub use problem::{Problem, ProblemCode, ResponseBody};
 pub use refusal::{Refusal, RefusalAnswer, RefusalHook, RefusalReason};
 pub use secret::{OpaqueToken, TokenHash};
+#[cfg(feature = "metrics")]
+pub use signals::describe_metrics;
 pub use token::TokenService;
 pub use user::UserService;

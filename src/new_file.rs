@@ -15,7 +15,7 @@ pub(crate) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(crate) fn write(target: &'a Path, contents: &str, mode: u32) -> io::Result<Self> {
         let directory = target.parent().unwrap_or(Path::new(""));
-        fs::create_dir_all(directory)?;
+        private_directories().create(directory)?;
         let draft = Self { path: directory.join(format!(".{}", uuid::Uuid::new_v4())), target };
         let mut file = options(mode).write(true).create_new(true).open(&draft.path)?;
         file.write_all(contents.as_bytes())?;
@@ -39,6 +39,15 @@ impl Drop for Draft<'_> {
         // One that can't be removed does no harm.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// For their owner only, where there are none yet.
+fn private_directories() -> fs::DirBuilder {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
 }
 
 #[cfg(unix)]

@@ -21,7 +21,97 @@
 mod enabled {
     use std::time::Duration;
 
-    use metrics::{counter, gauge, histogram};
+    use metrics::{
+        counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    };
+
+    /// What is counted: name, meaning, label, and the values that it has.
+    const COUNTERS: &[(&str, &str, &str, &[&str])] = &[
+        (
+            "tower_warden_limit_undecided_total",
+            "Requests that the store of the limits decided nothing of, by what became of them.",
+            "policy",
+            &["allow", "deny", "local"],
+        ),
+        (
+            "tower_warden_limit_store_errors_total",
+            "Calls to the store of the limits that failed.",
+            "kind",
+            &["refused", "late"],
+        ),
+        (
+            "tower_warden_token_verifications_total",
+            "Access tokens that were presented.",
+            "outcome",
+            &["remembered", "verified", "expired", "invalid"],
+        ),
+        (
+            "tower_warden_token_refreshes_total",
+            "Refresh tokens that were presented.",
+            "outcome",
+            &["rotated", "reused", "expired", "revoked", "unknown", "no_user", "failed"],
+        ),
+        (
+            "tower_warden_logins_total",
+            "Passwords that were presented.",
+            "outcome",
+            &["ok", "invalid_credentials", "not_verified", "busy", "failed"],
+        ),
+        (
+            "tower_warden_api_keys_total",
+            "API keys that were presented.",
+            "outcome",
+            &["ok", "expired", "revoked", "invalid", "failed"],
+        ),
+        (
+            "tower_warden_mail_total",
+            "Mail, by what became of it.",
+            "outcome",
+            &["sent", "given_up", "dropped"],
+        ),
+    ];
+
+    const LIMIT_DECISIONS: &str = "tower_warden_limit_decisions_total";
+    const VALUES_REPLACED: &str = "tower_warden_limit_values_replaced_total";
+
+    const GAUGES: &[(&str, &str)] = &[
+        ("tower_warden_limit_breaker_open", "1 while the store of the limits is not asked."),
+        ("tower_warden_hashing_running", "Passwords that are being hashed."),
+        ("tower_warden_hashing_waiting", "Passwords that wait to be hashed."),
+    ];
+
+    /// Tells the recorder that is installed what the metrics of this crate mean, and counts from 0
+    /// what was not counted yet: a rate, and so an alarm, sees the first event only of a counter that
+    /// was there before. The limiters are those of the application's rules, by their names.
+    ///
+    /// ```
+    /// tower_warden::describe_metrics(&["ip", "login"]);
+    /// ```
+    pub fn describe_metrics(limiters: &[&'static str]) {
+        describe_counter!(LIMIT_DECISIONS, "What limiters decided.");
+        for &limiter in limiters {
+            for outcome in ["allowed", "refused"] {
+                counter!(LIMIT_DECISIONS, "limiter" => limiter, "outcome" => outcome).absolute(0);
+            }
+        }
+        describe_counter!(VALUES_REPLACED, "Values at keys of limits that were not ours.");
+        counter!(VALUES_REPLACED).absolute(0);
+        for &(name, meaning, label, values) in COUNTERS {
+            describe_counter!(name, meaning);
+            for &value in values {
+                counter!(name, label => value).absolute(0);
+            }
+        }
+        for &(name, meaning) in GAUGES {
+            describe_gauge!(name, meaning);
+            gauge!(name).increment(0.0);
+        }
+        describe_histogram!(
+            "tower_warden_limit_store_seconds",
+            metrics::Unit::Seconds,
+            "How long the store of the limits takes."
+        );
+    }
 
     pub(crate) fn limit_decided(limiter: &'static str, allowed: bool) {
         let outcome = if allowed { "allowed" } else { "refused" };
@@ -105,4 +195,22 @@ mod disabled {
 #[cfg(not(feature = "metrics"))]
 pub(crate) use disabled::*;
 #[cfg(feature = "metrics")]
+pub use enabled::describe_metrics;
+#[cfg(feature = "metrics")]
 pub(crate) use enabled::*;
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    /// In the table of the module, and among what is described.
+    #[test]
+    fn every_metric_is_in_the_table_and_described() {
+        let text = include_str!("signals.rs");
+        let (table, code) = text.split_once("mod enabled").unwrap();
+        let (described, recorded) = code.split_once("pub(crate) fn").unwrap();
+        let names = recorded.split('"').filter(|name| name.starts_with("tower_warden_"));
+        for name in names {
+            assert!(table.contains(&format!("`{name}`")), "{name}");
+            assert!(described.contains(&format!("\"{name}\"")), "{name}");
+        }
+    }
+}

@@ -4,23 +4,27 @@
 #![allow(unreachable_pub, reason = "a program has no callers")]
 
 mod app;
+mod operators;
+mod report;
 mod serve;
 mod settings;
 
 use std::{
     error::Error,
     io::{IsTerminal, Write},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
 use app::{App, Limits, Pool, ProjectStore, app};
-use clap::Parser;
 use jsonwebtoken::jwk::KeyAlgorithm;
-use serve::{Bounds, serve};
-use settings::{Flags, OnError, SettingError, Settings};
+use report::Report;
+use serve::serve;
+use settings::{Given, NotGiven, OnError, SettingError, Settings};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -38,29 +42,46 @@ use tower_warden::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Flags::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+    let Ok(report) = Report::start() else { return ExitCode::FAILURE };
+    let ended = match Given::read(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(given) => run(&given, &report).await,
+        Err(NotGiven::Told(help)) => {
+            // Whoever asked may have gone.
+            let _ = write!(std::io::stdout(), "{help}");
+            Ok(())
         }
+        Err(NotGiven::Wrong(error)) => Err(error),
+    };
+    if let Err(error) = &ended {
+        report.say(&format!("error: {error}"));
     }
+    report.finish();
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// From settings to a server, and to its end.
-async fn run(flags: Flags) -> Result<(), SettingError> {
-    let mut settings = flags.check()?;
+async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
+    let mut settings = Settings::from(given)?;
     let filter = std::mem::take(&mut settings.log_filter);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(report.clone())
+        // It would be written to standard error, and wait for it.
+        .log_internal_errors(false)
         .init();
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a panic")));
 
-    let listener = TcpListener::bind(&settings.bind_addr).await.map_err(unusable("BIND_ADDR"))?;
+    let listener = bind("BIND_ADDR", &settings.bind_addr).await?;
     let address = listener.local_addr().map_err(unusable("BIND_ADDR"))?;
     let bounds = settings.connections.clone().within_descriptors();
-    serve_metrics(&settings, &bounds).await?;
+    let operators = match &settings.metrics_addr {
+        None => None,
+        Some(address) => {
+            let listener = bind("METRICS_ADDR", address).await?;
+            Some((listener, operators::measure().map_err(unusable("METRICS_ADDR"))?))
+        }
+    };
 
     let clock = SystemClock::shared();
     let stores = Stores::open(&settings, &clock).await?;
@@ -80,14 +101,28 @@ async fn run(flags: Flags) -> Result<(), SettingError> {
         cors_allowed_origins: settings.cors_allowed_origins.clone(),
         https: settings.public_url.as_ref().is_some_and(|url| url.starts_with("https:")),
     });
+    if let Some((listener, metrics)) = operators {
+        operators::answer(listener, metrics, stores.projects.clone(), &bounds);
+    }
     tokio::spawn(clean_up(stores, clock));
 
+    settings.warnings.extend(readable_by_others("JWT_PRIVATE_KEY", &settings.jwt_private_key));
+    for warning in &settings.warnings {
+        report.say(&format!("warning: {warning}"));
+    }
     let end = end().map_err(unusable("BIND_ADDR"))?;
     // Whoever reads it may have gone.
     let _ = writeln!(std::io::stdout(), "listening on http://{address}");
     serve(listener, app, bounds, end).await;
     outbox.close(Duration::from_secs(5)).await;
     Ok(())
+}
+
+/// What is to be said of a secret that is none.
+fn readable_by_others(name: &str, path: &Path) -> Option<String> {
+    let mode = path.metadata().ok()?.permissions().mode() & 0o777;
+    let path = path.display();
+    (mode & 0o077 != 0).then(|| format!("{name}: {path} can be read by others (mode {mode:o})"))
 }
 
 /// SIGINT or SIGTERM.
@@ -162,13 +197,23 @@ fn users(
     address: SocketAddr,
     clock: &SharedClock,
 ) -> Result<UserService, SettingError> {
-    let base = settings.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let base = settings.public_url.clone().unwrap_or_else(|| served_on(address));
     let mail = VerificationMail::new(&format!("{base}/auth/verify"));
     let mail = mail.map_err(unusable("PUBLIC_URL"))?;
     let hashing = HashingPool::new(settings.hasher).map_err(unusable("BCRYPT_COST"))?;
     Ok(UserService::new(Arc::clone(&stores.users), hashing, mail, outbox)
         .with_verification_ttl(settings.verification_token_ttl)
         .with_clock(clock.clone()))
+}
+
+/// A URL of this address; of one that stands for all, that of this machine.
+fn served_on(mut address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("http://{address}")
 }
 
 fn outbox(settings: &Settings) -> Result<Outbox, SettingError> {
@@ -223,17 +268,9 @@ async fn clean_up(stores: Stores, clock: SharedClock) {
     }
 }
 
-/// Offers metrics at an address of their own, where one is set.
-async fn serve_metrics(settings: &Settings, bounds: &Bounds) -> Result<(), SettingError> {
-    let Some(address) = &settings.metrics_addr else { return Ok(()) };
-    let listener = TcpListener::bind(address).await.map_err(unusable("METRICS_ADDR"))?;
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new();
-    let metrics = recorder.install_recorder().map_err(unusable("METRICS_ADDR"))?;
-    let page = axum::routing::get(async move || metrics.render());
-    let app = axum::Router::new().route("/metrics", page);
-    let bounds = Bounds { connections: 64, per_ip: 0, ..bounds.clone() };
-    tokio::spawn(serve(listener, app, bounds, std::future::pending::<()>()));
-    Ok(())
+async fn bind(name: &'static str, address: &str) -> Result<TcpListener, SettingError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| SettingError::new(name, format!("{address}: {error}")))
 }
 
 fn admin_error(error: &RegisterError) -> SettingError {

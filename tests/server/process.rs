@@ -1,6 +1,6 @@
 //! The program: how it starts and ends, its settings, its mail, and one walk through all of it.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    program::{MailServer, Program, directory_with_keys, spawn},
+    program::{MailServer, Program, directory_with_keys},
     reply::Reply,
     sessions::parts,
     support::{Api, PASSWORD, Remote},
@@ -89,138 +89,6 @@ async fn request_in_flight_is_finished_at_the_end() {
 }
 
 #[tokio::test]
-async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
-    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/keys");
-    let key = |name: &str| keys.join(name).to_str().unwrap().to_owned();
-    let (weak, weak_public) = (key("rsa-1024-private.pem"), key("rsa-1024-public.pem"));
-    let (curve, curve_public) = (key("es256-private.pem"), key("es256-public.pem"));
-    let (other, readme) = (key("other-rsa-private.pem"), key("README.md"));
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
-
-    let directory = directory_with_keys();
-    fs::write(directory.path().join("file"), "").unwrap();
-    let one_each = [
-        ("BIND_ADDR", "nowhere"),
-        ("BIND_ADDR", "127.0.0.1:99999"),
-        ("BIND_ADDR", &taken),
-        ("DATABASE_URL", "mysql://127.0.0.1/x"),
-        ("DATABASE_URL", "sqlite:file/server.db"),
-        ("DATABASE_URL", "sqlite:config"),
-        ("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/x"),
-        ("JWT_PRIVATE_KEY", "missing.pem"),
-        ("JWT_PUBLIC_KEY", "missing.pem"),
-        ("JWT_PRIVATE_KEY", &other),
-        ("JWT_PRIVATE_KEY", &readme),
-        ("JWT_ISSUER", ""),
-        ("JWT_AUDIENCE", " "),
-        ("ACCESS_TOKEN_TTL", "15"),
-        ("ACCESS_TOKEN_TTL", "0s"),
-        ("REFRESH_TOKEN_TTL", "-7d"),
-        ("VERIFICATION_TOKEN_TTL", "soon"),
-        ("MAIL_DIR", "file/mail"),
-        ("SMTP_URL", "http://u:hunter2@mail.example"),
-        ("PUBLIC_URL", "api.example"),
-        ("PUBLIC_URL", "ftp://api.example"),
-        ("TRUSTED_PROXIES", "10.0.0.0/8, 10.0.0.0/33"),
-        ("FORWARDED_HEADER", "via"),
-        ("RATE_LIMIT_PUBLIC", "100"),
-        ("RATE_LIMIT_PUBLIC", "0/1m"),
-        ("RATE_LIMIT_USER", "-1/1m"),
-        ("RATE_LIMIT_LOGIN", "5/0s"),
-        ("RATE_LIMIT_FREE", "5/1500ms"),
-        ("RATE_LIMIT_PAID", "5 per minute"),
-        ("RATE_LIMIT_ENTERPRISE", "99999999999/1m"),
-        ("RATE_LIMIT_ON_ERROR", "maybe"),
-        ("RATE_LIMIT_BUDGET", "fast"),
-        ("BCRYPT_COST", "3"),
-        ("BCRYPT_COST", "32"),
-        ("BCRYPT_COST", "twelve"),
-        ("CORS_ALLOWED_ORIGINS", "https://a.example,b.example"),
-        ("CORS_ALLOWED_ORIGINS", "https://a.example/path"),
-        ("METRICS_ADDR", "nowhere"),
-        ("RUST_LOG", "a=b=c"),
-    ];
-    let others = [
-        ("JWT_PRIVATE_KEY", vec![("JWT_PRIVATE_KEY", &*weak), ("JWT_PUBLIC_KEY", &*weak_public)]),
-        ("JWT_PRIVATE_KEY", vec![("JWT_PRIVATE_KEY", &*curve), ("JWT_PUBLIC_KEY", &*curve_public)]),
-        ("ADMIN_PASSWORD", vec![("ADMIN_EMAIL", "root@example.com")]),
-        ("ADMIN_EMAIL", vec![("ADMIN_PASSWORD", PASSWORD)]),
-        ("ADMIN_EMAIL", vec![("ADMIN_EMAIL", "root"), ("ADMIN_PASSWORD", PASSWORD)]),
-        (
-            "ADMIN_PASSWORD",
-            vec![("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", "hunter2")],
-        ),
-    ];
-    let one_each = one_each.map(|(name, value)| (name, vec![(name, value)]));
-    // All at once: one of them waits for a database for 3 s.
-    let starts: Vec<_> = one_each
-        .into_iter()
-        .chain(others)
-        .map(|(name, settings)| (name, spawn(directory.path(), &[], &settings)))
-        .collect();
-    for (name, program) in starts {
-        let output = program.wait_with_output().await.unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
-        assert!(output.stdout.is_empty(), "{name}");
-        assert_eq!(stderr.lines().count(), 1, "{name}: {stderr}");
-        assert!(stderr.contains(name), "{name}: {stderr}");
-        assert!(!stderr.contains("hunter2"), "{name}: {stderr}");
-    }
-}
-
-#[tokio::test]
-async fn help_explains_each_setting_and_a_flag_goes_before_its_variable() {
-    let directory = directory_with_keys();
-    let run = async |arguments: &[&str], settings: &[(&str, &str)]| {
-        spawn(directory.path(), arguments, settings).wait_with_output().await.unwrap()
-    };
-    let help = run(&["--help"], &[]).await;
-    assert_eq!(help.status.code(), Some(0));
-    let help = String::from_utf8(help.stdout).unwrap();
-    for (name, default) in [
-        ("BIND_ADDR", "127.0.0.1:3000"),
-        ("DATABASE_URL", "sqlite:data/server.db"),
-        ("REDIS_URL", "limits are counted in this process"),
-        ("JWT_PRIVATE_KEY", "config/jwt-private.pem"),
-        ("JWT_PUBLIC_KEY", "config/jwt-public.pem"),
-        ("JWT_ISSUER", "tower-warden"),
-        ("JWT_AUDIENCE", "api"),
-        ("ACCESS_TOKEN_TTL", "15m"),
-        ("REFRESH_TOKEN_TTL", "7d"),
-        ("VERIFICATION_TOKEN_TTL", "24h"),
-        ("ADMIN_EMAIL", ""),
-        ("ADMIN_PASSWORD", ""),
-        ("MAIL_DIR", "data/mail"),
-        ("SMTP_URL", ""),
-        ("PUBLIC_URL", "the address served on"),
-        ("TRUSTED_PROXIES", "none"),
-        ("FORWARDED_HEADER", "x-forwarded-for"),
-        ("RATE_LIMIT_PUBLIC", "100/1m"),
-        ("RATE_LIMIT_USER", "300/1m"),
-        ("RATE_LIMIT_LOGIN", "5/15m"),
-        ("RATE_LIMIT_FREE", "60/1m"),
-        ("RATE_LIMIT_PAID", "600/1m"),
-        ("RATE_LIMIT_ENTERPRISE", "3000/1m"),
-        ("RATE_LIMIT_ON_ERROR", "allow"),
-        ("RATE_LIMIT_BUDGET", "25ms"),
-        ("BCRYPT_COST", "12"),
-        ("CORS_ALLOWED_ORIGINS", "none"),
-        ("METRICS_ADDR", "none"),
-        ("RUST_LOG", "info"),
-    ] {
-        let flag = format!("--{} ", name.to_lowercase().replace('_', "-"));
-        let about = help.split("\n\n").find(|about| about.contains(&flag)).unwrap();
-        let told = about.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(told.contains(&format!("[env: {name}]")), "{told}");
-        assert!(default.is_empty() || told.contains(&format!("[default: {default}]")), "{told}");
-    }
-    let refused = run(&["--access-token-ttl", "x"], &[("ACCESS_TOKEN_TTL", "1m")]).await;
-    assert!(String::from_utf8(refused.stderr).unwrap().contains("ACCESS_TOKEN_TTL"));
-}
-
-#[tokio::test]
 async fn admin_is_created_or_promoted_and_keeps_the_password() {
     let directory = directory_with_keys();
     let login = async |program: &Program, email, password| {
@@ -240,20 +108,6 @@ async fn admin_is_created_or_promoted_and_keeps_the_password() {
     refused.refused(401, "invalid_credentials");
     let admin = login(&program, "ada@example.com", PASSWORD).await.expect(200);
     program.get("/analytics").bearer(&admin.text("access_token")).await.expect(200);
-    program.stop().await;
-}
-
-#[tokio::test]
-async fn metrics_have_an_address_of_their_own() {
-    let directory = directory_with_keys();
-    // Free, and not given to anybody else soon.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let settings = [("METRICS_ADDR", &*free.to_string())];
-    let program = Program::start(directory.path(), &settings).await;
-    program.get("/metrics").await.refused(404, "not_found");
-    let metrics = Remote::new(format!("http://{free}"));
-    let page = metrics.get("/metrics").await.expect(200);
-    assert!(page.header("content-type").unwrap().starts_with("text/plain"));
     program.stop().await;
 }
 

@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdout, Command},
     sync::mpsc,
@@ -43,7 +43,7 @@ impl Program {
         Self::started(spawn_as(shell, directory, settings)).await
     }
 
-    async fn started(mut child: Child) -> Self {
+    pub(crate) async fn started(mut child: Child) -> Self {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).await.unwrap();
@@ -73,6 +73,22 @@ impl Program {
         self.child.wait().await.unwrap()
     }
 
+    /// Stops it, and answers what it wrote to standard error.
+    pub(crate) async fn stop_and_tell(mut self) -> String {
+        let mut stderr = self.child.stderr.take().unwrap();
+        self.stop().await;
+        let mut told = String::new();
+        stderr.read_to_string(&mut told).await.unwrap();
+        told
+    }
+
+    /// It said an address that stands for all.
+    pub(crate) fn reached_at(&mut self, ip: &str) {
+        let port = self.base.rsplit_once(':').unwrap().1;
+        self.base = format!("http://{ip}:{port}");
+        self.remote = Remote::new(self.base.clone());
+    }
+
     pub(crate) async fn stop(self) {
         self.signal("TERM").await;
         assert_eq!(self.end().await.code(), Some(0));
@@ -92,7 +108,8 @@ pub(crate) fn spawn(directory: &Path, arguments: &[&str], settings: &[(&str, &st
     spawn_as(command, directory, settings)
 }
 
-fn spawn_as(mut command: Command, directory: &Path, settings: &[(&str, &str)]) -> Child {
+/// The same, however it is started.
+pub(crate) fn spawn_as(mut command: Command, directory: &Path, settings: &[(&str, &str)]) -> Child {
     command
         .current_dir(directory)
         .env_clear()
@@ -120,7 +137,7 @@ pub(crate) fn directory_with_keys() -> TempDir {
 
 /// The program as cargo has built it. It is asked to, because it builds examples only for some of
 /// the ways in which tests are run, and tells nobody where.
-fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let mut cargo = std::process::Command::new(env!("CARGO"));

@@ -30,6 +30,9 @@ pub struct Quotas {
     pub enterprise: Quota,
 }
 
+/// What the limiters are called.
+pub const LIMITERS: [&str; 3] = ["ip", "login", "user"];
+
 impl Limits {
     /// For routes without authentication.
     pub fn public(&self) -> RateLimitLayer {

@@ -19,7 +19,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_warden::{DrainLayer, RequireAuth};
 
 pub use body::SlowBody;
-pub use limits::{Limits, Quotas};
+pub use error::{method_not_allowed, not_found};
+pub use limits::{LIMITERS, Limits, Quotas};
 pub use projects_store::{Pool, ProjectStore};
 pub use security::harden;
 pub use state::App;

@@ -216,6 +216,11 @@ impl ProjectStore {
             .await)
     }
 
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.prepare("SELECT 1").await
+    }
+
     fn sql(&self) -> &'static Statements {
         match self.pool {
             Pool::Sqlite(_) => &SQLITE,

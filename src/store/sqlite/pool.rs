@@ -1,6 +1,11 @@
 //! Connections, and what SQLite's errors mean.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs::{DirBuilder, OpenOptions},
+    io,
+    path::Path,
+    time::Duration,
+};
 
 use sqlx::{
     Sqlite, SqlitePool, query,
@@ -16,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Opens a database: `sqlite:PATH`, or `sqlite::memory:` for one that ends with the pool.
 ///
-/// A file is created where there is none, with its directory, and put into write-ahead-log mode.
+/// A file is created where there is none, with its directory, for its owner only, and put into write-ahead-log mode.
 /// What is committed there survives a loss of power (`synchronous = FULL`). A database in memory
 /// has one connection, which never expires.
 ///
@@ -37,11 +42,25 @@ pub async fn connect(url: &str) -> Result<SqlitePool, StoreError> {
     if !url.starts_with("sqlite:") || path.as_os_str().is_empty() {
         return Err(StoreError::internal("the URL is not of the form sqlite:PATH"));
     }
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(""))).map_err(StoreError::unavailable)?;
+    make_private(path).map_err(StoreError::unavailable)?;
     let pool = pool.max_connections(4).connect_with(options).await;
     let pool = pool.map_err(store_error::<Sqlite>)?;
     write_ahead(&pool).await?;
     Ok(pool)
+}
+
+/// Makes the file, and the directories that lead to it, unless they are there. What SQLite puts beside
+/// it has the file's permissions.
+fn make_private(path: &Path) -> io::Result<()> {
+    let mut directory = DirBuilder::new();
+    let mut file = OpenOptions::new();
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+    }
+    directory.recursive(true).create(path.parent().unwrap_or(Path::new("")))?;
+    file.create(true).append(true).open(path).map(drop)
 }
 
 /// The mode stays with the file. The change to it is the one thing for which SQLite does not wait

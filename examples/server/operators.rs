@@ -1,0 +1,72 @@
+//! What operators ask, at an address of its own: metrics, and whether the server is well.
+
+use std::time::Duration;
+
+use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    time::{interval, timeout},
+};
+use tower_warden::Problem;
+
+use crate::{
+    app::ProjectStore,
+    serve::{Bounds, serve},
+};
+
+/// The upper bounds of what a latency is counted under, in seconds: from a tenth of a millisecond,
+/// which a store in the same rack takes, to the seconds in which a request is given up.
+const BUCKETS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+/// Takes up what is measured from now on.
+///
+/// # Errors
+/// Where something takes it up already.
+pub fn measure() -> Result<PrometheusHandle, BuildError> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?;
+    let handle = recorder.install_recorder()?;
+    tower_warden::describe_metrics(&crate::app::LIMITERS);
+    // What is measured is put into buckets at each reading; where nobody reads, here.
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        let mut interval = interval(Duration::from_secs(5));
+        loop {
+            interval.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
+
+/// Answers operators, as long as the program runs.
+pub fn answer(
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+    database: ProjectStore,
+    bounds: &Bounds,
+) {
+    let app = Router::new()
+        .route("/metrics", get(async move || metrics.render()))
+        .route("/health/live", get(async || well()))
+        .route("/health/ready", get(ready).with_state(database))
+        .fallback(crate::app::not_found)
+        .method_not_allowed_fallback(crate::app::method_not_allowed);
+    let bounds = Bounds { connections: 64, per_ip: 0, ..bounds.clone() };
+    tokio::spawn(serve(listener, app, bounds, std::future::pending::<()>()));
+}
+
+/// Whether the database answers; nothing else is needed for most of what is asked.
+async fn ready(State(database): State<ProjectStore>) -> axum::response::Response {
+    match timeout(Duration::from_secs(4), database.ping()).await {
+        Ok(Ok(())) => well().into_response(),
+        _ => Problem::unavailable(1).into_response().map(axum::body::Body::from),
+    }
+}
+
+fn well() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}

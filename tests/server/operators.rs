@@ -1,0 +1,114 @@
+//! What operators see, and that nobody needs to look.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tokio::{process::Command, time::timeout};
+
+use crate::{
+    program::{Program, binary, directory_with_keys, spawn_as},
+    support::{Api, Remote},
+};
+
+/// Free, and not given to anybody else soon.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn metrics_and_health_have_an_address_of_their_own() {
+    let directory = directory_with_keys();
+    let address = free_address();
+    let program = Program::start(directory.path(), &[("METRICS_ADDR", &address)]).await;
+    let operator = Remote::new(format!("http://{address}"));
+    let page = operator.get("/metrics").await.expect(200);
+    assert!(page.header("content-type").unwrap().starts_with("text/plain"));
+    for path in ["/health/live", "/health/ready"] {
+        assert_eq!(operator.get(path).await.expect(200).json(), json!({"status": "ok"}));
+        operator.head(path).await.expect(200);
+    }
+    operator.get("/auth/me").await.refused(404, "not_found");
+    operator.post("/metrics", json!({})).await.refused(405, "method_not_allowed");
+    for path in ["/metrics", "/health/live", "/health/ready"] {
+        program.get(path).await.refused(404, "not_found");
+    }
+    program.stop().await;
+}
+
+/// An alarm on a rate never sees the first event of a counter that it makes.
+#[tokio::test]
+async fn every_metric_is_there_from_the_first_second() {
+    let directory = directory_with_keys();
+    let address = free_address();
+    let program = Program::start(directory.path(), &[("METRICS_ADDR", &address)]).await;
+    let operator = Remote::new(format!("http://{address}"));
+    let read = async || {
+        let page = operator.get("/metrics").await.expect(200);
+        String::from_utf8(page.body.to_vec()).unwrap()
+    };
+    let page = read().await;
+    for series in [
+        r#"tower_warden_limit_decisions_total{limiter="ip",outcome="refused"} 0"#,
+        r#"tower_warden_limit_decisions_total{limiter="login",outcome="refused"} 0"#,
+        r#"tower_warden_limit_undecided_total{policy="allow"} 0"#,
+        r#"tower_warden_limit_store_errors_total{kind="late"} 0"#,
+        r#"tower_warden_logins_total{outcome="invalid_credentials"} 0"#,
+        r#"tower_warden_token_refreshes_total{outcome="reused"} 0"#,
+        r#"tower_warden_mail_total{outcome="given_up"} 0"#,
+        "tower_warden_limit_breaker_open 0",
+        "tower_warden_hashing_waiting 0",
+        "# HELP tower_warden_logins_total ",
+        "# TYPE tower_warden_logins_total counter",
+    ] {
+        assert!(page.contains(series), "{series} in {page}");
+    }
+    program.get("/public/status").await.expect(200);
+    let page = read().await;
+    assert!(page.contains(
+        r#"tower_warden_limit_decisions_total{limiter="ip",outcome="allowed"} 1"#
+    ));
+    program.stop().await;
+}
+
+/// Full, gone, or read by nobody: nobody who asks the server notices.
+#[tokio::test]
+async fn standard_error_decides_nothing() {
+    for (what, redirected) in
+        [("full", "exec 2>/dev/full"), ("closed", "exec 2>&-"), ("gone", "exec 2> >(exit 0)")]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let mut shell = Command::new("/bin/bash");
+        shell.args(["-c", &format!("{redirected}; sleep 0.1; exec \"$0\"")]).arg(binary());
+        let settings = [("RUST_LOG", "trace"), ("BIND_ADDR", "0.0.0.0:0")];
+        let child = spawn_as(shell, directory.path(), &settings);
+        // The first start has a pair of keys to report, and a warning to give.
+        let mut program = Program::started(child).await;
+        program.reached_at("127.0.0.1");
+        for _ in 0..20 {
+            let refresh = program.post("/auth/refresh", json!({"refresh_token": "x"})).await;
+            refresh.refused(401, "invalid_refresh_token");
+        }
+        assert!(directory.path().join("config/jwt-private.pem").exists(), "{what}");
+        program.stop().await;
+    }
+}
+
+/// A pipe that is full after 64 KiB.
+#[tokio::test]
+async fn log_that_nobody_reads_holds_nobody_up() {
+    let directory = directory_with_keys();
+    let mut command = Command::new(binary());
+    command.stderr(Stdio::piped());
+    let child = spawn_as(command, directory.path(), &[("RUST_LOG", "trace")]);
+    let program = Program::started(child).await;
+    for _ in 0..90 {
+        program.post("/auth/refresh", json!({"refresh_token": "x"})).await.expect(401);
+    }
+    let begin = Instant::now();
+    program.signal("TERM").await;
+    assert_eq!(timeout(Duration::from_secs(5), program.end()).await.unwrap().code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(4));
+}
