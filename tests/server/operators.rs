@@ -67,9 +67,9 @@ async fn every_metric_is_there_from_the_first_second() {
     }
     program.get("/public/status").await.expect(200);
     let page = read().await;
-    assert!(page.contains(
-        r#"tower_warden_limit_decisions_total{limiter="ip",outcome="allowed"} 1"#
-    ));
+    assert!(
+        page.contains(r#"tower_warden_limit_decisions_total{limiter="ip",outcome="allowed"} 1"#)
+    );
     program.stop().await;
 }
 

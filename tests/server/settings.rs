@@ -137,9 +137,8 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
         let file = format!("{}_FILE", row.name).leak();
         (row.name, vec![(row.name, "sqlite::memory:"), (&*file, "secret")])
     });
-    let one_each = one_each.map(|(name, value)| {
-        (name.strip_suffix("_FILE").unwrap_or(name), vec![(name, value)])
-    });
+    let one_each = one_each
+        .map(|(name, value)| (name.strip_suffix("_FILE").unwrap_or(name), vec![(name, value)]));
     // All at once: one of them waits for a database for 3 s.
     let starts: Vec<_> = one_each
         .into_iter()

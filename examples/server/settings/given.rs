@@ -28,14 +28,16 @@ impl Given {
         arguments: impl IntoIterator<Item = OsString>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, NotGiven> {
-        let flags = command().try_get_matches_from(arguments).map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NotGiven::Told(error),
-            _ => {
-                let told = error.to_string();
-                let line = told.lines().next().unwrap_or_default().trim_start_matches("error: ");
-                NotGiven::Wrong(SettingError::new("flags", line))
-            }
-        })?;
+        let flags =
+            command().try_get_matches_from(arguments).map_err(|error| match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NotGiven::Told(error),
+                _ => {
+                    let told = error.to_string();
+                    let line =
+                        told.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                    NotGiven::Wrong(SettingError::new("flags", line))
+                }
+            })?;
         let mut values = BTreeMap::new();
         for row in SETTINGS {
             let value = value(row, &flags, &environment).map_err(NotGiven::Wrong)?;

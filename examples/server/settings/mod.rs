@@ -132,9 +132,7 @@ impl Settings {
             warnings: warnings(given, public_url.as_ref()),
             public_url: public_url.map(|url| url.as_str().trim_end_matches('/').to_owned()),
             hasher: given.get("BCRYPT_COST", hasher)?,
-            cors_allowed_origins: given
-                .parse("CORS_ALLOWED_ORIGINS", origins)?
-                .unwrap_or_default(),
+            cors_allowed_origins: given.parse("CORS_ALLOWED_ORIGINS", origins)?.unwrap_or_default(),
             log_filter: given.get("RUST_LOG", |text| EnvFilter::try_new(text))?,
             jwt_issuer: given.owned("JWT_ISSUER"),
             jwt_audience: given.owned("JWT_AUDIENCE"),
@@ -156,7 +154,8 @@ fn warnings(given: &Given, public_url: Option<&Url>) -> Vec<String> {
     let mut warn = |name: &str, words: &str| warnings.push(format!("{name}: {words}"));
     let is_unset = |name| given.text(name).is_none();
     let everywhere = ["0.0.0.0:", "[::]:"];
-    if public_url.is_none() && everywhere.iter().any(|any| given.owned("BIND_ADDR").starts_with(any))
+    if public_url.is_none()
+        && everywhere.iter().any(|any| given.owned("BIND_ADDR").starts_with(any))
     {
         warn("PUBLIC_URL", "is unset: the links in mail lead to this machine, for itself only");
     }

@@ -83,11 +83,12 @@ pub const SETTINGS: &[Row] = &[
         "The longest that a request waits for the store of the limits",
     ),
     row("BCRYPT_COST", "12", "bcrypt cost of password hashes, 4 to 31"),
-    unset(
-        "CORS_ALLOWED_ORIGINS",
-        "Comma-separated origins whose scripts may call [default: none]",
+    unset("CORS_ALLOWED_ORIGINS", "Comma-separated origins whose scripts may call [default: none]"),
+    row(
+        "HEADER_TIMEOUT",
+        "10s",
+        "The longest that a connection may take for the head of a request",
     ),
-    row("HEADER_TIMEOUT", "10s", "The longest that a connection may take for the head of a request"),
     row("BODY_TIMEOUT", "30s", "The longest that the body of a request may take"),
     row("IDLE_TIMEOUT", "75s", "How long a connection may be idle"),
     row("MAX_CONNECTIONS", "8192", "Connections at a time; 0 for any number"),
