@@ -17,7 +17,7 @@ use crate::{
     program::{MailServer, Program, directory_with_keys},
     reply::Reply,
     sessions::parts,
-    support::{Api, PASSWORD, Remote},
+    support::{Api, PASSWORD},
 };
 
 const ADMIN: [(&str, &str); 2] =
