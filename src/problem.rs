@@ -145,11 +145,17 @@ impl Problem {
         error: Option<&str>,
         description: Option<&str>,
     ) -> Self {
+        let pairs = [("error", error), ("error_description", description)];
+        let pairs: Vec<_> =
+            pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        self.with_challenge(realm, &pairs)
+    }
+
+    /// The same with a challenge of the Bearer scheme that has these parameters.
+    pub(crate) fn with_challenge(self, realm: &str, parameters: &[(&str, &str)]) -> Self {
         let mut challenge = format!("Bearer realm=\"{realm}\"");
-        for (name, value) in [("error", error), ("error_description", description)] {
-            if let Some(value) = value {
-                challenge.push_str(&format!(", {name}=\"{value}\""));
-            }
+        for (name, value) in parameters {
+            challenge.push_str(&format!(", {name}=\"{value}\""));
         }
         match HeaderValue::try_from(challenge) {
             Ok(value) => self.with_header(header::WWW_AUTHENTICATE, value),

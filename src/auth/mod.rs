@@ -59,11 +59,15 @@
 mod api_key;
 mod authenticate;
 mod bearer;
+mod first_of;
+mod recent;
 pub mod require;
 pub mod require_auth;
 mod requirement;
 
 pub use authenticate::{AuthError, Authenticate};
+pub use first_of::FirstOf;
+pub use recent::RequireRecentAuth;
 pub use require::{Require, RequireRole};
 pub use require_auth::RequireAuth;
 pub use requirement::{Admin, Both, Editor, Either, Permitted, Requirement, Viewer};

@@ -70,6 +70,8 @@ pub struct RequireRole(Require);
 struct Shared {
     met_by: Arc<dyn Fn(&Identity) -> bool + Send + Sync>,
     realm: Arc<str>,
+    /// What a caller is told who doesn't pass, in a realm.
+    answer: Arc<dyn Fn(&str) -> Problem + Send + Sync>,
     refusal: Option<RefusalHook>,
 }
 
@@ -77,7 +79,8 @@ impl Require {
     /// Lets those pass of whom this is true.
     pub fn that(met_by: impl Fn(&Identity) -> bool + Send + Sync + 'static) -> Self {
         let met_by = Arc::new(met_by);
-        Self { shared: Arc::new(Shared { met_by, realm: "api".into(), refusal: None }) }
+        let answer = Arc::new(insufficient);
+        Self { shared: Arc::new(Shared { met_by, realm: "api".into(), answer, refusal: None }) }
     }
 
     /// Lets those pass who meet a requirement that has a name.
@@ -112,6 +115,14 @@ impl Require {
         self.change(|shared| shared.refusal = Some(hook))
     }
 
+    /// The same that tells another thing to callers who don't pass.
+    pub(super) fn or_answer(
+        self,
+        answer: impl Fn(&str) -> Problem + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|shared| shared.answer = Arc::new(answer))
+    }
+
     fn change(mut self, change: impl FnOnce(&mut Shared)) -> Self {
         change(Arc::make_mut(&mut self.shared));
         self
@@ -119,12 +130,18 @@ impl Require {
 
     fn refuse(&self, request: RequestHead<'_>) -> Response<Bytes> {
         let caller = request.identity();
-        match caller {
-            Some(caller) => tracing::debug!(role = %caller.role(), "the caller may not do this"),
-            None => unknown(),
-        }
+        let problem = match caller {
+            Some(caller) => {
+                tracing::debug!(role = %caller.role(), "the caller may not do this");
+                (self.shared.answer)(&self.shared.realm)
+            }
+            None => {
+                unknown();
+                insufficient(&self.shared.realm)
+            }
+        };
         let refusal = Refusal { request, reason: RefusalReason::Forbidden(caller) };
-        refusal.answer(insufficient(&self.shared.realm), self.shared.refusal.as_ref())
+        refusal.answer(problem, self.shared.refusal.as_ref())
     }
 }
 

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::Problem;
 use crate::{
     NoPeerAddr, StoreError,
+    api_key::{ApiKeyError, CreateKeyError},
     auth::AuthError,
+    second_factor::{SecondFactorError, SecondStepError},
     token::{RefreshError, TokenError},
     user::{LoginError, RegisterError, UpdateUserError, VerifyError, Violation},
 };
@@ -113,6 +115,59 @@ impl From<UpdateUserError> for Problem {
     }
 }
 
+impl From<ApiKeyError> for Problem {
+    fn from(error: ApiKeyError) -> Self {
+        AuthError::from(error).into()
+    }
+}
+
+impl From<CreateKeyError> for Problem {
+    fn from(error: CreateKeyError) -> Self {
+        let invalid = |field, code, detail| {
+            let errors = json!([{"field": field, "code": code, "detail": detail}]);
+            let sentence = format!("{field}: {detail}");
+            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", sentence)
+                .with_member("errors", errors)
+        };
+        match error {
+            CreateKeyError::RoleTooHigh => {
+                invalid("role", "too_high", "must not be above your own role")
+            }
+            CreateKeyError::AlreadyExpired => {
+                invalid("expires_at", "in_the_past", "must be in the future")
+            }
+            CreateKeyError::TooMany => conflict("too_many_keys", "Too many API keys"),
+            // Who is gone has no token any more that is good.
+            CreateKeyError::NoOwner => AuthError::Revoked.into(),
+            CreateKeyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SecondFactorError> for Problem {
+    fn from(error: SecondFactorError) -> Self {
+        match error {
+            SecondFactorError::AlreadyOn => conflict("totp_enabled", "Second factor already on"),
+            SecondFactorError::NotPending => {
+                conflict("totp_not_pending", "No second factor pending")
+            }
+            SecondFactorError::WrongCode => {
+                Self::new(StatusCode::FORBIDDEN, "wrong_code", "Wrong code")
+            }
+            SecondFactorError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SecondStepError> for Problem {
+    fn from(error: SecondStepError) -> Self {
+        match error {
+            SecondStepError::InvalidCode => unauthorized("invalid_code", "Invalid code"),
+            SecondStepError::Store(error) => error.into(),
+        }
+    }
+}
+
 /// 500: the stack is built wrong.
 impl From<NoPeerAddr> for Problem {
     fn from(error: NoPeerAddr) -> Self {
@@ -173,6 +228,14 @@ mod tests {
             (RegisterError::EmailTaken.into(), 409, "email_taken"),
             (RegisterError::WeakPassword(vec![]).into(), 422, "validation_failed"),
             (VerifyError::InvalidToken.into(), 400, "invalid_verification_token"),
+            (ApiKeyError::Revoked.into(), 401, "token_revoked"),
+            (ApiKeyError::Store(gone()).into(), 503, "unavailable"),
+            (CreateKeyError::RoleTooHigh.into(), 422, "validation_failed"),
+            (CreateKeyError::TooMany.into(), 409, "too_many_keys"),
+            (SecondFactorError::WrongCode.into(), 403, "wrong_code"),
+            (SecondFactorError::AlreadyOn.into(), 409, "totp_enabled"),
+            (SecondFactorError::NotPending.into(), 409, "totp_not_pending"),
+            (SecondStepError::InvalidCode.into(), 401, "invalid_code"),
             (UpdateUserError::NotFound.into(), 404, "not_found"),
             (UpdateUserError::LastAdmin.into(), 409, "last_admin"),
         ] {

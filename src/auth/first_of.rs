@@ -1,0 +1,149 @@
+//! [`FirstOf`]: several ways in.
+
+use std::sync::Arc;
+
+use super::{AuthError, Authenticate};
+use crate::{Answer, Identity, RequestHead};
+
+/// Asks several authenticators in turn: the first that knows the caller is believed.
+///
+/// Where none does, the client is told what helps it most: that its credentials can't be checked at
+/// the moment, or were revoked, or are expired, rather than that another authenticator makes nothing
+/// of them. Two credentials in one request are refused whoever would know one.
+///
+/// ```
+/// use tower_warden::{ApiKeyService, RequireAuth, TokenService, auth::FirstOf};
+/// # use tower_warden::{store::memory::MemoryStore, token::{KeySet, SigningKey}};
+/// # let store = MemoryStore::new();
+/// # let signing = KeySet::new(SigningKey::generate_ed25519()?);
+/// # let tokens = TokenService::new(signing, "https://id.example", "api", store.clone());
+/// let keys = ApiKeyService::new(store);
+/// // People come with access tokens, machines with keys.
+/// let auth = RequireAuth::new(FirstOf::new().or(keys).or(tokens));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct FirstOf(Vec<Arc<dyn Authenticate>>);
+
+impl FirstOf {
+    /// Nobody to ask, yet: nobody is known.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more to ask, after the others. Those that tell at once, and without cost, that a
+    /// credential is none of theirs go first.
+    pub fn or(mut self, authenticator: impl Authenticate) -> Self {
+        self.0.push(Arc::new(authenticator));
+        self
+    }
+}
+
+impl<const N: usize> From<[Arc<dyn Authenticate>; N]> for FirstOf {
+    fn from(authenticators: [Arc<dyn Authenticate>; N]) -> Self {
+        Self(authenticators.into())
+    }
+}
+
+type Outcome = Result<Identity, AuthError>;
+
+impl Authenticate for FirstOf {
+    fn authenticate(&self, request: RequestHead<'_>) -> Answer<Outcome> {
+        let mut told = AuthError::Missing;
+        let mut asked = self.0.iter().map(|authenticator| authenticator.authenticate(request));
+        while let Some(answer) = asked.next() {
+            match answer {
+                Answer::Ready(Ok(caller)) => return Answer::Ready(Ok(caller)),
+                Answer::Ready(Err(error)) => told = more_helpful(told, error),
+                pending @ Answer::Pending(_) => {
+                    // The request doesn't wait along: the others are asked now, and heard after.
+                    let rest: Vec<_> = std::iter::once(pending).chain(asked).collect();
+                    return Answer::pending(first_of(rest, told));
+                }
+            }
+        }
+        Answer::Ready(Err(told))
+    }
+}
+
+async fn first_of(answers: Vec<Answer<Outcome>>, mut told: AuthError) -> Outcome {
+    for answer in answers {
+        match answer.await {
+            Ok(caller) => return Ok(caller),
+            Err(error) => told = more_helpful(told, error),
+        }
+    }
+    Err(told)
+}
+
+fn more_helpful(a: AuthError, b: AuthError) -> AuthError {
+    let rank = |error: &AuthError| match error {
+        AuthError::Missing => 0,
+        AuthError::Invalid(_) => 1,
+        AuthError::Expired => 2,
+        AuthError::Revoked => 3,
+        // A good credential may be among these.
+        AuthError::Unavailable(_) => 4,
+        AuthError::Ambiguous => 5,
+    };
+    if rank(&b) >= rank(&a) { b } else { a }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, header};
+
+    use super::*;
+    use crate::{Role, StoreError, UserId};
+
+    /// Knows one word; answers at once or later.
+    #[derive(Debug)]
+    struct Knows(&'static str, bool, fn() -> AuthError);
+
+    impl Authenticate for Knows {
+        fn authenticate(&self, request: RequestHead<'_>) -> Answer<Outcome> {
+            let outcome = match request.headers.get(header::AUTHORIZATION) {
+                Some(word) if word == self.0 => Ok(Identity::new(UserId::from(self.0), Role::VIEWER)),
+                Some(_) => Err((self.2)()),
+                None => Err(AuthError::Missing),
+            };
+            if self.1 { Answer::pending(async { outcome }) } else { Answer::Ready(outcome) }
+        }
+    }
+
+    async fn ask(auth: &FirstOf, word: Option<&str>) -> Outcome {
+        let mut request = Request::new(());
+        if let Some(word) = word {
+            request.headers_mut().insert(header::AUTHORIZATION, word.parse().unwrap());
+        }
+        auth.authenticate(RequestHead::from(&request)).await
+    }
+
+    #[tokio::test]
+    async fn first_that_knows_the_caller_is_believed() {
+        for later in [[false, false], [false, true], [true, false], [true, true]] {
+            let auth = FirstOf::new()
+                .or(Knows("a", later[0], || AuthError::Expired))
+                .or(Knows("b", later[1], || AuthError::Invalid("b")));
+            for word in ["a", "b"] {
+                let caller = ask(&auth, Some(word)).await.unwrap();
+                assert_eq!(caller.user_id().as_str(), word);
+            }
+            assert!(matches!(ask(&auth, Some("c")).await, Err(AuthError::Expired)));
+            assert!(matches!(ask(&auth, None).await, Err(AuthError::Missing)));
+        }
+        assert!(matches!(ask(&FirstOf::new(), Some("a")).await, Err(AuthError::Missing)));
+    }
+
+    #[tokio::test]
+    async fn an_outage_of_one_makes_nobodys_credential_bad() {
+        let away = || AuthError::Unavailable(StoreError::unavailable("away"));
+        for auth in [
+            FirstOf::new().or(Knows("a", true, away)).or(Knows("b", false, || AuthError::Revoked)),
+            FirstOf::new().or(Knows("a", false, || AuthError::Revoked)).or(Knows("b", true, away)),
+        ] {
+            assert!(matches!(ask(&auth, Some("c")).await, Err(AuthError::Unavailable(_))));
+        }
+    }
+}
