@@ -104,7 +104,9 @@ mod tests {
     impl Authenticate for Knows {
         fn authenticate(&self, request: RequestHead<'_>) -> Answer<Outcome> {
             let outcome = match request.headers.get(header::AUTHORIZATION) {
-                Some(word) if word == self.0 => Ok(Identity::new(UserId::from(self.0), Role::VIEWER)),
+                Some(word) if word == self.0 => {
+                    Ok(Identity::new(UserId::from(self.0), Role::VIEWER))
+                }
                 Some(_) => Err((self.2)()),
                 None => Err(AuthError::Missing),
             };
@@ -123,9 +125,11 @@ mod tests {
     #[tokio::test]
     async fn first_that_knows_the_caller_is_believed() {
         for later in [[false, false], [false, true], [true, false], [true, true]] {
-            let auth = FirstOf::new()
-                .or(Knows("a", later[0], || AuthError::Expired))
-                .or(Knows("b", later[1], || AuthError::Invalid("b")));
+            let auth = FirstOf::new().or(Knows("a", later[0], || AuthError::Expired)).or(Knows(
+                "b",
+                later[1],
+                || AuthError::Invalid("b"),
+            ));
             for word in ["a", "b"] {
                 let caller = ask(&auth, Some(word)).await.unwrap();
                 assert_eq!(caller.user_id().as_str(), word);
