@@ -220,5 +220,18 @@ fn peer_addr(extensions: &Extensions) -> Option<SocketAddr> {
             return Some(*peer);
         }
     }
+    #[cfg(feature = "tonic")]
+    if let Some(peer) = tonic_peer(extensions) {
+        return Some(peer);
+    }
     extensions.get().map(|PeerAddr(peer)| *peer)
+}
+
+/// What tonic's own server says of a connection.
+#[cfg(feature = "tonic")]
+fn tonic_peer(extensions: &Extensions) -> Option<SocketAddr> {
+    use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+
+    let tls = || extensions.get().map(TlsConnectInfo::<TcpConnectInfo>::get_ref);
+    extensions.get().or_else(tls).and_then(TcpConnectInfo::remote_addr)
 }

@@ -81,6 +81,7 @@
 //! | `metrics` | counters and latencies through the `metrics` facade | 1.88 |
 //! | `aws-lc-rs` | signatures by aws-lc-rs instead of ring; generation of RSA keys | 1.88 |
 //! | `tls` | TLS, by rustls, for those of `postgres`, `redis` and `smtp` that are on | 1.88 |
+//! | `tonic` | tonic's connections as peer addresses, its status codes | 1.88 |
 //! | `full` | all of them | 1.94 |
 //!
 //! [tower]: https://docs.rs/tower
@@ -96,6 +97,7 @@ mod drain;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+pub mod grpc;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod head;

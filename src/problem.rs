@@ -5,9 +5,10 @@ mod errors;
 
 use std::{
     borrow::Cow,
+    fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -16,6 +17,8 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+use crate::grpc;
 
 /// A refusal in the form of RFC 9457: `application/problem+json` with `type`, `title`, `status`,
 /// `detail`, and `code`, a word for programs that never changes.
@@ -204,6 +207,28 @@ impl Problem {
         response.extensions_mut().insert(ProblemCode(code));
         response
     }
+
+    /// The same for a client of gRPC, whose request had this content type: a response that is all
+    /// trailers, with the status code that gRPC has for it, the detail as its message, and headers as
+    /// metadata. Members are left out.
+    ///
+    /// ```
+    /// use http::HeaderValue;
+    /// use tower_warden::Problem;
+    /// let response = Problem::unavailable(2).into_grpc(&HeaderValue::from_static("application/grpc"));
+    /// assert_eq!(response.status(), 200);
+    /// assert_eq!(response.headers()["grpc-status"], "14");
+    /// assert_eq!(response.headers()["grpc-retry-pushback-ms"], "2000");
+    /// ```
+    #[must_use]
+    pub fn into_grpc(self, content_type: &HeaderValue) -> Response<Bytes> {
+        let Said { status, code, detail, headers, .. } = *self.0;
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response.extensions_mut().insert(ProblemCode(code));
+        grpc::refusal(response, content_type, Some(code), &detail)
+    }
 }
 
 /// A realm for challenges.
@@ -232,15 +257,32 @@ pin_project! {
     #[derive(Debug)]
     #[project = Projected]
     enum BodyOf<B> {
-        Inner { #[pin] body: B },
+        Inner { #[pin] body: B, watch: Option<Watch> },
         Layer { bytes: Bytes },
+    }
+}
+
+/// What is done once, with the trailers of a body, or without where it ended and had none. Dropped
+/// undone where nobody read the body to its end.
+pub(crate) struct Watch(pub(crate) Box<Done>);
+
+type Done = dyn FnOnce(Option<&HeaderMap>) + Send + Sync;
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
     }
 }
 
 impl<B> ResponseBody<B> {
     /// Wraps the inner service's response.
     pub(crate) fn inner(response: Response<B>) -> Response<Self> {
-        response.map(|body| Self { of: BodyOf::Inner { body } })
+        response.map(|body| Self { of: BodyOf::Inner { body, watch: None } })
+    }
+
+    /// Wraps the inner service's response, whose trailers are waited for.
+    pub(crate) fn watched(response: Response<B>, watch: Watch) -> Response<Self> {
+        response.map(|body| Self { of: BodyOf::Inner { body, watch: Some(watch) } })
     }
 
     /// Wraps the layer's own.
@@ -265,7 +307,20 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().of.project() {
-            Projected::Inner { body } => body.poll_frame(cx),
+            Projected::Inner { body, watch: None } => body.poll_frame(cx),
+            Projected::Inner { body, watch } => {
+                let polled = ready!(body.poll_frame(cx));
+                let trailers = match &polled {
+                    Some(Ok(frame)) => frame.trailers_ref(),
+                    _ => None,
+                };
+                if (trailers.is_some() || !matches!(polled, Some(Ok(_))))
+                    && let Some(Watch(done)) = watch.take()
+                {
+                    done(trailers);
+                }
+                Poll::Ready(polled)
+            }
             Projected::Layer { bytes } if bytes.is_empty() => Poll::Ready(None),
             Projected::Layer { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
         }
@@ -273,14 +328,14 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
 
     fn is_end_stream(&self) -> bool {
         match &self.of {
-            BodyOf::Inner { body } => body.is_end_stream(),
+            BodyOf::Inner { body, .. } => body.is_end_stream(),
             BodyOf::Layer { bytes } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.of {
-            BodyOf::Inner { body } => body.size_hint(),
+            BodyOf::Inner { body, .. } => body.size_hint(),
             BodyOf::Layer { bytes } => SizeHint::with_exact(bytes.len() as u64),
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Response;
 
 use crate::{
-    Identity, NoPeerAddr, Problem, RequestHead, StoreError, auth::AuthError, limit::Exceeded,
+    Identity, NoPeerAddr, Problem, RequestHead, StoreError, auth::AuthError, grpc, limit::Exceeded,
 };
 
 /// A request that a layer refuses, as a [`RefusalHook`] sees it.
@@ -43,7 +43,9 @@ pub enum RefusalReason<'a> {
 ///
 /// It is given what is refused and why, and the [`Problem`] that would be answered. It may answer
 /// with that, changed or not, or with a response whose body is text or bytes; with the feature `axum`
-/// also with one of axum's, whose body is there at once.
+/// also with one of axum's, whose body is there at once. Where the request is one of gRPC's
+/// (`application/grpc…`), a problem becomes a status of gRPC's, and so does a response of another
+/// content type: its body is left out then.
 ///
 /// ```
 /// use http::{Response, StatusCode};
@@ -70,19 +72,25 @@ pub enum RefusalReason<'a> {
 #[derive(Clone)]
 pub struct RefusalHook(Arc<Hook>);
 
-type Hook = dyn Fn(&Refusal<'_>, Problem) -> Response<Bytes> + Send + Sync;
+type Hook = dyn Fn(&Refusal<'_>, Problem) -> RefusalAnswer + Send + Sync;
 
 /// What a [`RefusalHook`] may answer: a [`Problem`], or a response with a body that is there at
 /// once.
 #[derive(Debug)]
-pub struct RefusalAnswer(Response<Bytes>);
+pub struct RefusalAnswer(Answered);
+
+#[derive(Debug)]
+enum Answered {
+    Problem(Problem),
+    Response(Response<Bytes>),
+}
 
 impl RefusalHook {
     /// A hook that answers what this closure does.
     pub fn new<R: Into<RefusalAnswer>>(
         answer: impl Fn(&Refusal<'_>, Problem) -> R + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(move |refusal, problem| answer(refusal, problem).into().0))
+        Self(Arc::new(move |refusal, problem| answer(refusal, problem).into()))
     }
 }
 
@@ -93,47 +101,59 @@ impl fmt::Debug for RefusalHook {
 }
 
 impl Refusal<'_> {
-    /// The response: the hook's, or the problem.
+    /// The response: the hook's, or the problem; for a client of gRPC in the form that it reads.
     pub(crate) fn answer(&self, problem: Problem, hook: Option<&RefusalHook>) -> Response<Bytes> {
-        match hook {
-            Some(RefusalHook(hook)) => hook(self, problem),
-            None => problem.into_http(),
+        let answered = match hook {
+            Some(RefusalHook(hook)) => hook(self, problem).0,
+            None => Answered::Problem(problem),
+        };
+        let grpc = grpc::content_type(self.request.headers);
+        match (answered, grpc) {
+            (Answered::Problem(problem), None) => problem.into_http(),
+            (Answered::Problem(problem), Some(kind)) => problem.into_grpc(kind),
+            (Answered::Response(response), Some(kind))
+                if grpc::content_type(response.headers()).is_none() =>
+            {
+                let reason = response.status().canonical_reason().unwrap_or_default();
+                grpc::refusal(response, kind, None, reason)
+            }
+            (Answered::Response(response), _) => response,
         }
     }
 }
 
 impl From<Problem> for RefusalAnswer {
     fn from(problem: Problem) -> Self {
-        Self(problem.into_http())
+        Self(Answered::Problem(problem))
     }
 }
 
 impl From<Response<Bytes>> for RefusalAnswer {
     fn from(response: Response<Bytes>) -> Self {
-        Self(response)
+        Self(Answered::Response(response))
     }
 }
 
 impl From<Response<String>> for RefusalAnswer {
     fn from(response: Response<String>) -> Self {
-        Self(response.map(Bytes::from))
+        response.map(Bytes::from).into()
     }
 }
 
 impl From<Response<&'static str>> for RefusalAnswer {
     fn from(response: Response<&'static str>) -> Self {
-        Self(response.map(Bytes::from))
+        response.map(Bytes::from).into()
     }
 }
 
 impl From<Response<Vec<u8>>> for RefusalAnswer {
     fn from(response: Response<Vec<u8>>) -> Self {
-        Self(response.map(Bytes::from))
+        response.map(Bytes::from).into()
     }
 }
 
 impl From<Response<()>> for RefusalAnswer {
     fn from(response: Response<()>) -> Self {
-        Self(response.map(|()| Bytes::new()))
+        response.map(|()| Bytes::new()).into()
     }
 }

@@ -10,19 +10,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
     Decision, LimiterName,
+    charge::Counted,
     headers::Reports,
     layer::Shared,
     service::Takes,
     store::{Decisions, Hold},
 };
-use crate::{Answer, ResponseBody, StoreError};
+use crate::{Answer, ResponseBody, StoreError, problem::Watch};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -46,8 +47,9 @@ impl Holds {
         Self { shared, reports, holds }
     }
 
-    /// Settles what was taken on trial. A store that answers at once needs no future.
-    fn settle<B>(mut self, response: Response<B>) -> Settled<B> {
+    /// Settles what was taken on trial, but for what only the trailers will tell. A store that
+    /// answers at once needs no future.
+    fn settle<B: Body>(mut self, response: Response<B>) -> Settled<B> {
         if self.holds.is_empty() {
             return Settled::Done(self.finish(response));
         }
@@ -55,7 +57,14 @@ impl Holds {
         let mut waiting = Vec::new();
         for hold in mem::take(&mut self.holds) {
             let limiter = hold.limiter;
-            let keep = self.shared.counts(limiter, &parts);
+            let keep = match self.shared.charge(limiter).counts(&parts, body.is_end_stream()) {
+                Counted::Yes => true,
+                Counted::No => false,
+                Counted::Later => {
+                    self.holds.push(hold);
+                    continue;
+                }
+            };
             match self.shared.store.settle(hold, keep) {
                 Answer::Ready(answer) => self.settled(limiter, answer),
                 Answer::Pending(answer) => waiting.push((limiter, detached(answer))),
@@ -91,9 +100,25 @@ impl Holds {
         }
     }
 
-    fn finish<B>(self, mut response: Response<B>) -> Response<B> {
+    fn finish<B>(self, mut response: Response<B>) -> Response<ResponseBody<B>> {
         self.shared.write_headers(&self.reports, &mut response);
-        response
+        match self.holds.is_empty() {
+            true => ResponseBody::inner(response),
+            false => {
+                let watch = Watch(Box::new(move |trailers| self.end(trailers)));
+                ResponseBody::watched(response, watch)
+            }
+        }
+    }
+
+    /// Settles what was left, once the response has ended. Nobody waits for that.
+    fn end(mut self, trailers: Option<&HeaderMap>) {
+        for hold in mem::take(&mut self.holds) {
+            let keep = self.shared.charge(hold.limiter).counts_in_the_end(trailers);
+            if let Answer::Pending(answer) = self.shared.store.settle(hold, keep) {
+                drop(detached(answer));
+            }
+        }
     }
 }
 
@@ -108,7 +133,7 @@ impl Drop for Holds {
 }
 
 enum Settled<B> {
-    Done(Response<B>),
+    Done(Response<ResponseBody<B>>),
     Waiting { settling: Boxed<Holds>, response: Response<B> },
 }
 
@@ -210,7 +235,7 @@ where
                     };
                     match holds.settle(response) {
                         Settled::Done(response) => {
-                            return Poll::Ready(Ok(ResponseBody::inner(response)));
+                            return Poll::Ready(Ok(response));
                         }
                         Settled::Waiting { settling, response } => {
                             State::Settling { settling, response: Some(response) }
@@ -220,9 +245,7 @@ where
                 Projected::Settling { settling, response } => {
                     let holds = ready!(settling.as_mut().poll(cx));
                     return match response.take() {
-                        Some(response) => {
-                            Poll::Ready(Ok(ResponseBody::inner(holds.finish(response))))
-                        }
+                        Some(response) => Poll::Ready(Ok(holds.finish(response))),
                         None => Poll::Pending,
                     };
                 }

@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use super::{Decision, LimiterName};
+use crate::grpc::Code;
 
 /// What each limiter of a layer said of a request.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +53,9 @@ impl Reports {
             join(headers, &LIMIT_LIST, &inner_limits);
             join(headers, &POLICY_LIST, &inner_policies);
             let theirs = headers.get(REMAINING).and_then(|left| left.to_str().ok()?.parse().ok());
-            let refused = status == StatusCode::TOO_MANY_REQUESTS && speaker.is_allowed();
+            let refused = status == StatusCode::TOO_MANY_REQUESTS
+                || Code::read(headers) == Some(Code::RESOURCE_EXHAUSTED);
+            let refused = refused && speaker.is_allowed();
             if theirs.is_some_and(|theirs: u32| refused || theirs < speaker.remaining()) {
                 return;
             }

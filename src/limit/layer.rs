@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     NoPeerAddr, Problem, Refusal, RefusalHook, RefusalReason, RequestHead, SharedClock, StoreError,
+    grpc,
 };
 
 /// Refuses requests that are too many. Unlike tower's `RateLimitLayer`, which makes callers wait, it
@@ -126,6 +127,9 @@ impl Shared {
         let mut response = refusal.answer(exceeded.to_problem(), self.refusal.as_ref());
         if let Some(wait) = exceeded.retry_after {
             response.headers_mut().insert(http::header::RETRY_AFTER, wait.into());
+        }
+        if grpc::content_type(response.headers()).is_some() {
+            grpc::push_back(response.headers_mut());
         }
         self.write_headers(reports, &mut response);
         response

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tower_service::Service;
 
 use super::{
-    LimiterName, OnFailure, ResponseFuture,
+    Charge, LimiterName, OnFailure, ResponseFuture,
     future::{Holds, Verdict},
     headers::{Report, Reports},
     layer::Shared,
@@ -126,9 +126,9 @@ impl Shared {
         Verdict::Admitted((!over).then(|| Holds::new(Arc::clone(self), reports, holds)))
     }
 
-    /// Whether a request counts for this limiter of which this came.
-    pub(super) fn counts(&self, limiter: LimiterName, response: &http::response::Parts) -> bool {
+    /// What counts for this limiter: every request, where no rule says otherwise.
+    pub(super) fn charge(&self, limiter: LimiterName) -> Charge {
         let rule = self.rules.iter().find(|rule| rule.name() == limiter);
-        rule.is_none_or(|rule| rule.charge().counts(response))
+        rule.map(|rule| rule.charge().clone()).unwrap_or_default()
     }
 }

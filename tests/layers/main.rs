@@ -5,6 +5,7 @@
 mod bodies;
 mod charge;
 mod events;
+mod grpc;
 mod nested;
 mod plain_tower;
 mod rate_limit;
