@@ -11,6 +11,7 @@ use std::error::Error;
 #[error("{}", match .kind {
     Kind::Unavailable => "the store is not available",
     Kind::Internal => "the store failed",
+    Kind::Overloaded => "the store has too much to do",
     Kind::NotOffered => "the store does not offer this",
 })]
 pub struct StoreError {
@@ -21,6 +22,7 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Unavailable,
+    Overloaded,
     Internal,
     NotOffered,
 }
@@ -29,6 +31,11 @@ impl StoreError {
     /// The backend is out of reach, overloaded or restarting; the same call may work later.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { kind: Kind::Unavailable, source: source.into() }
+    }
+
+    /// The backend is well, but more is asked of it here than it can do.
+    pub fn overloaded(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind: Kind::Overloaded, source: source.into() }
     }
 
     /// The backend answered with something that should not happen.
@@ -52,6 +59,12 @@ impl StoreError {
     /// Whether trying again later can help.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        self.kind == Kind::Unavailable
+        matches!(self.kind, Kind::Unavailable | Kind::Overloaded)
+    }
+
+    /// Whether the backend is well ([`overloaded`](Self::overloaded)).
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        self.kind == Kind::Overloaded
     }
 }

@@ -4,7 +4,7 @@
 //! | name | kind | labels |
 //! | --- | --- | --- |
 //! | `tower_warden_limit_decisions_total` | counter | `limiter`, `outcome`: `allowed`, `refused` |
-//! | `tower_warden_limit_undecided_total` | counter | `policy`: `allow`, `deny`, `local` |
+//! | `tower_warden_limit_undecided_total` | counter | `policy`: `allow`, `deny`, `local`; `late` |
 //! | `tower_warden_limit_store_seconds` | histogram | |
 //! | `tower_warden_limit_store_errors_total` | counter | `kind`: `refused`, `late` |
 //! | `tower_warden_limit_breaker_open` | gauge | |

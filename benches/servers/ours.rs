@@ -38,7 +38,7 @@ pub(crate) fn refusing(route: Router) -> Router {
 }
 
 pub(crate) async fn on_redis(route: Router, url: &str) -> Outcome<Router> {
-    let store = FallbackStore::new(RedisRateLimitStore::connect(url).await?);
+    let store = FallbackStore::new(RedisRateLimitStore::connect(url).await?, MemoryRateLimitStore::new());
     Ok(behind(route, RequireAuth::new(token_service()), store, Quota::per_minute(LIMIT)))
 }
 

@@ -232,9 +232,10 @@ async fn limit_store(settings: &Settings) -> Result<Arc<dyn RateLimitStore>, Set
         return Ok(Arc::new(MemoryRateLimitStore::new()));
     };
     let redis = RedisRateLimitStore::connect(url).await.map_err(unusable("REDIS_URL"))?;
-    let store = FallbackStore::new(redis).with_budget(settings.rate_limit_budget);
+    let store = FallbackStore::new(redis, MemoryRateLimitStore::new());
+    let store = store.with_budget(settings.rate_limit_budget);
     Ok(Arc::new(match settings.rate_limit_on_error {
-        OnError::Local => store.with_local(MemoryRateLimitStore::new()),
+        OnError::Local => store.with_local_outages(),
         OnError::Allow | OnError::Deny => store,
     }))
 }

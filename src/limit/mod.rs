@@ -71,7 +71,7 @@ mod window;
 pub use charge::Charge;
 pub use decision::Decision;
 pub use exceeded::Exceeded;
-pub use fallback::FallbackStore;
+pub use fallback::{Calls, FallbackStore};
 pub use future::ResponseFuture;
 pub use key::Key;
 pub use layer::{OnFailure, RateLimitLayer};

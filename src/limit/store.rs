@@ -67,7 +67,7 @@ use std::{
 use smallvec::{SmallVec, smallvec};
 
 pub use super::window::{IN_FLIGHT, RESOLUTION, SlidingWindow};
-use super::{Decision, Key, LimiterName, Quota};
+use super::{Calls, Decision, Key, LimiterName, Quota};
 use crate::{Answer, SharedClock, StoreError, SystemClock};
 
 /// Where the counts of a [`RateLimitLayer`](crate::RateLimitLayer) are kept.
@@ -125,6 +125,12 @@ pub trait RateLimitStore: fmt::Debug + Send + Sync + 'static {
     /// Unless the store says otherwise, [`StoreError::not_offered`].
     fn reset(&self, _limiter: LimiterName, _key: &Key) -> Answer<Result<(), StoreError>> {
         Answer::Ready(Err(StoreError::not_offered("reset")))
+    }
+
+    /// How its calls to its backend fare, where decisions wait for them in a queue of its own; see
+    /// [`Calls`]. `None`: each answer is a call.
+    fn calls(&self) -> Option<Calls> {
+        None
     }
 
     /// The clock that layers over this store take the time of day from, for their headers, unless
@@ -341,6 +347,10 @@ impl<S: RateLimitStore + ?Sized> RateLimitStore for Arc<S> {
 
     fn reset(&self, limiter: LimiterName, key: &Key) -> Answer<Result<(), StoreError>> {
         (**self).reset(limiter, key)
+    }
+
+    fn calls(&self) -> Option<Calls> {
+        (**self).calls()
     }
 
     fn clock(&self) -> SharedClock {

@@ -1,6 +1,6 @@
 //! What stands in Redis.
 
-use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
+use ::redis::{aio::MultiplexedConnection, cmd};
 
 use crate::{
     redis_server::pttl,

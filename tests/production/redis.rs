@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use deadpool_redis::redis::cmd;
+use ::redis::cmd;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::redis::aio::MultiplexedConnection;
+use ::redis::aio::MultiplexedConnection;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, query};
 use tempfile::TempDir;

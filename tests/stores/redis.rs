@@ -7,7 +7,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use deadpool_redis::redis::{aio::MultiplexedConnection, cmd};
+use ::redis::{aio::MultiplexedConnection, cmd};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use tower_warden::{
     Clock, ManualClock, Quota,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::redis::{Client, aio::MultiplexedConnection, cmd};
+use ::redis::{Client, aio::MultiplexedConnection, cmd};
 
 /// The server's URL.
 pub(crate) fn url() -> String {

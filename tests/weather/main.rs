@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_redis::redis::{RedisResult, cmd};
+use ::redis::{RedisResult, cmd};
 use proxy::{Proxy, Weather};
 use redis::OwnServer;
 use tower_warden::{
@@ -44,9 +44,13 @@ impl Scene {
         let url = format!("redis://{}", proxy.address());
         let inner = RedisRateLimitStore::connect(&url).await.unwrap();
         let inner = inner.with_prefix(&redis::prefix());
-        let store = FallbackStore::new(inner.clone()).with_budget(BUDGET);
+        let store = around(inner.clone());
         Self { proxy, inner, store }
     }
+}
+
+fn around(store: RedisRateLimitStore) -> FallbackStore {
+    FallbackStore::new(store, MemoryRateLimitStore::new()).with_budget(BUDGET)
 }
 
 fn take(limit: u32) -> Take {
@@ -74,16 +78,21 @@ async fn back_within_a_second(store: &FallbackStore) {
     }
 }
 
-/// Asks often: each time there is a failure within the budget, and soon at once.
+/// Asks often: each time there is an answer within the budget, and soon a failure at once. (What is
+/// late at first is decided here.)
 async fn fails_in_time(store: &FallbackStore) -> u32 {
     const REQUESTS: u32 = 20;
     for i in 0..REQUESTS {
         let start = Instant::now();
-        let error = decide(store).await.unwrap_err();
-        assert!(error.is_unavailable());
-        let most = if i < 3 { BUDGET } else { Duration::ZERO };
+        let answer = decide(store).await;
         let waited = start.elapsed();
+        // The fourth may wait while the third call proves to be late.
+        let most = if i < 4 { BUDGET } else { Duration::ZERO };
         assert!(waited < most + SLACK, "request {i} waited for {waited:?}");
+        match answer {
+            Ok(decision) => assert!(i < 4, "request {i} was decided: {decision:?}"),
+            Err(error) => assert!(error.is_unavailable()),
+        }
     }
     assert!(store.is_open());
     REQUESTS
@@ -147,7 +156,7 @@ async fn server_that_is_not_there_at_first_is_used_once_it_is() {
     let url = server.url();
     server.stop();
     let inner = RedisRateLimitStore::connect(&url).await.unwrap();
-    let store = FallbackStore::new(inner).with_budget(BUDGET);
+    let store = around(inner);
     fails_in_time(&store).await;
     server.restart().await;
     back_within_a_second(&store).await;
@@ -158,7 +167,7 @@ async fn server_that_is_not_there_at_first_is_used_once_it_is() {
 async fn server_is_stopped_and_goes_on() {
     let server = OwnServer::start().await;
     let store = RedisRateLimitStore::connect(&server.url()).await.unwrap();
-    let store = FallbackStore::new(store).with_budget(BUDGET);
+    let store = around(store);
     decide(&store).await.unwrap();
     server.signal("STOP");
     let requests = fails_in_time(&store).await;
@@ -211,7 +220,7 @@ async fn until(mut holds: impl AsyncFnMut() -> RedisResult<bool>) {
 async fn server_is_restarted() {
     let mut server = OwnServer::start().await;
     let store = RedisRateLimitStore::connect(&server.url()).await.unwrap();
-    let store = FallbackStore::new(store).with_budget(BUDGET);
+    let store = around(store);
     decide(&store).await.unwrap();
     server.stop();
     fails_in_time(&store).await;
@@ -275,7 +284,7 @@ async fn flapping_server_admits_no_more_than_the_limit() {
 #[ignore = "needs Redis: run tests/run"]
 async fn limit_holds_through_an_outage_where_it_is_counted_locally() {
     let scene = Scene::before(&redis::url()).await;
-    let store = scene.store.clone().with_local(MemoryRateLimitStore::new());
+    let store = scene.store.clone().with_local_outages();
     let mut admitted = 0;
     for i in 0..90 {
         if i == 10 {
@@ -303,7 +312,7 @@ async fn many_requests_are_no_many_connections() {
         tasks.join_all().await;
     }
     let connections = scene.proxy.accepted() - at_first;
-    assert!(connections <= 4, "{connections}");
+    assert!(connections <= 6, "{connections}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

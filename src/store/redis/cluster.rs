@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use deadpool_redis::{
-    cluster::{ClusterClient, ClusterConnection},
-    redis::RedisResult,
+use redis::{
+    ErrorKind, RedisResult, ServerErrorKind, cluster::ClusterClient,
+    cluster_async::ClusterConnection,
 };
 use smallvec::smallvec;
 use tokio::{sync::mpsc, task::JoinSet};
@@ -13,28 +13,38 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     connection::connect_cluster,
     error::breaks_connection,
-    queue::{Job, Route, WAITING},
+    job::{Job, Route},
     script::{Request, Row, Verdict},
 };
 
-/// Takes questions from the queue until it is dropped, and lets each find its nodes.
-pub(super) async fn dispatch(
-    route: Route,
-    client: Arc<ClusterClient>,
+/// How many calls are out at most.
+const AT_MOST: usize = 4096;
+
+/// Takes questions, these first, until the queue is dropped, and lets each find its nodes.
+pub(super) async fn carry(
+    route: &Route,
+    client: &Arc<ClusterClient>,
+    first: Vec<Job>,
     mut jobs: mpsc::Receiver<Job>,
 ) {
+    let mut first = first.into_iter();
     let mut connection = None;
     let mut calls = JoinSet::new();
     // A node that hangs makes connecting slow: the others are asked by the old connection until
     // there is a new one.
     let mut renewal = JoinSet::new();
     loop {
+        let next = async {
+            match first.next() {
+                Some(job) => Some(job),
+                None => jobs.recv().await,
+            }
+        };
         tokio::select! {
             Some(call) = calls.join_next() => {
                 let broken = matches!(call, Ok(Err(error)) if breaks_connection(&error));
                 if broken && renewal.is_empty() {
-                    let (client, patience) = (Arc::clone(&client), route.patience);
-                    renewal.spawn(async move { connect_cluster(&client, patience).await });
+                    renewal.spawn(connect(route.clone(), Arc::clone(client)));
                 }
             }
             Some(renewed) = renewal.join_next() => {
@@ -42,34 +52,38 @@ pub(super) async fn dispatch(
                     connection = Some(renewed);
                 }
             }
-            job = jobs.recv(), if calls.len() < WAITING => {
-                let Some(job) = job else { return };
+            job = next, if calls.len() < AT_MOST => {
+                let Some(job) = job else { return calls.detach_all() };
                 let connected = match &connection {
-                    Some(connection) => Ok(connection.clone()),
-                    None => connect_cluster(&client, route.patience).await,
+                    Some(connection) => Ok(ClusterConnection::clone(connection)),
+                    None => connect(route.clone(), Arc::clone(client)).await,
                 };
                 match connected {
                     Ok(connected) => {
                         connection = Some(connected.clone());
                         if !job.is_abandoned() {
-                            calls.spawn(carry(route.clone(), connected, job));
+                            calls.spawn(ask(route.clone(), connected, job));
                         }
                     }
-                    Err(error) => _ = job.reply.send(Err(error)),
+                    Err(error) => job.answer(Err(error)),
                 }
             }
         }
     }
 }
 
+async fn connect(route: Route, client: Arc<ClusterClient>) -> RedisResult<ClusterConnection> {
+    route.time(connect_cluster(&client), || ()).await
+}
+
 /// Puts one question to the nodes that it concerns, and answers it.
-async fn carry(route: Route, connection: ClusterConnection, job: Job) -> RedisResult<()> {
-    let Job { request, reply } = job;
+async fn ask(route: Route, connection: ClusterConnection, job: Job) -> RedisResult<()> {
+    let request = job.request.clone();
     let mut calls = Calls { route, connection };
     if request.settles || request.rows.len() == 1 {
         let answer = calls.ask(&request).await;
         let failure = answer.as_ref().err().cloned();
-        _ = reply.send(answer);
+        job.answer(answer);
         return failure.map_or(Ok(()), Err);
     }
     let mut trials = Vec::new();
@@ -84,13 +98,28 @@ async fn carry(route: Route, connection: ClusterConnection, job: Job) -> RedisRe
     }
     let failure = answer.as_ref().err().cloned();
     // The answer needn't wait for what follows.
-    _ = reply.send(answer);
+    job.answer(answer);
     for (i, trial) in trials {
         if !request.rows[i].flag {
             calls.settle(trial, true).await?;
         }
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// Puts a question about one key to the node that has it.
+pub(super) async fn ask_one(
+    route: &Route,
+    connection: &mut ClusterConnection,
+    request: &Request,
+) -> RedisResult<Verdict> {
+    let mut answer = route.ask(connection, &[request]).await;
+    let moved = ErrorKind::Server(ServerErrorKind::Moved);
+    if answer.as_ref().is_err_and(|error| error.kind() == moved) {
+        // It has not run; the client knows now where the key is.
+        answer = route.ask(connection, &[request]).await;
+    }
+    Ok(answer?.pop().unwrap_or_default())
 }
 
 struct Calls {
@@ -100,7 +129,8 @@ struct Calls {
 
 impl Calls {
     async fn ask(&mut self, request: &Request) -> RedisResult<Verdict> {
-        Ok(self.route.ask(&mut self.connection, &[request]).await?.pop().unwrap_or_default())
+        let call = ask_one(&self.route, &mut self.connection, request);
+        self.route.time(call, || ()).await
     }
 
     /// Takes each on trial. `trials` are those that were counted, by their place.

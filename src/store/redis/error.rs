@@ -1,6 +1,6 @@
 //! What Redis says no with, and what that means.
 
-use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::StoreError;
 
@@ -17,9 +17,13 @@ pub enum RedisConfigError {
     Refused(#[source] RedisError),
     /// The server doesn't let us do what a limit needs, or doesn't know how.
     #[error(
-        "Redis refuses the commands that limits need (GET, SET, SETRANGE, PEXPIRE, DEL, TIME, EVAL, EVALSHA)"
+        "Redis refuses the commands that limits need (GET, SET, SETRANGE, PTTL, PEXPIRE, DEL, TIME, EVAL, EVALSHA; on a cluster CLUSTER SLOTS)"
     )]
     Forbidden(#[source] RedisError),
+    /// The server is a node of a cluster, and the cluster can't be used: from here its nodes aren't
+    /// where they say that they are, or it was asked for by a socket, or by Sentinels.
+    #[error("the Redis at this address is a node of a cluster, and the cluster can't be reached")]
+    Cluster(#[source] RedisError),
 }
 
 impl RedisConfigError {
@@ -32,11 +36,14 @@ impl RedisConfigError {
                 Err(Self::Refused(error))
             }
             ErrorKind::Server(ServerErrorKind::NoPerm) => Err(Self::Forbidden(error)),
+            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot) => {
+                Err(Self::Cluster(error))
+            }
             _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => Err(Self::Refused(error)),
             // A cluster's client tells only in words why no node would have it.
             _ if says("AuthenticationFailed") => Err(Self::Refused(error)),
             // What Redis says in place of NOAUTH to a command as long as ours.
-            _ if says("unauthenticated") || says("DB index") => Err(Self::Refused(error)),
+            _ if says("unauthenticated") || says("DB index") || says("SELECT is not") => Err(Self::Refused(error)),
             // Redis 6 has no code of its own for what the script may not do.
             _ if says("unknown command") || says("NOPERM") || says("can't run this command") => {
                 Err(Self::Forbidden(error))

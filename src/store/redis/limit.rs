@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -10,16 +10,17 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{
     connection::Server,
-    error::{RedisConfigError, unavailable},
-    key,
-    queue::{COURIERS, Queue, Route},
+    error::RedisConfigError,
+    job::Route,
+    key, probe,
+    queue::Queue,
     refusals::Refusals,
-    script::{Request, Row, Verdict, Window},
+    script::{Request, Row, Window},
 };
 use crate::{
-    Answer, Quota, SharedClock, StoreError, SystemClock,
+    Answer, SharedClock, StoreError, SystemClock,
     limit::{
-        Decision, Key, RateLimitStore,
+        Calls, Decision, Key, RateLimitStore,
         store::{Decisions, Hold, RESOLUTION, Take, Taken},
     },
 };
@@ -44,13 +45,13 @@ pub struct RedisRateLimitStore(Arc<Shared>);
 /// What clones share: each decision holds it while it waits.
 struct Shared {
     settings: Settings,
-    /// Started by the first decision, in the runtime that it runs in.
-    queue: OnceLock<Queue>,
+    queue: Queue,
 }
 
 #[derive(Clone)]
 struct Settings {
     prefix: Arc<str>,
+    server: Server,
     route: Route,
     refusals: Arc<Refusals>,
     /// Of this process, for what is remembered in it.
@@ -70,15 +71,15 @@ impl RedisRateLimitStore {
     /// [`RedisConfigError::Address`] where the URLs can't be read.
     pub fn new(urls: &str) -> Result<Self, RedisConfigError> {
         let route = Route {
-            server: Server::parse(urls, COURIERS)?,
             window: Arc::new(Window::new(RESOLUTION)),
             patience: Duration::from_millis(400),
             clock: None,
             replaced: Arc::default(),
-            breaks: Arc::default(),
+            calls: Calls::new(),
         };
         Ok(Self::of(Settings {
             prefix: "rl".into(),
+            server: Server::parse(urls)?,
             route,
             refusals: Arc::new(Refusals::new(10_000)),
             clock: SystemClock::shared(),
@@ -95,28 +96,21 @@ impl RedisRateLimitStore {
         Ok(store)
     }
 
-    /// Asks the server whether it would have us: counts two requests under a key of its own,
-    /// which lives for some milliseconds.
+    /// Asks the server whether it would have us, with all that limits need, under keys of its own
+    /// which live for some milliseconds; and whether it is a node of a cluster, which is used then.
     ///
     /// A server that does not answer, or is not ready yet, is no error: decisions are
     /// [unavailable](StoreError::is_unavailable) until it is.
     ///
     /// # Errors
     /// [`RedisConfigError`] where waiting won't help: a wrong password, a missing permission, an
-    /// unknown command.
+    /// unknown command, a cluster whose nodes can't be reached at the addresses that they name.
     pub async fn probe(&self) -> Result<(), RedisConfigError> {
-        let key = self.0.key("probe", &Key::from("probe"));
-        // The first finds no key, the other one that is to live longer: each has commands of its own.
-        let quotas = [1, 2].map(|ms| Quota::new(u32::MAX, Duration::from_millis(ms)));
-        let requests = quotas.into_iter().flatten().map(|quota| {
-            let row = Row { key: key.clone(), quota, cost: 1, flag: false, mark: 0 };
-            Request { settles: false, rows: smallvec![row] }
-        });
-        let requests: Vec<_> = requests.collect();
-        let answer = self.0.settings.route.ask_once(&requests.iter().collect::<Vec<_>>()).await;
-        let Err(error) = answer else { return Ok(()) };
+        let Settings { server, route, .. } = &self.0.settings;
+        let [one, two] = ["one", "two"].map(|text| self.0.key("probe", &Key::from(text)));
+        let Err(error) = probe::ask(server, route, &one, &two).await else { return Ok(()) };
         RedisConfigError::of(error.clone())?;
-        tracing::warn!(%error, "Redis does not answer; it is used once it does");
+        tracing::warn!(%error, "Redis decides nothing yet; it is used once it does");
         Ok(())
     }
 
@@ -171,7 +165,8 @@ impl RedisRateLimitStore {
 
     /// What shares a queue shares its settings.
     fn of(settings: Settings) -> Self {
-        Self(Arc::new(Shared { settings, queue: OnceLock::new() }))
+        let queue = Queue::new(settings.server.clone(), settings.route.clone());
+        Self(Arc::new(Shared { settings, queue }))
     }
 
     fn settings(&self) -> Settings {
@@ -189,38 +184,33 @@ impl Shared {
         Row { key, quota: take.quota, cost: take.cost, flag, mark: 0 }
     }
 
-    /// Of several limits none is remembered: how the others stand must be asked anyway.
-    fn recall(&self, rows: &[Row]) -> Option<Decision> {
-        match rows {
-            [row] => self.settings.refusals.recall(row, self.settings.clock.monotonic()),
-            _ => None,
-        }
-    }
-
-    async fn ask(&self, request: Request) -> Result<Verdict, StoreError> {
-        let queue = self.queue.get_or_init(|| Queue::spawn(&self.settings.route));
-        queue.ask(request).await.map_err(unavailable)
+    fn rows(&self, takes: &[Take]) -> SmallVec<[Row; 2]> {
+        takes.iter().map(|take| self.row(take)).collect()
     }
 }
 
 impl RateLimitStore for RedisRateLimitStore {
     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
-        let rows: SmallVec<[Row; 2]> = takes.iter().map(|take| self.0.row(take)).collect();
-        if let Some(decision) = self.0.recall(&rows) {
-            return Answer::Ready(Ok(Taken::new(decision).into()));
+        let rows = self.0.rows(takes);
+        let Settings { refusals, clock, .. } = &self.0.settings;
+        if let Some(decisions) = refusals.recall(&rows, clock.monotonic()) {
+            let taken = decisions.into_iter().map(Taken::new);
+            return Answer::Ready(Ok(taken.collect()));
         }
         let (shared, takes) = (Arc::clone(&self.0), SmallVec::<[Take; 2]>::from(takes));
         Answer::pending(async move {
             let Settings { refusals, clock, .. } = &shared.settings;
             let asked = clock.monotonic();
-            let verdict = shared.ask(Request { settles: false, rows }).await?;
+            let verdict = shared.queue.ask(Request { settles: false, rows }).await?;
             let all = verdict.iter().all(|(decision, _)| decision.is_allowed());
-            if let ([take], [(decision, _)], false) = (&takes[..], &verdict[..], all) {
-                refusals.note(&shared.row(take), *decision, asked, clock.monotonic());
+            if !all {
+                let decisions: SmallVec<[_; 2]> =
+                    verdict.iter().map(|(decision, _)| *decision).collect();
+                refusals.note(&shared.rows(&takes), &decisions, asked, clock.monotonic());
             }
-            let taken = takes.iter().zip(verdict).map(|(take, (decision, mark))| Taken {
-                decision,
-                hold: (all && take.hold && take.cost > 0).then(|| take.held_by(mark)),
+            let taken = takes.iter().zip(verdict).map(|(take, (decision, mark))| {
+                let held = all && take.hold && take.cost > 0;
+                Taken::new(decision).with_hold(held.then(|| take.held_by(mark)))
             });
             Ok(taken.collect())
         })
@@ -229,11 +219,12 @@ impl RateLimitStore for RedisRateLimitStore {
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
         let shared = Arc::clone(&self.0);
         Answer::pending(async move {
+            let Settings { refusals, clock, .. } = &shared.settings;
             let Hold { quota, cost, mark, .. } = hold;
             let key = shared.key(hold.limiter.as_str(), &hold.key);
             let row = Row { key: key.clone(), quota, cost, flag: keep, mark: mark.0 };
-            let verdict = shared.ask(Request { settles: true, rows: smallvec![row] }).await?;
-            shared.settings.refusals.forget(&key);
+            let verdict = shared.queue.ask(Request { settles: true, rows: smallvec![row] }).await?;
+            refusals.forget(&key, clock.monotonic());
             let decision = verdict.first().map(|(decision, _)| *decision);
             decision.ok_or_else(|| StoreError::internal("no decision came back"))
         })
@@ -241,6 +232,10 @@ impl RateLimitStore for RedisRateLimitStore {
 
     fn clock(&self) -> SharedClock {
         Arc::clone(&self.0.settings.clock)
+    }
+
+    fn calls(&self) -> Option<Calls> {
+        Some(self.0.settings.route.calls.clone())
     }
 }
 

@@ -19,32 +19,50 @@
 //!    [`RedisRateLimitStore`].
 //! 7. What fails answers [`StoreError`](crate::StoreError), soon. How soon, and what then becomes
 //!    of the request, is [`FallbackStore`](crate::limit::FallbackStore)'s part; use them together.
+//!    It hears of the time of calls, not of what waits for them here: who asks much of a healthy
+//!    Redis makes it late, not gone.
 //!
 //! **Cluster.** Keys of different slots can't be in one call. There a request that must pass two
 //! limits takes one after the other, and gives the first back where the second refuses: for that
 //! moment the first counts a request that was not admitted. Nor do its decisions travel together.
 //!
+//! One address of a cluster is found to be one, and the others are learnt.
+//!
 //! **Deployment.** Redis 6 or later (tested with 7.0; Valkey has the same commands, and was not at
-//! hand to be tested). The user needs `GET`, `SET`, `SETRANGE`, `PEXPIRE`, `DEL`, `TIME`, `EVAL` and
-//! `EVALSHA` on `rl:*`. Give Redis memory: with an eviction policy such as `allkeys-lru` it forgets
-//! limits where memory is short; with `noeviction` it refuses to decide.
+//! hand to be tested). Give Redis memory: with an eviction policy such as `allkeys-lru` it forgets
+//! limits where memory is short; with `noeviction` it refuses to decide. What the user needs, and
+//! nothing else (on a cluster `+cluster|slots`, too; before Redis 7 that is `+cluster`):
+//!
+//! ```text
+//! ACL SETUSER limits on >secret ~rl:* +eval +evalsha +get +set +setrange +pttl +pexpire +del +time +ping
+//! ```
+//!
+//! A connection that was idle is tried by `PING`, and one with a database in its URL begins by
+//! `SELECT` (`+select`). `CLIENT SETINFO` is not sent but by a cluster's client, which doesn't mind
+//! being refused it.
 //!
 //! ```no_run
-//! use tower_warden::{limit::FallbackStore, store::redis::RedisRateLimitStore};
+//! use tower_warden::{
+//!     limit::FallbackStore,
+//!     store::{memory::MemoryRateLimitStore, redis::RedisRateLimitStore},
+//! };
 //! # async fn example() -> Result<(), tower_warden::store::redis::RedisConfigError> {
 //! let redis = RedisRateLimitStore::connect("redis://:secret@127.0.0.1:6379/0").await?;
-//! let store = FallbackStore::new(redis);
+//! let store = FallbackStore::new(redis, MemoryRateLimitStore::new());
 //! # Ok(()) }
 //! ```
 
 mod cluster;
 mod connection;
 mod error;
+mod job;
 mod key;
 mod limit;
+mod probe;
 mod queue;
 mod refusals;
 mod script;
+mod single;
 
 pub use error::RedisConfigError;
 pub use limit::RedisRateLimitStore;

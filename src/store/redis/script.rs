@@ -2,14 +2,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use deadpool_redis::redis::{
-    self, Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value,
+use redis::{
+    Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value,
     aio::ConnectionLike,
 };
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
-use super::connection::in_time;
 use crate::{
     Quota,
     limit::{Decision, store::Mark},
@@ -71,18 +70,14 @@ impl Window {
         connection: &mut impl ConnectionLike,
         requests: &[&Request],
         now: Option<u64>,
-        within: Duration,
     ) -> RedisResult<Verdicts> {
         let batch = Batch::of(requests);
         let by_hash = self.command(self.head("EVALSHA", self.script.get_hash()), &batch, now);
-        let mut reply = in_time(within, by_hash.query_async(connection)).await;
-        // Neither of these has run.
-        if is(&reply, ServerErrorKind::Moved) {
-            reply = in_time(within, by_hash.query_async(connection)).await;
-        }
+        let mut reply = by_hash.query_async(connection).await;
+        // Then it has not run.
         if is(&reply, ServerErrorKind::NoScript) {
             let in_full = self.command(self.head("EVAL", CODE), &batch, now);
-            reply = in_time(within, in_full.query_async(connection)).await;
+            reply = in_full.query_async(connection).await;
         }
         batch.read(reply?)
     }

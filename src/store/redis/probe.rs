@@ -1,0 +1,74 @@
+//! Whether a server would have us.
+
+use std::time::Duration;
+
+use redis::RedisResult;
+use smallvec::smallvec;
+
+use super::{
+    cluster::ask_one,
+    connection::{Server, Way, connect_cluster},
+    error::RedisConfigError,
+    job::Route,
+    script::{Request, Row, Verdict},
+    single::is_of_a_cluster,
+};
+use crate::Quota;
+
+/// Makes the server do once all that limits need. A node of a cluster says that it is one, as these
+/// keys are of different slots; then the cluster is asked.
+pub(super) async fn ask(server: &Server, route: &Route, one: &str, two: &str) -> RedisResult<()> {
+    match all(server, route, one, two).await {
+        Err(error) if is_of_a_cluster(&error) => {
+            if let Err(why) = server.becomes_cluster(route.patience).await {
+                // A permission that lacks says more than that there is a cluster.
+                let refused = RedisConfigError::of(why.clone()).is_err();
+                return Err(if refused { why } else { error });
+            }
+            all(server, route, one, two).await
+        }
+        answer => answer,
+    }
+}
+
+async fn all(server: &Server, route: &Route, one: &str, two: &str) -> RedisResult<()> {
+    let row = |key: &str, limit: u32, ms: u64| Row {
+        key: key.to_owned(),
+        quota: Quota::new(limit, Duration::from_millis(ms)).unwrap_or(Quota::per_second(1)),
+        cost: 1,
+        flag: false,
+        mark: 0,
+    };
+    let take = |row: Row| Request { settles: false, rows: smallvec![row] };
+    // Each has commands of its own: the first finds no key, the second one that is to live longer,
+    // the third is refused.
+    let mut takes = vec![take(row(one, u32::MAX, 1)), take(row(one, u32::MAX, 2))];
+    takes.push(take(row(one, 1, 2)));
+    takes.push(take(Row { flag: true, ..row(two, 1, 1_000) }));
+    let held = put(server, route, &takes).await?;
+    let mark = held.last().and_then(|verdict| verdict.first()).map_or(0, |(_, mark)| mark.0);
+    let give_back = Request { settles: true, rows: smallvec![Row { mark, ..row(two, 1, 1_000) }] };
+    put(server, route, &[give_back]).await?;
+    Ok(())
+}
+
+/// Puts these to the server in one call, or to a cluster in one each.
+async fn put(server: &Server, route: &Route, requests: &[Request]) -> RedisResult<Vec<Verdict>> {
+    let call = async {
+        match server.way() {
+            Way::Single(source) => {
+                let requests: Vec<_> = requests.iter().collect();
+                route.ask(&mut source.connect().await?, &requests).await
+            }
+            Way::Cluster(client) => {
+                let mut connection = connect_cluster(client).await?;
+                let mut verdicts = Vec::with_capacity(requests.len());
+                for request in requests {
+                    verdicts.push(ask_one(route, &mut connection, request).await?);
+                }
+                Ok(verdicts)
+            }
+        }
+    };
+    route.time(call, || ()).await
+}
