@@ -59,6 +59,11 @@ fn take(limit: u32, window: Duration) -> Take {
     Take::new(LimiterName::new("ip").unwrap(), "a", quota)
 }
 
+/// A request by a client of a limiter, where so many are allowed in a minute.
+fn of(limiter: &str, client: &str, limit: u32) -> Take {
+    Take::new(LimiterName::new(limiter).unwrap(), client, Quota::per_minute(limit))
+}
+
 async fn decide(store: &RedisRateLimitStore, take: Take) -> Decision {
     store.take(&[take]).await.unwrap()[0].decision
 }
@@ -360,4 +365,117 @@ async fn nothing_tells_a_password() {
     let store = RedisRateLimitStore::new("redis://:hunter2@127.0.0.1:1").unwrap();
     let error = store.take(&[take(1, MINUTE)]).await.unwrap_err();
     assert!(!format!("{store:?} {error:?}").contains("hunter2"));
+}
+
+#[test]
+#[ignore = "needs Redis: run tests/run"]
+fn store_outlives_the_runtime_that_first_used_it() {
+    let store = RedisRateLimitStore::new(&support::url()).unwrap().with_prefix(&prefix());
+    for left in [2, 1, 0] {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let decision = runtime.block_on(decide(&store, take(3, MINUTE)));
+        assert_eq!((decision.is_allowed(), decision.remaining()), (true, left));
+        // Drops the tasks of the store, and its connections.
+        drop(runtime);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn who_is_refused_again_by_one_of_two_limits_costs_no_call() {
+    let (store, prefix, mut redis) = store().await;
+    let both = [take(9, MINUTE), of("user", "a", 1)];
+    store.take(&both).await.unwrap();
+    let refused = store.take(&both).await.unwrap();
+    cmd("DEL").arg(format!("{prefix}:user:=a")).exec_async(&mut redis).await.unwrap();
+    let again = store.take(&both).await.unwrap();
+    assert!(again[0].decision.is_allowed() && !again[1].decision.is_allowed());
+    assert_eq!(again[0].decision.remaining(), refused[0].decision.remaining());
+    assert!(!decide(&store, both[1].clone()).await.is_allowed());
+    assert!(decide(&store, both[0].clone()).await.is_allowed());
+}
+
+#[tokio::test]
+#[ignore = "needs a Redis Cluster: run tests/run"]
+async fn one_address_of_a_cluster_is_found_to_be_one() {
+    for url in support::cluster_urls().split(',') {
+        for at_the_start in [true, false] {
+            let store = match at_the_start {
+                true => RedisRateLimitStore::connect(url).await.unwrap(),
+                false => RedisRateLimitStore::new(url).unwrap(),
+            };
+            let store = store.with_prefix(&prefix());
+            for i in 0..40 {
+                let key = format!("client-{i}");
+                let take = of("ip", &key, 3);
+                assert_eq!(decide(&store, take.clone()).await.remaining(), 2);
+                assert_eq!(decide(&store, take).await.remaining(), 1);
+            }
+        }
+    }
+}
+
+/// What the documentation says that a user needs.
+const PERMISSIONS: &str =
+    "+eval +evalsha +get +set +setrange +pttl +pexpire +del +time +ping";
+
+#[tokio::test]
+#[ignore = "needs Redis and a Redis Cluster: run tests/run"]
+async fn documented_permissions_are_enough_and_none_is_too_many() {
+    let needed: Vec<_> = PERMISSIONS.split(' ').collect();
+    let nodes = support::cluster_urls();
+    let with = |url: &str, user: &str| {
+        url.replace("redis://", &format!("redis://{user}:secret@"))
+    };
+    let user = prefix();
+    let set = async |url: &str, permissions: &[&str]| {
+        let mut redis = support::connection(url).await;
+        let mut command = cmd("ACL");
+        command.arg("SETUSER").arg(&user).arg(&["reset", "on", ">secret", "~rl:*"]);
+        command.arg(permissions).exec_async(&mut redis).await.unwrap();
+    };
+    let url = support::url();
+    set(&url, &needed).await;
+    let store = RedisRateLimitStore::connect(&with(&url, &user)).await.unwrap();
+    let key = prefix();
+    let of = |limit| of("ip", &key, limit);
+    for _ in 0..2 {
+        assert!(decide(&store, of(2)).await.is_allowed());
+    }
+    assert!(!decide(&store, of(2)).await.is_allowed());
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(decide(&store, of(300)).await.is_allowed(), "an idle connection is tried");
+    let mut redis = support::connection(&url).await;
+    let denied: Vec<::redis::Value> =
+        cmd("ACL").arg("LOG").query_async(&mut redis).await.unwrap();
+    assert!(!format!("{denied:?}").contains(&user), "{denied:?}");
+    // A script that is there already needs no EVAL, and a new connection no PING.
+    for without in needed.iter().filter(|command| !["+eval", "+ping"].contains(command)) {
+        let most: Vec<_> = needed.iter().filter(|command| *command != without).copied().collect();
+        set(&url, &most).await;
+        let refused = RedisRateLimitStore::connect(&with(&url, &user)).await.err();
+        let forbidden = matches!(refused, Some(RedisConfigError::Forbidden(_)));
+        assert!(forbidden, "{without}: {refused:?}");
+    }
+    cmd("ACL").arg("DELUSER").arg(&user).exec_async(&mut redis).await.unwrap();
+
+    let on_cluster: Vec<_> = needed.iter().copied().chain(["+cluster|slots"]).collect();
+    for (permissions, enough) in [(&on_cluster, true), (&needed, false)] {
+        for node in nodes.split(',') {
+            set(node, permissions).await;
+        }
+        for urls in [nodes.as_str(), nodes.split(',').next().unwrap()] {
+            let answer = RedisRateLimitStore::connect(&with(urls, &user)).await;
+            if enough {
+                decide(&answer.unwrap(), of(3)).await;
+            } else {
+                let refused = answer.err();
+                assert!(matches!(refused, Some(RedisConfigError::Forbidden(_))), "{refused:?}");
+            }
+        }
+    }
+    for node in nodes.split(',') {
+        let mut redis = support::connection(node).await;
+        cmd("ACL").arg("DELUSER").arg(&user).exec_async(&mut redis).await.unwrap();
+    }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Weather {
     Silent,
     /// The same, for connections that ask just this.
     SilentAt(&'static [u8]),
+    /// Connections that say this word are closed.
+    HangUpAt(&'static [u8]),
     /// Answers take this long.
     Delay(Duration),
     /// Answers come byte by byte.
@@ -122,7 +124,8 @@ async fn carry(mut client: TcpStream, server: SocketAddr, forecast: watch::Recei
                 match weather {
                     Weather::Silent => return swallow(client).await,
                     Weather::SilentAt(words) if question == words => return swallow(client).await,
-                    Weather::Answer(line) if question.windows(7).any(|word| word == b"EVALSHA") => {
+                    Weather::HangUpAt(word) if contains(question, word) => return,
+                    Weather::Answer(line) if contains(question, b"EVALSHA") => {
                         client.write_all(line.as_bytes()).await
                     }
                     _ => server.write_all(question).await,
@@ -152,6 +155,10 @@ async fn carry(mut client: TcpStream, server: SocketAddr, forecast: watch::Recei
             return;
         }
     }
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part == word)
 }
 
 async fn swallow(mut client: TcpStream) {

@@ -332,3 +332,103 @@ async fn connection_that_was_closed_while_idle_fails_nobody() {
     }
     assert_eq!(counted(&store).await, 8);
 }
+
+/// The most that one client's flood is to get: what Redis admits, and what is decided here.
+const TWICE: usize = 2;
+
+/// Asks without pause by so many tasks, and counts what is admitted: in a process that has little
+/// time for each, as it has that serves so many connections.
+async fn flood(store: &FallbackStore, tasks: usize, take: Take, works: Duration) -> usize {
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut flood = tokio::task::JoinSet::new();
+    for _ in 0..tasks {
+        let (store, take) = (store.clone(), take.clone());
+        flood.spawn(async move {
+            let mut admitted = 0;
+            while Instant::now() < end {
+                let answer = store.take(std::slice::from_ref(&take)).await;
+                // A failure passes under `allow`.
+                let Ok(mut taken) = answer else {
+                    admitted += 1;
+                    continue;
+                };
+                let allowed = taken[0].decision.is_allowed();
+                admitted += usize::from(allowed);
+                let work = Instant::now();
+                while work.elapsed() < works {}
+                tokio::task::yield_now().await;
+                if let Some(hold) = taken[0].hold.take() {
+                    // A wrong password: it counts.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    _ = store.settle(*hold, true).await;
+                }
+            }
+            admitted
+        });
+    }
+    flood.join_all().await.into_iter().sum()
+}
+
+async fn flood_gets_at_most_twice_the_limit(local_outages: bool, held: bool) {
+    let limit = if held { 5 } else { 100 };
+    for (tasks, slow) in [(1, None), (400, None), (800, None), (400, Some(20))] {
+        let scene = Scene::before(&redis::url()).await;
+        let store = match local_outages {
+            true => scene.store.clone().with_local_outages(),
+            false => scene.store.clone(),
+        };
+        if let Some(ms) = slow {
+            // The proxy's delay holds up what comes after, too, as a busy server does.
+            scene.proxy.turn(Weather::Delay(Duration::from_millis(ms))).await;
+        }
+        let flooded = if held { take(limit).on_trial() } else { take(limit) };
+        let admitted = flood(&store, tasks, flooded, Duration::from_micros(50)).await;
+        let most = TWICE * limit as usize;
+        assert!(admitted <= most, "{admitted} of {limit} for {tasks} tasks, {slow:?}");
+        assert!(!store.is_open());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis: run tests/run"]
+async fn flood_of_a_client_gets_at_most_twice_the_limit() {
+    flood_gets_at_most_twice_the_limit(false, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis: run tests/run"]
+async fn flood_of_a_client_gets_at_most_twice_the_limit_where_outages_are_local() {
+    flood_gets_at_most_twice_the_limit(true, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis: run tests/run"]
+async fn flood_of_guesses_gets_at_most_twice_the_limit() {
+    flood_gets_at_most_twice_the_limit(false, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn proxy_that_hangs_up_at_client_commands_is_no_obstacle() {
+    let scene = Scene::before(&redis::url()).await;
+    scene.proxy.turn(Weather::HangUpAt(b"CLIENT")).await;
+    let url = format!("redis://{}", scene.proxy.address());
+    let store = RedisRateLimitStore::connect(&url).await.unwrap().with_prefix(&redis::prefix());
+    assert!(decide(&store).await.unwrap().is_allowed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn call_that_hangs_keeps_nobody_else_waiting() {
+    let scene = Scene::before(&redis::url()).await;
+    decide(&scene.store).await.unwrap();
+    scene.proxy.turn(Weather::Silent).await;
+    assert!(tokio::time::timeout(BUDGET, decide(&scene.inner)).await.is_err());
+    scene.proxy.turn(Weather::Fair).await;
+    let start = Instant::now();
+    for _ in 0..4 {
+        _ = tokio::time::timeout(2 * BUDGET, decide(&scene.inner)).await;
+    }
+    decide(&scene.inner).await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(350), "one waited for another's call");
+}

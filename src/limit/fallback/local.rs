@@ -55,7 +55,7 @@ impl Local {
                 Answer::Pending(answer) => Some(answer),
             })
             .collect();
-        (!waiting.is_empty()).then(|| async {
+        (!waiting.is_empty()).then_some(async {
             for answer in waiting {
                 _ = answer.await;
             }

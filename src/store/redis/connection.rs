@@ -102,7 +102,7 @@ impl fmt::Debug for Server {
 /// the master.
 #[derive(Clone)]
 pub(super) enum Source {
-    Direct(Client),
+    Direct(Box<Client>),
     Sentinel(Arc<tokio::sync::Mutex<SentinelClient>>),
 }
 
@@ -123,7 +123,7 @@ impl Source {
 }
 
 fn single(url: &str) -> RedisResult<Source> {
-    Client::open(plain(url)?).map(Source::Direct)
+    Client::open(plain(url)?).map(Box::new).map(Source::Direct)
 }
 
 /// `redis-sentinel://[user][:password@]host[:port][,host[:port]…][/database]#service`; user and
@@ -200,7 +200,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn to_server(&mut self) -> &mut MultiplexedConnection {
+    pub(super) fn server(&mut self) -> &mut MultiplexedConnection {
         &mut self.connection
     }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::StoreError;
 
 /// How many may wait; who comes then is not decided.
-pub(super) const WAITING: usize = 4096;
+const WAITING: usize = 4096;
 
 /// Questions, and who carries them.
 #[derive(Debug)]
@@ -41,31 +41,35 @@ impl Queue {
     }
 
     fn put(&self, job: Job) -> Result<(), StoreError> {
-        let job = {
+        {
             let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
-            match try_put(jobs.as_ref(), job) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Full(_)) => return Err(full()),
-                Err(TrySendError::Closed(job)) => job,
+            if let Some(place) = place(jobs.as_ref())? {
+                place.send(job);
+                return Ok(());
             }
-        };
+        }
         let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
-        let job = match try_put(jobs.as_ref(), job) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Full(_)) => return Err(full()),
-            Err(TrySendError::Closed(job)) => job,
-        };
-        let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(carry(self.server.clone(), self.route.clone(), receiver));
-        let jobs = jobs.insert(sender);
-        jobs.try_send(job).map_err(|_| full())
+        // Another may have been faster.
+        if place(jobs.as_ref())?.is_none() {
+            let (sender, receiver) = mpsc::channel(WAITING);
+            tokio::spawn(carry(self.server.clone(), self.route.clone(), receiver));
+            *jobs = Some(sender);
+        }
+        if let Some(place) = place(jobs.as_ref())? {
+            place.send(job);
+        }
+        Ok(())
     }
 }
 
-fn try_put(jobs: Option<&mpsc::Sender<Job>>, job: Job) -> Result<(), TrySendError<Job>> {
-    match jobs {
-        Some(jobs) => jobs.try_send(job),
-        None => Err(TrySendError::Closed(job)),
+/// Where nobody empties the queue there is no place.
+fn place(jobs: Option<&mpsc::Sender<Job>>) -> Result<Option<mpsc::Permit<'_, Job>>, StoreError> {
+    match jobs.map(mpsc::Sender::try_reserve) {
+        Some(Ok(place)) => Ok(Some(place)),
+        Some(Err(TrySendError::Full(()))) => {
+            Err(StoreError::overloaded("too many decisions wait"))
+        }
+        Some(Err(TrySendError::Closed(()))) | None => Ok(None),
     }
 }
 
@@ -87,10 +91,6 @@ async fn carry(server: Server, route: Route, mut jobs: mpsc::Receiver<Job>) {
             }
         }
     }
-}
-
-fn full() -> StoreError {
-    StoreError::overloaded("too many decisions wait")
 }
 
 fn gone(why: &'static str) -> RedisError {

@@ -107,7 +107,7 @@ impl Courier {
         let requests: Vec<_> = batch.iter().map(|job| &job.request).collect();
         let answer = match requests.is_empty() {
             true => Ok(Vec::new()),
-            false => self.route.ask(connection.to_server(), &requests).await,
+            false => self.route.ask(connection.server(), &requests).await,
         };
         self.connections.give_back(connection, answer.as_ref().err());
         answer
