@@ -221,11 +221,7 @@ impl Shared {
     }
 
     /// The store answered that it doesn't decide.
-    async fn unanswered(
-        &self,
-        takes: &[Take],
-        error: StoreError,
-    ) -> Result<Decisions, StoreError> {
+    async fn unanswered(&self, takes: &[Take], error: StoreError) -> Result<Decisions, StoreError> {
         if error.is_overloaded() {
             return self.decide_late(takes).await;
         }

@@ -416,17 +416,14 @@ async fn one_address_of_a_cluster_is_found_to_be_one() {
 }
 
 /// What the documentation says that a user needs.
-const PERMISSIONS: &str =
-    "+eval +evalsha +get +set +setrange +pttl +pexpire +del +time +ping";
+const PERMISSIONS: &str = "+eval +evalsha +get +set +setrange +pttl +pexpire +del +time +ping";
 
 #[tokio::test]
 #[ignore = "needs Redis and a Redis Cluster: run tests/run"]
 async fn documented_permissions_are_enough_and_none_is_too_many() {
     let needed: Vec<_> = PERMISSIONS.split(' ').collect();
     let nodes = support::cluster_urls();
-    let with = |url: &str, user: &str| {
-        url.replace("redis://", &format!("redis://{user}:secret@"))
-    };
+    let with = |url: &str, user: &str| url.replace("redis://", &format!("redis://{user}:secret@"));
     let user = prefix();
     let set = async |url: &str, permissions: &[&str]| {
         let mut redis = support::connection(url).await;
@@ -446,8 +443,7 @@ async fn documented_permissions_are_enough_and_none_is_too_many() {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert!(decide(&store, of(300)).await.is_allowed(), "an idle connection is tried");
     let mut redis = support::connection(&url).await;
-    let denied: Vec<::redis::Value> =
-        cmd("ACL").arg("LOG").query_async(&mut redis).await.unwrap();
+    let denied: Vec<::redis::Value> = cmd("ACL").arg("LOG").query_async(&mut redis).await.unwrap();
     assert!(!format!("{denied:?}").contains(&user), "{denied:?}");
     // A script that is there already needs no EVAL, and a new connection no PING.
     for without in needed.iter().filter(|command| !["+eval", "+ping"].contains(command)) {

@@ -43,7 +43,9 @@ impl RedisConfigError {
             // A cluster's client tells only in words why no node would have it.
             _ if says("AuthenticationFailed") => Err(Self::Refused(error)),
             // What Redis says in place of NOAUTH to a command as long as ours.
-            _ if says("unauthenticated") || says("DB index") || says("SELECT is not") => Err(Self::Refused(error)),
+            _ if says("unauthenticated") || says("DB index") || says("SELECT is not") => {
+                Err(Self::Refused(error))
+            }
             // Redis 6 has no code of its own for what the script may not do.
             _ if says("unknown command") || says("NOPERM") || says("can't run this command") => {
                 Err(Self::Forbidden(error))

@@ -66,9 +66,7 @@ impl Queue {
 fn place(jobs: Option<&mpsc::Sender<Job>>) -> Result<Option<mpsc::Permit<'_, Job>>, StoreError> {
     match jobs.map(mpsc::Sender::try_reserve) {
         Some(Ok(place)) => Ok(Some(place)),
-        Some(Err(TrySendError::Full(()))) => {
-            Err(StoreError::overloaded("too many decisions wait"))
-        }
+        Some(Err(TrySendError::Full(()))) => Err(StoreError::overloaded("too many decisions wait")),
         Some(Err(TrySendError::Closed(()))) | None => Ok(None),
     }
 }

@@ -2,11 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use redis::{
-    Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value,
-    aio::ConnectionLike,
-};
 use foldhash::fast::RandomState;
+use redis::{
+    Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value, aio::ConnectionLike,
+};
 use smallvec::SmallVec;
 
 use crate::{
