@@ -30,7 +30,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tower_warden::{
-    SharedClock, SystemClock, TokenService, UserId, UserService,
+    ApiKeyService, SharedClock, SystemClock, TokenService, UserId, UserService,
+    api_key::ApiKeyStore,
     limit::{FallbackStore, OnFailure, RateLimitStore},
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
     token::{KeySet, SigningKey, TokenStore},
@@ -92,10 +93,12 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
         admin.map_err(|error| admin_error(&error))?;
     }
     let limits = limits(&settings, limit_store(&settings).await?, &clock);
+    let keys = ApiKeyService::new(stores.keys.clone()).with_clock(clock.clone());
     let app = app(App {
         users,
         // Last: keys are made, and that is logged, only where nothing else is wrong.
         tokens: tokens(&settings, &stores, &clock)?,
+        keys: keys.clone(),
         projects: stores.projects.clone(),
         limits,
         cors_allowed_origins: settings.cors_allowed_origins.clone(),
@@ -104,7 +107,7 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     if let Some((listener, metrics)) = operators {
         operators::answer(listener, metrics, stores.projects.clone(), &bounds);
     }
-    tokio::spawn(clean_up(stores, clock));
+    tokio::spawn(clean_up(stores, keys, clock));
 
     settings.warnings.extend(readable_by_others("JWT_PRIVATE_KEY", &settings.jwt_private_key));
     for warning in &settings.warnings {
@@ -143,6 +146,7 @@ fn end() -> std::io::Result<impl Future<Output = ()>> {
 struct Stores {
     users: Arc<dyn UserStore>,
     tokens: Arc<dyn TokenStore>,
+    keys: Arc<dyn ApiKeyStore>,
     projects: ProjectStore,
 }
 
@@ -150,23 +154,24 @@ impl Stores {
     async fn open(settings: &Settings, clock: &SharedClock) -> Result<Self, SettingError> {
         let url = settings.database_url.as_str();
         let failed = unusable("DATABASE_URL");
-        let (users, tokens, pool): (Arc<dyn UserStore>, Arc<dyn TokenStore>, _) =
+        type Accounts = (Arc<dyn UserStore>, Arc<dyn TokenStore>, Arc<dyn ApiKeyStore>);
+        let ((users, tokens, keys), pool): (Accounts, _) =
             if url.starts_with("sqlite:") {
                 let pool = sqlite::connect(url).await.map_err(&failed)?;
                 sqlite::migrate(&pool).await.map_err(&failed)?;
                 let store = Arc::new(sqlite::SqliteStore::new(pool.clone()));
-                (store.clone(), store, Pool::Sqlite(pool))
+                ((store.clone(), store.clone(), store), Pool::Sqlite(pool))
             } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
                 let pool = postgres::connect(url).await.map_err(&failed)?;
                 postgres::migrate(&pool).await.map_err(&failed)?;
                 let store = Arc::new(postgres::PostgresStore::new(pool.clone()));
-                (store.clone(), store, Pool::Postgres(pool))
+                ((store.clone(), store.clone(), store), Pool::Postgres(pool))
             } else {
                 let reason = "is none of sqlite:PATH, sqlite::memory:, postgres://…";
                 return Err(SettingError::new("DATABASE_URL", reason));
             };
         let projects = ProjectStore::new(pool, clock.clone()).await.map_err(&failed)?;
-        Ok(Self { users, tokens, projects })
+        Ok(Self { users, tokens, keys, projects })
     }
 }
 
@@ -253,7 +258,7 @@ fn limits(settings: &Settings, store: Arc<dyn RateLimitStore>, clock: &SharedClo
 }
 
 /// Sessions and links that have ended are forgotten every ten minutes, a thousand at a time.
-async fn clean_up(stores: Stores, clock: SharedClock) {
+async fn clean_up(stores: Stores, keys: ApiKeyService, clock: SharedClock) {
     const AT_MOST: u32 = 1000;
     let mut interval = tokio::time::interval(Duration::from_secs(600));
     loop {
@@ -262,6 +267,7 @@ async fn clean_up(stores: Stores, clock: SharedClock) {
         let ended = [
             stores.tokens.delete_expired_sessions(now, AT_MOST).await,
             stores.users.delete_expired_links(now, AT_MOST).await,
+            keys.delete_revoked(AT_MOST).await,
         ];
         for error in ended.into_iter().filter_map(Result::err) {
             tracing::warn!(error = &error as &dyn Error, "what has ended could not be forgotten");

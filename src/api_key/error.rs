@@ -1,5 +1,7 @@
 //! What can be wrong with a key, and with a wish for one.
 
+use std::fmt;
+
 use crate::StoreError;
 
 /// Why nobody is known by a key.
@@ -25,12 +27,9 @@ pub enum ApiKeyError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateKeyError {
-    /// The role is above the owner's, or one that the service ranks nowhere.
-    #[error("the role is above the owner's")]
-    RoleTooHigh,
-    /// The key would have ended before it began.
-    #[error("the end of the key is not in the future")]
-    AlreadyExpired,
+    /// What was asked for won't do: all that is wrong with it.
+    #[error("the key won't do")]
+    Unfit(Vec<KeyObjection>),
     /// The owner has as many keys as one may have.
     #[error("too many API keys")]
     TooMany,
@@ -40,4 +39,34 @@ pub enum CreateKeyError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What is wrong with a key that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyObjection {
+    /// The role is above the owner's, or one that the service ranks nowhere.
+    RoleTooHigh,
+    /// The key would have ended before it began.
+    AlreadyExpired,
+}
+
+impl KeyObjection {
+    /// Which member of a request it is about, and a word for programs.
+    #[must_use]
+    pub fn code(self) -> (&'static str, &'static str) {
+        match self {
+            Self::RoleTooHigh => ("role", "too_high"),
+            Self::AlreadyExpired => ("expires_at", "in_the_past"),
+        }
+    }
+}
+
+impl fmt::Display for KeyObjection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoleTooHigh => "must not be above your own role",
+            Self::AlreadyExpired => "must be in the future",
+        })
+    }
 }

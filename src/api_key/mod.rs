@@ -71,7 +71,7 @@ mod seen;
 mod service;
 mod store;
 
-pub use error::{ApiKeyError, CreateKeyError};
+pub use error::{ApiKeyError, CreateKeyError, KeyObjection};
 pub use form::ApiKeySecret;
 pub use key::{ApiKey, ApiKeyId, FoundKey, KeyRequest, NewApiKey};
 pub use service::ApiKeyService;

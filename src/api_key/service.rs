@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    ApiKey, ApiKeyError, ApiKeyId, ApiKeySecret, ApiKeyStore, CreateKeyError, FoundKey, KeyRequest,
-    KeyUse, NewApiKey, form,
+    ApiKey, ApiKeyError, ApiKeyId, ApiKeySecret, ApiKeyStore, CreateKeyError, FoundKey, KeyObjection,
+    KeyRequest, KeyUse, NewApiKey, form,
     seen::{Recalled, Seen, SeenKeys, Standing},
 };
 use crate::{
@@ -108,11 +108,15 @@ impl ApiKeyService {
     ) -> Result<(ApiKey, ApiKeySecret), CreateKeyError> {
         let now = self.clock.now();
         let role = request.role.unwrap_or_else(|| owner.role().clone());
-        if self.lesser(&role, owner.role()) != Some(&role) {
-            return Err(CreateKeyError::RoleTooHigh);
-        }
-        if request.expires_at.is_some_and(|end| end <= now) {
-            return Err(CreateKeyError::AlreadyExpired);
+        let too_high = self.lesser(&role, owner.role()) != Some(&role);
+        let expired = request.expires_at.is_some_and(|end| end <= now);
+        let objections: Vec<_> =
+            [(too_high, KeyObjection::RoleTooHigh), (expired, KeyObjection::AlreadyExpired)]
+                .into_iter()
+                .filter_map(|(wrong, objection)| wrong.then_some(objection))
+                .collect();
+        if !objections.is_empty() {
+            return Err(CreateKeyError::Unfit(objections));
         }
         let secret = ApiKeySecret::random(&self.prefix)?;
         let key = ApiKey {

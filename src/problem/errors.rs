@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Problem;
 use crate::{
     NoPeerAddr, StoreError,
-    api_key::{ApiKeyError, CreateKeyError},
+    api_key::{ApiKeyError, CreateKeyError, KeyObjection},
     auth::AuthError,
     second_factor::{SecondFactorError, SecondStepError},
     token::{RefreshError, TokenError},
@@ -123,19 +123,8 @@ impl From<ApiKeyError> for Problem {
 
 impl From<CreateKeyError> for Problem {
     fn from(error: CreateKeyError) -> Self {
-        let invalid = |field, code, detail| {
-            let errors = json!([{"field": field, "code": code, "detail": detail}]);
-            let sentence = format!("{field}: {detail}");
-            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", sentence)
-                .with_member("errors", errors)
-        };
         match error {
-            CreateKeyError::RoleTooHigh => {
-                invalid("role", "too_high", "must not be above your own role")
-            }
-            CreateKeyError::AlreadyExpired => {
-                invalid("expires_at", "in_the_past", "must be in the future")
-            }
+            CreateKeyError::Unfit(objections) => unfit_key(&objections),
             CreateKeyError::TooMany => conflict("too_many_keys", "Too many API keys"),
             // Who is gone has no token any more that is good.
             CreateKeyError::NoOwner => AuthError::Revoked.into(),
@@ -184,6 +173,18 @@ fn conflict(code: &'static str, detail: &'static str) -> Problem {
     Problem::new(StatusCode::CONFLICT, code, detail)
 }
 
+fn unfit_key(objections: &[KeyObjection]) -> Problem {
+    let field = |objection: &KeyObjection| {
+        let (field, code) = objection.code();
+        json!({"field": field, "code": code, "detail": objection.to_string()})
+    };
+    let errors: Vec<Value> = objections.iter().map(field).collect();
+    let sentences: Vec<_> =
+        objections.iter().map(|found| format!("{}: {found}", found.code().0)).collect();
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", sentences.join("; "))
+        .with_member("errors", errors)
+}
+
 fn weak_password(violations: &[Violation]) -> Problem {
     let field = |violation: &Violation| json!({"field": "password", "code": violation.code(), "detail": violation.to_string()});
     let errors: Vec<Value> = violations.iter().map(field).collect();
@@ -230,7 +231,7 @@ mod tests {
             (VerifyError::InvalidToken.into(), 400, "invalid_verification_token"),
             (ApiKeyError::Revoked.into(), 401, "token_revoked"),
             (ApiKeyError::Store(gone()).into(), 503, "unavailable"),
-            (CreateKeyError::RoleTooHigh.into(), 422, "validation_failed"),
+            (CreateKeyError::Unfit(vec![]).into(), 422, "validation_failed"),
             (CreateKeyError::TooMany.into(), 409, "too_many_keys"),
             (SecondFactorError::WrongCode.into(), 403, "wrong_code"),
             (SecondFactorError::AlreadyOn.into(), 409, "totp_enabled"),

@@ -15,6 +15,7 @@ mod bodies;
 mod browsers;
 mod client_ip;
 mod connections;
+mod keys;
 mod limits;
 mod login_limit;
 mod operators;

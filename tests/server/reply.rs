@@ -23,21 +23,28 @@ pub(crate) struct Limiter {
 }
 
 /// The contract's table of errors: status, `code`, and the sentence, where it never differs.
-const ERRORS: [(u16, &str, Option<&str>); 23] = [
+const ERRORS: &[(u16, &str, Option<&str>)] = &[
     (400, "invalid_request", None),
     (400, "invalid_verification_token", Some("Invalid or expired verification token")),
     (401, "authentication_required", Some("Authentication required")),
     (401, "token_expired", Some("Token expired")),
+    (401, "token_revoked", Some("Token revoked")),
+    (401, "invalid_code", Some("Invalid code")),
     (401, "invalid_token", Some("Invalid token")),
     (401, "invalid_credentials", Some("Invalid email or password")),
     (401, "invalid_refresh_token", Some("Invalid refresh token")),
     (403, "email_not_verified", Some("Email not verified")),
+    (403, "second_factor_required", Some("Second factor required")),
+    (403, "wrong_code", Some("Wrong code")),
     (403, "insufficient_permissions", Some("Insufficient permissions")),
     (404, "not_found", Some("Not found")),
     (405, "method_not_allowed", Some("Method not allowed")),
     (408, "request_timeout", Some("Request timeout")),
     (409, "email_taken", Some("Email already registered")),
     (409, "last_admin", Some("The last admin must stay")),
+    (409, "too_many_keys", Some("Too many API keys")),
+    (409, "totp_enabled", Some("Second factor already on")),
+    (409, "totp_not_pending", Some("No second factor pending")),
     (413, "payload_too_large", Some("Payload too large")),
     (414, "uri_too_long", Some("URI too long")),
     (415, "unsupported_media_type", Some("Unsupported media type")),
@@ -180,6 +187,7 @@ impl Reply {
 
         let quota_exceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded";
         let (kind, more) = match self.code() {
+            403 if code == "second_factor_required" => ("about:blank", Some("login_token")),
             422 => ("about:blank", Some("errors")),
             429 => (quota_exceeded, Some("violated-policies")),
             _ => ("about:blank", None),
@@ -201,19 +209,23 @@ impl Reply {
     #[track_caller]
     fn table_row(&self) -> (u16, &'static str, Option<&'static str>) {
         let code = self.text("code");
-        let row = ERRORS.into_iter().find(|row| (row.0, row.1) == (self.code(), &*code));
+        let row = ERRORS.iter().copied().find(|row| (row.0, row.1) == (self.code(), &*code));
         row.unwrap_or_else(|| panic!("not in the table: {self:?}"))
     }
 
     /// RFC 6750, section 3.
     fn check_challenge(&self, code: &str) {
         let challenge = match code {
-            "authentication_required" | "invalid_credentials" | "invalid_refresh_token" => {
-                Some(r#"Bearer realm="api""#)
-            }
+            "authentication_required"
+            | "invalid_credentials"
+            | "invalid_refresh_token"
+            | "invalid_code" => Some(r#"Bearer realm="api""#),
             "invalid_token" => Some(r#"Bearer realm="api", error="invalid_token""#),
             "token_expired" => Some(
                 r#"Bearer realm="api", error="invalid_token", error_description="Token expired""#,
+            ),
+            "token_revoked" => Some(
+                r#"Bearer realm="api", error="invalid_token", error_description="Token revoked""#,
             ),
             "insufficient_permissions" => Some(r#"Bearer realm="api", error="insufficient_scope""#),
             _ => None,

@@ -28,7 +28,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 use tower_warden::{
-    Identity, ManualClock, Quota, Role, SharedClock, TokenService, TrustedProxies, UserId,
+    ApiKeyService, Identity, ManualClock, Quota, Role, SharedClock, TokenService, TrustedProxies, UserId,
     UserService,
     limit::OnFailure,
     store::{memory::MemoryRateLimitStore, sqlite},
@@ -103,6 +103,8 @@ impl Server {
         let mut settings = App {
             users: users.with_clock(shared.clone()),
             tokens: tokens.with_clock(shared.clone()),
+            keys: ApiKeyService::new(sqlite::SqliteStore::new(database.clone()))
+                .with_clock(shared.clone()),
             projects: projects.await.unwrap(),
             limits: Limits {
                 store: Arc::new(limits),

@@ -1,7 +1,7 @@
 //! What admins change of users.
 
 use axum::{Json as Answered, Router, extract::State, routing::patch};
-use tower_warden::{Plan, RequireRole, Role, UserId, UserService, user::UserChange};
+use tower_warden::{ApiKeyService, Plan, RequireRole, Role, UserId, UserService, user::UserChange};
 
 use super::{
     App,
@@ -19,10 +19,12 @@ pub fn router() -> Router<App> {
 
 async fn change(
     State(users): State<UserService>,
+    State(keys): State<ApiKeyService>,
     ThingId(id): ThingId,
     Json(Change(change)): Json<Change>,
 ) -> Answer<Answered<UserView>> {
     let user = users.update(&UserId::from(id), change).await?;
+    keys.forget(&user.id);
     Ok(Answered(user.into()))
 }
 
@@ -35,15 +37,7 @@ impl FromMembers for Change {
             members.errors().add("", "required", "must have a role or a plan");
         }
         let change = UserChange {
-            role: role.and_then(|value| {
-                let roles = [Role::VIEWER, Role::EDITOR, Role::ADMIN];
-                let role = roles.into_iter().find(|role| value == role.as_str());
-                if role.is_none() {
-                    let detail = "must be viewer, editor or admin";
-                    members.errors().add("role", "invalid_value", detail);
-                }
-                role
-            }),
+            role: role.and_then(|value| members.role(&value)),
             plan: plan.map(|value| {
                 let plans = [Plan::FREE, Plan::PAID, Plan::ENTERPRISE];
                 let plan = plans.into_iter().find(|plan| value == plan.as_str());

@@ -37,11 +37,14 @@ pub fn login_router() -> Router<App> {
     Router::new().route("/auth/login", post(login).fallback(method_not_allowed))
 }
 
-/// What needs a token.
+/// What needs a token of a session.
 pub fn session_router() -> Router<App> {
-    Router::new()
-        .route("/auth/logout-all", post(logout_all).fallback(method_not_allowed))
-        .route("/auth/me", get(me).fallback(method_not_allowed))
+    Router::new().route("/auth/logout-all", post(logout_all).fallback(method_not_allowed))
+}
+
+/// What needs a token or a key.
+pub fn me_router() -> Router<App> {
+    Router::new().route("/auth/me", get(me).fallback(method_not_allowed))
 }
 
 /// No answer under `/auth` is kept by any cache.

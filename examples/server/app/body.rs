@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json as value};
 use tower_warden::{
-    Problem, json,
+    Problem, Role, json,
     user::{Email, InvalidEmail, Violation},
 };
 
@@ -135,6 +135,29 @@ impl Members {
             self.errors.add(field, "invalid_email", "is not an e-mail address");
         }
         email.ok()
+    }
+
+    /// The member `name` of whatever has one.
+    pub fn name(&mut self) -> Option<String> {
+        let name = self.text("name")?.trim().to_owned();
+        if name.is_empty() {
+            self.errors.add("name", "too_short", "must have at least 1 character");
+        } else if name.chars().count() > 200 {
+            self.errors.add("name", "too_long", "must have at most 200 characters");
+        } else if name.contains('\0') {
+            self.errors.add("name", "contains_nul", "must not have a NUL character");
+        }
+        Some(name)
+    }
+
+    /// A value that must be a role.
+    pub fn role(&mut self, value: &Value) -> Option<Role> {
+        let roles = [Role::VIEWER, Role::EDITOR, Role::ADMIN];
+        let role = roles.into_iter().find(|role| value == role.as_str());
+        if role.is_none() {
+            self.errors.add("role", "invalid_value", "must be viewer, editor or admin");
+        }
+        role
     }
 
     /// What is wrong, to add to.

@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod cors;
 mod error;
+mod keys;
 mod limits;
 mod projects;
 mod projects_store;
@@ -16,7 +17,7 @@ mod status;
 use axum::{Router, middleware::from_fn};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_warden::{DrainLayer, RequireAuth};
+use tower_warden::{DrainLayer, RequireAuth, auth::FirstOf};
 
 pub use body::SlowBody;
 pub use error::{method_not_allowed, not_found};
@@ -27,7 +28,8 @@ pub use state::App;
 
 /// The whole API over this state.
 pub fn app(app: App) -> Router {
-    let auth = RequireAuth::new(app.tokens.clone());
+    // Machines come with keys, people with access tokens.
+    let auth = RequireAuth::new(FirstOf::new().or(app.keys.clone()).or(app.tokens.clone()));
     let limits = &app.limits;
     // Inside the limits: what a panic answers has their headers, and is settled as any other 500.
     let panics = CatchPanicLayer::custom(error::panicked);
@@ -43,11 +45,16 @@ pub fn app(app: App) -> Router {
         .layer(panics)
         .layer(from_fn(error::one_authorization))
         .layer(limits.login());
-    let signed_in = Router::new()
+    let in_person = Router::new()
         .merge(auth::session_router())
+        .merge(keys::router())
+        .merge(admin::router())
+        .route_layer(keys::in_person());
+    let signed_in = Router::new()
+        .merge(in_person)
+        .merge(auth::me_router())
         .merge(projects::router())
         .merge(analytics::router())
-        .merge(admin::router())
         .layer(
             ServiceBuilder::new()
                 .layer(auth.identify_only()) // tells the limiter who it is,

@@ -143,16 +143,7 @@ struct Named {
 
 impl FromMembers for Named {
     fn from_members(members: &mut Members) -> Option<Self> {
-        let name = members.text("name")?.trim().to_owned();
-        let errors = members.errors();
-        if name.is_empty() {
-            errors.add("name", "too_short", "must have at least 1 character");
-        } else if name.chars().count() > 200 {
-            errors.add("name", "too_long", "must have at most 200 characters");
-        } else if name.contains('\0') {
-            errors.add("name", "contains_nul", "must not have a NUL character");
-        }
-        Some(Self { name })
+        Some(Self { name: members.name()? })
     }
 }
 

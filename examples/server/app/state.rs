@@ -2,7 +2,7 @@
 
 use axum::extract::FromRef;
 use http::HeaderValue;
-use tower_warden::{TokenService, UserService};
+use tower_warden::{ApiKeyService, TokenService, UserService};
 
 use super::{Limits, ProjectStore};
 
@@ -11,6 +11,7 @@ use super::{Limits, ProjectStore};
 pub struct App {
     pub users: UserService,
     pub tokens: TokenService,
+    pub keys: ApiKeyService,
     pub projects: ProjectStore,
     #[from_ref(skip)]
     pub limits: Limits,
