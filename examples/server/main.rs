@@ -155,21 +155,20 @@ impl Stores {
         let url = settings.database_url.as_str();
         let failed = unusable("DATABASE_URL");
         type Accounts = (Arc<dyn UserStore>, Arc<dyn TokenStore>, Arc<dyn ApiKeyStore>);
-        let ((users, tokens, keys), pool): (Accounts, _) =
-            if url.starts_with("sqlite:") {
-                let pool = sqlite::connect(url).await.map_err(&failed)?;
-                sqlite::migrate(&pool).await.map_err(&failed)?;
-                let store = Arc::new(sqlite::SqliteStore::new(pool.clone()));
-                ((store.clone(), store.clone(), store), Pool::Sqlite(pool))
-            } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-                let pool = postgres::connect(url).await.map_err(&failed)?;
-                postgres::migrate(&pool).await.map_err(&failed)?;
-                let store = Arc::new(postgres::PostgresStore::new(pool.clone()));
-                ((store.clone(), store.clone(), store), Pool::Postgres(pool))
-            } else {
-                let reason = "is none of sqlite:PATH, sqlite::memory:, postgres://…";
-                return Err(SettingError::new("DATABASE_URL", reason));
-            };
+        let ((users, tokens, keys), pool): (Accounts, _) = if url.starts_with("sqlite:") {
+            let pool = sqlite::connect(url).await.map_err(&failed)?;
+            sqlite::migrate(&pool).await.map_err(&failed)?;
+            let store = Arc::new(sqlite::SqliteStore::new(pool.clone()));
+            ((store.clone(), store.clone(), store), Pool::Sqlite(pool))
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            let pool = postgres::connect(url).await.map_err(&failed)?;
+            postgres::migrate(&pool).await.map_err(&failed)?;
+            let store = Arc::new(postgres::PostgresStore::new(pool.clone()));
+            ((store.clone(), store.clone(), store), Pool::Postgres(pool))
+        } else {
+            let reason = "is none of sqlite:PATH, sqlite::memory:, postgres://…";
+            return Err(SettingError::new("DATABASE_URL", reason));
+        };
         let projects = ProjectStore::new(pool, clock.clone()).await.map_err(&failed)?;
         Ok(Self { users, tokens, keys, projects })
     }

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    ApiKey, ApiKeyError, ApiKeyId, ApiKeySecret, ApiKeyStore, CreateKeyError, FoundKey, KeyObjection,
-    KeyRequest, KeyUse, NewApiKey, form,
+    ApiKey, ApiKeyError, ApiKeyId, ApiKeySecret, ApiKeyStore, CreateKeyError, FoundKey,
+    KeyObjection, KeyRequest, KeyUse, NewApiKey, form,
     seen::{Recalled, Seen, SeenKeys, Standing},
 };
 use crate::{

@@ -30,7 +30,10 @@ async fn key_is_shown_once_and_listed_the_newest_first() {
     assert_eq!(made["prefix"], key[..12]);
     assert_eq!((&made["name"], &made["role"]), (&json!("nightly import"), &json!("viewer")));
     assert_eq!(made["expires_at"], "2027-01-01T00:00:00.000000Z");
-    assert_eq!((&made["created_at"], &made["last_used_at"]), (&json!("2026-01-01T00:00:00.000000Z"), &Value::Null));
+    assert_eq!(
+        (&made["created_at"], &made["last_used_at"]),
+        (&json!("2026-01-01T00:00:00.000000Z"), &Value::Null)
+    );
 
     server.clock.advance(SECOND);
     let second = make(&server, &member, json!({"name": "another"})).await;
@@ -154,7 +157,12 @@ async fn key_that_makes_no_sense_is_refused() {
         (json!({"name": "x", "expires_at": "2026-01-01T00:00:00Z"}), &["expires_at: in_the_past"]),
         (
             json!({"name": "", "role": "x", "expires_at": "", "key": "wdn_"}),
-            &["name: too_short", "role: invalid_value", "expires_at: invalid_time", ": unknown_field"],
+            &[
+                "name: too_short",
+                "role: invalid_value",
+                "expires_at: invalid_time",
+                ": unknown_field",
+            ],
         ),
         (
             json!({"name": "x", "role": "admin", "expires_at": "2025-01-01T00:00:00Z"}),
@@ -230,12 +238,16 @@ async fn what_is_no_key_is_an_invalid_token() {
     let mut flipped = key.clone().into_bytes();
     flipped[20] = if flipped[20] == b'a' { b'b' } else { b'a' };
     let flipped = String::from_utf8(flipped).unwrap();
-    for text in [&flipped, &key[..43], &key[4..], "wdn_", &key.to_uppercase(), &key.replace("wdn", "abc")]
+    for text in
+        [&flipped, &key[..43], &key[4..], "wdn_", &key.to_uppercase(), &key.replace("wdn", "abc")]
     {
         server.get("/projects").bearer(text).await.refused(401, "invalid_token");
     }
     server.get("/projects").bearer(&key).bearer(&key).await.refused(400, "invalid_request");
-    server.get(&format!("/projects?access_token={key}")).await.refused(401, "authentication_required");
+    server
+        .get(&format!("/projects?access_token={key}"))
+        .await
+        .refused(401, "authentication_required");
 }
 
 #[tokio::test]

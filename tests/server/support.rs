@@ -28,8 +28,8 @@ use tokio::{
 };
 use tower::ServiceExt;
 use tower_warden::{
-    ApiKeyService, Identity, ManualClock, Quota, Role, SharedClock, TokenService, TrustedProxies, UserId,
-    UserService,
+    ApiKeyService, Identity, ManualClock, Quota, Role, SharedClock, TokenService, TrustedProxies,
+    UserId, UserService,
     limit::OnFailure,
     store::{memory::MemoryRateLimitStore, sqlite},
     token::{KeySet, SigningKey},

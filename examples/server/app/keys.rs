@@ -43,10 +43,7 @@ async fn create(
     Ok((StatusCode::CREATED, Answered(KeyView::new(key, Some(secret)))))
 }
 
-async fn list(
-    State(keys): State<ApiKeyService>,
-    caller: Identity,
-) -> Answer<Answered<KeysView>> {
+async fn list(State(keys): State<ApiKeyService>, caller: Identity) -> Answer<Answered<KeysView>> {
     let keys = keys.list(caller.user_id()).await?;
     let keys = keys.into_iter().map(|key| KeyView::new(key, None)).collect();
     Ok(Answered(KeysView { keys }))
