@@ -57,6 +57,7 @@ use std::{
 
 use http::Extensions;
 
+pub(crate) use self::proxies::network;
 pub use self::proxies::{ForwardedHeader, InvalidProxies, TrustedProxies};
 
 /// The address at the other end of the connection, as an extension of the request; for servers

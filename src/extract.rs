@@ -15,8 +15,9 @@ use http::request::Parts;
 use http_body::Body as _;
 
 use crate::{
-    Identity, Problem, RefusalAnswer,
+    ClientIp, Identity, Problem, RefusalAnswer, TrustedProxies,
     auth::{Permitted, Requirement, insufficient},
+    limit::{RateLimited, Standing},
 };
 
 /// The caller that [`RequireAuth`](crate::RequireAuth) let in.
@@ -93,6 +94,58 @@ fn at_once(mut body: Body) -> Option<Bytes> {
             Poll::Ready(Some(Ok(frame))) => bytes.extend(frame.into_data().ok()),
             Poll::Ready(Some(Err(_))) | Poll::Pending => return None,
         }
+    }
+}
+
+/// The client that a request comes from.
+///
+/// Which proxies are believed about that is said by a layer around the handler:
+/// `.layer(Extension(proxies))`, and [`TrustedProxies::none`] where there are none. Where nobody says
+/// it, or there is no peer address, the request is answered 500, and logged: an address that a stranger
+/// could choose, or that all clients share, is none.
+///
+/// ```
+/// use axum::{Extension, Router, routing::get};
+/// use tower_warden::{ClientIp, TrustedProxies};
+/// let app: Router = Router::new()
+///     .route("/ip", get(async |client: ClientIp| client.addr().to_string()))
+///     .layer(Extension(TrustedProxies::none()));
+/// ```
+impl<S: Sync> FromRequestParts<S> for ClientIp {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(proxies) = parts.extensions.get::<TrustedProxies>() else {
+            tracing::error!(
+                "a handler asks for the client's address: the stack is built wrong, a layer \
+                 Extension(TrustedProxies) belongs outside of it"
+            );
+            return Err(Problem::internal());
+        };
+        proxies.client_ip(&parts.headers, &parts.extensions).map_err(|error| {
+            tracing::error!(%error, "a handler asks for the client's address");
+            Problem::internal()
+        })
+    }
+}
+
+/// The headers of the limits.
+impl axum::response::IntoResponseParts for Standing {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(
+        self,
+        mut response: axum::response::ResponseParts,
+    ) -> Result<axum::response::ResponseParts, Self::Error> {
+        self.write_headers(response.headers_mut(), http::StatusCode::OK);
+        Ok(response)
+    }
+}
+
+/// The 429 or the 503.
+impl axum::response::IntoResponse for RateLimited {
+    fn into_response(self) -> axum::response::Response {
+        axum::response::IntoResponse::into_response(Problem::from(self))
     }
 }
 

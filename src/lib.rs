@@ -128,7 +128,7 @@ pub use drain::{DrainLayer, DrainService, DrainedBody};
 pub use error::StoreError;
 pub use head::RequestHead;
 pub use identity::{ClaimsError, Identity, Plan, Role, UserId};
-pub use limit::{Key, Quota, RateLimitLayer, Rule};
+pub use limit::{Key, Quota, RateLimitLayer, RateLimiter, Rule};
 pub use problem::{Problem, ProblemCode, ResponseBody};
 pub use refusal::{Refusal, RefusalAnswer, RefusalHook, RefusalReason};
 pub use secret::{OpaqueToken, TokenHash};

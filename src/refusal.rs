@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::Response;
 
 use crate::{
-    Identity, NoPeerAddr, Problem, RequestHead, StoreError, auth::AuthError, grpc, limit::Exceeded,
+    Identity, NoPeerAddr, Problem, RequestHead, StoreError,
+    auth::AuthError,
+    grpc,
+    limit::{Exceeded, LimiterName},
 };
 
 /// A request that a layer refuses, as a [`RefusalHook`] sees it.
@@ -36,6 +39,10 @@ pub enum RefusalReason<'a> {
     /// [`RateLimitLayer`](crate::RateLimitLayer) can't tell whose request it is, since the stack is
     /// built wrong: 500.
     NoPeer(&'a NoPeerAddr),
+    /// A [rule](crate::Rule::or_refuse) finds no key to count the request by: 400.
+    NoKey(LimiterName),
+    /// It stands on a rule's [list](crate::limit::AccessList) of those who are never let in: 403.
+    Denied(LimiterName),
 }
 
 /// Refusals in your own words: one for all layers, asked for each refusal of theirs. It may replace

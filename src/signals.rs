@@ -3,7 +3,7 @@
 //!
 //! | name | kind | labels |
 //! | --- | --- | --- |
-//! | `tower_warden_limit_decisions_total` | counter | `limiter`, `outcome`: `allowed`, `refused` |
+//! | `tower_warden_limit_decisions_total` | counter | `limiter`, `outcome`: `allowed`, `refused`, `would_refuse` |
 //! | `tower_warden_limit_undecided_total` | counter | `policy`: `allow`, `deny`, `local`; `late` |
 //! | `tower_warden_limit_store_seconds` | histogram | |
 //! | `tower_warden_limit_store_errors_total` | counter | `kind`: `refused`, `late` |
@@ -119,6 +119,12 @@ mod enabled {
             .increment(1);
     }
 
+    pub(crate) fn limit_would_refuse(limiter: &'static str) {
+        let outcome = "would_refuse";
+        counter!("tower_warden_limit_decisions_total", "limiter" => limiter, "outcome" => outcome)
+            .increment(1);
+    }
+
     pub(crate) fn limit_undecided(policy: &'static str) {
         counter!("tower_warden_limit_undecided_total", "policy" => policy).increment(1);
     }
@@ -177,6 +183,7 @@ mod disabled {
     use std::time::Duration;
 
     pub(crate) fn limit_decided(limiter: &'static str, allowed: bool) {}
+    pub(crate) fn limit_would_refuse(limiter: &'static str) {}
     pub(crate) fn limit_undecided(policy: &'static str) {}
     pub(crate) fn limit_store_answered(after: Duration) {}
     pub(crate) fn limit_store_failed(kind: &'static str) {}

@@ -275,7 +275,7 @@ fn trusts(nets: &[IpNet], address: IpAddr) -> bool {
 }
 
 /// A network in CIDR form, or the one of an address alone.
-fn network(text: &str) -> Option<IpNet> {
+pub(crate) fn network(text: &str) -> Option<IpNet> {
     let text = text.trim();
     let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
     match net {

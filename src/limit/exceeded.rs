@@ -2,7 +2,10 @@
 
 use http::StatusCode;
 
-use super::LimiterName;
+use super::{
+    LimiterName,
+    headers::{Report, Reports, retry_after},
+};
 use crate::Problem;
 
 /// A request that is one too many: by which limiters, and for how long.
@@ -19,6 +22,16 @@ pub struct Exceeded {
 }
 
 impl Exceeded {
+    /// Of these reports, of which this refuses for longest.
+    pub(super) fn new(longest: Report, reports: &Reports) -> Self {
+        let violated = reports.0.iter().filter(|report| !report.decision.is_allowed());
+        Self {
+            limiter: longest.limiter,
+            violated: violated.map(|report| report.limiter).collect(),
+            retry_after: retry_after(&longest.decision),
+        }
+    }
+
     /// The 429 of it. `Retry-After` is a header of the layer's, and is not in it.
     pub(super) fn to_problem(&self) -> Problem {
         let detail = match self.retry_after {

@@ -3,151 +3,25 @@
 use std::{
     fmt,
     future::Future,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    Decision, LimiterName,
-    charge::Counted,
-    headers::Reports,
     layer::Shared,
-    service::Takes,
-    store::{Decisions, Hold},
+    question::Question,
+    rule::NotAsked,
+    store::Decisions,
+    verdict::{Boxed, Finished, Pending, Put, Verdict},
 };
-use crate::{Answer, ResponseBody, StoreError, problem::Watch};
-
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// What a store's answer means for a request.
-pub(super) enum Verdict {
-    /// It passes; with what is to be said and settled afterwards, where the store decided.
-    Admitted(Option<Holds>),
-    Refused(Response<Bytes>),
-}
-
-/// What an admitted request leaves to be done: headers, and holds to settle. Dropped before there
-/// is a response (the client hung up, the handler panicked), the holds are kept.
-pub(super) struct Holds {
-    shared: Arc<Shared>,
-    reports: Reports,
-    holds: Vec<Hold>,
-}
-
-impl Holds {
-    pub(super) fn new(shared: Arc<Shared>, reports: Reports, holds: Vec<Hold>) -> Self {
-        Self { shared, reports, holds }
-    }
-
-    /// Settles what was taken on trial, but for what only the trailers will tell. A store that
-    /// answers at once needs no future.
-    fn settle<B: Body>(mut self, response: Response<B>) -> Settled<B> {
-        if self.holds.is_empty() {
-            return Settled::Done(self.finish(response));
-        }
-        let (parts, body) = response.into_parts();
-        let mut waiting = Vec::new();
-        for hold in mem::take(&mut self.holds) {
-            let limiter = hold.limiter;
-            let keep = match self.shared.charge(limiter).counts(&parts, body.is_end_stream()) {
-                Counted::Yes => true,
-                Counted::No => false,
-                Counted::Later => {
-                    self.holds.push(hold);
-                    continue;
-                }
-            };
-            match self.shared.store.settle(hold, keep) {
-                Answer::Ready(answer) => self.settled(limiter, answer),
-                Answer::Pending(answer) => waiting.push((limiter, detached(answer))),
-            }
-        }
-        let response = Response::from_parts(parts, body);
-        if waiting.is_empty() {
-            return Settled::Done(self.finish(response));
-        }
-        let settling = Box::pin(async move {
-            for (limiter, answer) in waiting {
-                let answer = answer.await;
-                self.settled(limiter, answer);
-            }
-            self
-        });
-        Settled::Waiting { settling, response }
-    }
-
-    /// Notes how a limit stands now.
-    fn settled(&mut self, limiter: LimiterName, answer: Result<Decision, StoreError>) {
-        match answer {
-            Ok(decision) => {
-                let report = self.reports.0.iter_mut().find(|report| report.limiter == limiter);
-                if let Some(report) = report {
-                    report.decision = decision;
-                }
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, %limiter, "a request could not be settled");
-            }
-        }
-    }
-
-    fn finish<B>(self, mut response: Response<B>) -> Response<ResponseBody<B>> {
-        self.shared.write_headers(&self.reports, &mut response);
-        match self.holds.is_empty() {
-            true => ResponseBody::inner(response),
-            false => {
-                let watch = Watch(Box::new(move |trailers| self.end(trailers)));
-                ResponseBody::watched(response, watch)
-            }
-        }
-    }
-
-    /// Settles what was left, once the response has ended. Nobody waits for that.
-    fn end(mut self, trailers: Option<&HeaderMap>) {
-        for hold in mem::take(&mut self.holds) {
-            let keep = self.shared.charge(hold.limiter).counts_in_the_end(trailers);
-            if let Answer::Pending(answer) = self.shared.store.settle(hold, keep) {
-                drop(detached(answer));
-            }
-        }
-    }
-}
-
-impl Drop for Holds {
-    fn drop(&mut self) {
-        for hold in mem::take(&mut self.holds) {
-            if let Answer::Pending(answer) = self.shared.store.settle(hold, true) {
-                drop(detached(answer));
-            }
-        }
-    }
-}
-
-enum Settled<B> {
-    Done(Response<ResponseBody<B>>),
-    Waiting { settling: Boxed<Holds>, response: Response<B> },
-}
-
-/// Runs what settles a hold in a task of its own, where there is a runtime: it must be carried
-/// through though the client hangs up meanwhile.
-fn detached(answer: Boxed<Result<Decision, StoreError>>) -> Boxed<Result<Decision, StoreError>> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => {
-            let task = runtime.spawn(answer);
-            Box::pin(async move { task.await.unwrap_or_else(|e| Err(StoreError::internal(e))) })
-        }
-        Err(_) => answer,
-    }
-}
+use crate::{ResponseBody, StoreError};
 
 pin_project! {
     /// The response of [`RateLimitService`](super::RateLimitService).
@@ -166,17 +40,21 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
+        Choosing {
+            question: Boxed<Result<Question, NotAsked>>,
+            waiting: Option<(Arc<Shared>, S, Request<B>)>,
+        },
         Asking {
             answer: Boxed<Result<Decisions, StoreError>>,
-            waiting: Option<(Takes, Arc<Shared>, S, Request<B>)>,
+            waiting: Option<(Question, Arc<Shared>, S, Request<B>)>,
         },
         Admitted {
             #[pin]
             future: S::Future,
-            holds: Option<Holds>,
+            pending: Option<Pending>,
         },
         Settling {
-            settling: Boxed<Holds>,
+            settling: Boxed<Pending>,
             response: Option<S::Response>,
         },
         Refused {
@@ -186,22 +64,44 @@ pin_project! {
 }
 
 impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
-    pub(super) fn admitted(future: S::Future, holds: Option<Holds>) -> Self {
-        Self { state: State::Admitted { future, holds } }
+    pub(super) fn admitted(future: S::Future, pending: Option<Pending>) -> Self {
+        Self { state: State::Admitted { future, pending } }
     }
 
     pub(super) fn refused(response: Response<Bytes>) -> Self {
         Self { state: State::Refused { response: Some(response) } }
     }
 
-    pub(super) fn asking(
-        answer: Boxed<Result<Decisions, StoreError>>,
-        takes: Takes,
+    pub(super) fn choosing(
+        question: Boxed<Result<Question, NotAsked>>,
         shared: Arc<Shared>,
         inner: S,
         request: Request<B>,
     ) -> Self {
-        Self { state: State::Asking { answer, waiting: Some((takes, shared, inner, request)) } }
+        Self { state: State::Choosing { question, waiting: Some((shared, inner, request)) } }
+    }
+
+    pub(super) fn asking(
+        answer: Boxed<Result<Decisions, StoreError>>,
+        question: Question,
+        shared: Arc<Shared>,
+        inner: S,
+        request: Request<B>,
+    ) -> Self {
+        Self { state: State::Asking { answer, waiting: Some((question, shared, inner, request)) } }
+    }
+}
+
+impl<S: Service<Request<B>>, B> State<S, B> {
+    fn refused(response: Response<Bytes>) -> Self {
+        Self::Refused { response: Some(response) }
+    }
+
+    fn decided(verdict: Verdict, inner: &mut S, request: Request<B>) -> Self {
+        match verdict {
+            Verdict::Admitted(pending) => Self::Admitted { future: inner.call(request), pending },
+            Verdict::Refused(response) => Self::refused(response),
+        }
     }
 }
 
@@ -216,36 +116,50 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                Projected::Asking { answer, waiting } => {
-                    let answer = ready!(answer.as_mut().poll(cx));
-                    let Some((takes, shared, mut inner, request)) = waiting.take() else {
+                Projected::Choosing { question, waiting } => {
+                    let question = ready!(question.as_mut().poll(cx));
+                    let Some((shared, mut inner, request)) = waiting.take() else {
                         return Poll::Pending;
                     };
-                    match shared.verdict((&request).into(), &takes, answer) {
-                        Verdict::Admitted(holds) => {
-                            State::Admitted { future: inner.call(request), holds }
+                    match question {
+                        Err(not_asked) => {
+                            State::refused(shared.not_asked((&request).into(), &not_asked))
                         }
-                        Verdict::Refused(response) => State::Refused { response: Some(response) },
+                        Ok(question) => match shared.put((&request).into(), &question) {
+                            Put::Decided(verdict) => State::decided(verdict, &mut inner, request),
+                            Put::Waiting(answer) => {
+                                let waiting = Some((question, shared, inner, request));
+                                State::Asking { answer, waiting }
+                            }
+                        },
                     }
                 }
-                Projected::Admitted { future, holds } => {
+                Projected::Asking { answer, waiting } => {
+                    let answer = ready!(answer.as_mut().poll(cx));
+                    let Some((question, shared, mut inner, request)) = waiting.take() else {
+                        return Poll::Pending;
+                    };
+                    let verdict = shared.verdict((&request).into(), &question, answer);
+                    State::decided(verdict, &mut inner, request)
+                }
+                Projected::Admitted { future, pending } => {
                     let response = ready!(future.poll(cx))?;
-                    let Some(holds) = holds.take() else {
+                    let Some(pending) = pending.take() else {
                         return Poll::Ready(Ok(ResponseBody::inner(response)));
                     };
-                    match holds.settle(response) {
-                        Settled::Done(response) => {
+                    match pending.finish(response) {
+                        Finished::Done(response) => {
                             return Poll::Ready(Ok(response));
                         }
-                        Settled::Waiting { settling, response } => {
+                        Finished::Settling { settling, response } => {
                             State::Settling { settling, response: Some(response) }
                         }
                     }
                 }
                 Projected::Settling { settling, response } => {
-                    let holds = ready!(settling.as_mut().poll(cx));
+                    let pending = ready!(settling.as_mut().poll(cx));
                     return match response.take() {
-                        Some(response) => Poll::Ready(Ok(holds.finish(response))),
+                        Some(response) => Poll::Ready(Ok(pending.write(response))),
                         None => Poll::Pending,
                     };
                 }

@@ -38,62 +38,126 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY_LIST: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT_LIST: HeaderName = HeaderName::from_static("ratelimit");
 
+/// Which headers tell how limits stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitHeaders {
+    /// Both of the following.
+    #[default]
+    Both,
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`, which most client libraries
+    /// know.
+    XRateLimit,
+    /// `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-11, which tell of every
+    /// limiter. Some client libraries know `RateLimit` in the form of an earlier draft, and can't read it.
+    Draft,
+    /// None. A refusal has its `Retry-After` all the same.
+    None,
+}
+
+impl LimitHeaders {
+    fn has_lists(self) -> bool {
+        matches!(self, Self::Both | Self::Draft)
+    }
+
+    fn has_numbers(self) -> bool {
+        matches!(self, Self::Both | Self::XRateLimit)
+    }
+}
+
 impl Reports {
-    /// Writes the headers of all limiters to a response of this status. Where layers further in have
-    /// written theirs, the lists are joined, and the tightest speaks. What anybody else wrote there
-    /// is replaced.
-    pub(super) fn write(&self, headers: &mut HeaderMap, status: StatusCode, now: SystemTime) {
+    /// Writes the headers of all limiters to a response of this status. Where layers further in, or the
+    /// handler, have written theirs, the lists are joined, and the tightest speaks; of a limiter that they
+    /// name they know more. What anybody else wrote there is replaced.
+    pub(super) fn write(
+        &self,
+        headers: &mut HeaderMap,
+        status: StatusCode,
+        now: SystemTime,
+        families: LimitHeaders,
+    ) {
+        if families == LimitHeaders::None || self.0.is_empty() {
+            return;
+        }
+        match headers.get(LIMIT_LIST).filter(|list| is_list(list)).cloned() {
+            Some(list) if families.has_lists() => {
+                let named = names(&list);
+                let unnamed = |report: &&Report| !named.contains(&report.limiter.as_str());
+                let own = Self(self.0.iter().filter(unnamed).copied().collect());
+                own.write_beside(Some(&list), headers, status, now, families);
+            }
+            _ => self.write_beside(None, headers, status, now, families),
+        }
+    }
+
+    fn write_beside(
+        &self,
+        inner: Option<&HeaderValue>,
+        headers: &mut HeaderMap,
+        status: StatusCode,
+        now: SystemTime,
+        families: LimitHeaders,
+    ) {
         let Some(speaker) = self.speaker() else { return };
-        let [policies, limits, limit, remaining, reset] = self.values(speaker, now);
-        let inner_limits = headers.insert(LIMIT_LIST, limits);
-        let inner_policies = headers.insert(POLICY_LIST, policies);
-        if let (Some(inner_limits), Some(inner_policies)) = (inner_limits, inner_policies)
-            && is_list(&inner_limits)
-        {
-            join(headers, &LIMIT_LIST, &inner_limits);
-            join(headers, &POLICY_LIST, &inner_policies);
-            let theirs = headers.get(REMAINING).and_then(|left| left.to_str().ok()?.parse().ok());
+        let Values { policies, limits, limit, remaining, reset } =
+            self.values(speaker, now, families);
+        if families.has_lists() {
+            let inner_policies = headers.insert(POLICY_LIST, policies);
+            headers.insert(LIMIT_LIST, limits);
+            if let (Some(inner), Some(inner_policies)) = (inner, inner_policies) {
+                join(headers, &LIMIT_LIST, inner);
+                join(headers, &POLICY_LIST, &inner_policies);
+            }
+        }
+        if families.has_numbers() {
+            let ours = inner.is_some() || families == LimitHeaders::XRateLimit;
+            let theirs = headers.get(REMAINING).filter(|_| ours);
+            let theirs = theirs.and_then(|left| left.to_str().ok()?.parse().ok());
             let refused = status == StatusCode::TOO_MANY_REQUESTS
                 || Code::read(headers) == Some(Code::RESOURCE_EXHAUSTED);
             let refused = refused && speaker.is_allowed();
             if theirs.is_some_and(|theirs: u32| refused || theirs < speaker.remaining()) {
                 return;
             }
+            headers.insert(LIMIT, limit);
+            headers.insert(REMAINING, remaining);
+            headers.insert(RESET, reset);
         }
-        headers.insert(LIMIT, limit);
-        headers.insert(REMAINING, remaining);
-        headers.insert(RESET, reset);
     }
 
-    /// The lists of policies and of limits, and what the speaker says. All of them share one
-    /// allocation.
-    fn values(&self, speaker: &Decision, now: SystemTime) -> [HeaderValue; 5] {
+    /// What each header says; empty where the families lack it. All share one allocation.
+    fn values(&self, speaker: &Decision, now: SystemTime, families: LimitHeaders) -> Values {
         let mut text = Vec::with_capacity(128);
         let mut ends = [0; 5];
-        for Report { limiter, decision } in &self.0 {
-            let (q, w) = (decision.quota().limit(), seconds(decision.quota().window_us()));
-            write_item(&mut text, 0, limiter.as_str(), b"\";q=", q, b";w=", w);
+        if families.has_lists() {
+            for Report { limiter, decision } in &self.0 {
+                let (q, w) = (decision.quota().limit(), seconds(decision.quota().window_us()));
+                write_item(&mut text, 0, limiter.as_str(), b"\";q=", q, b";w=", w);
+            }
+            ends[0] = text.len();
+            for Report { limiter, decision } in &self.0 {
+                let (r, t) = (decision.remaining(), until_more(decision));
+                write_item(&mut text, ends[0], limiter.as_str(), b"\";r=", r, b";t=", t);
+            }
+            ends[1] = text.len();
         }
-        ends[0] = text.len();
-        for Report { limiter, decision } in &self.0 {
-            let (r, t) = (decision.remaining(), until_more(decision));
-            write_item(&mut text, ends[0], limiter.as_str(), b"\";r=", r, b";t=", t);
-        }
-        ends[1] = text.len();
-        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now_us = u64::try_from(since_epoch.as_micros()).unwrap_or_default();
-        let reset = seconds(now_us.saturating_add(speaker.reset_us()));
-        let numbers = [speaker.quota().limit().into(), speaker.remaining().into(), reset];
-        for (end, number) in ends[2..].iter_mut().zip(numbers) {
-            text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-            *end = text.len();
+        if families.has_numbers() {
+            let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now_us = u64::try_from(since_epoch.as_micros()).unwrap_or_default();
+            let reset = seconds(now_us.saturating_add(speaker.reset_us()));
+            let numbers = [speaker.quota().limit().into(), speaker.remaining().into(), reset];
+            for (end, number) in ends[2..].iter_mut().zip(numbers) {
+                text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+                *end = text.len();
+            }
         }
         let (text, mut start) = (Bytes::from(text), 0);
-        ends.map(|end| {
-            let part = text.slice(start..end);
-            start = end;
+        let [policies, limits, limit, remaining, reset] = ends.map(|end| {
+            let part = text.slice(start..end.max(start));
+            start = end.max(start);
             header(part)
-        })
+        });
+        Values { policies, limits, limit, remaining, reset }
     }
 
     /// The refusal that lasts longest, if there is one; as clients are told it, so that no limiter's
@@ -107,6 +171,15 @@ impl Reports {
         let least = || self.0.iter().min_by_key(|report| report.decision.remaining());
         self.refusal().or_else(least).map(|report| &report.decision)
     }
+}
+
+/// What the five headers say.
+struct Values {
+    policies: HeaderValue,
+    limits: HeaderValue,
+    limit: HeaderValue,
+    remaining: HeaderValue,
+    reset: HeaderValue,
 }
 
 /// `Retry-After` of a refusal, in seconds; `None` where waiting doesn't help.
@@ -178,6 +251,12 @@ fn is_list(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|list| list.split(", ").all(|item| is_item(item) == Some(true)))
 }
 
+/// The limiters that such a list names.
+fn names(list: &HeaderValue) -> SmallVec<[&str; 4]> {
+    let items = list.to_str().unwrap_or_default().split(", ");
+    items.filter_map(|item| Some(item.strip_prefix('"')?.split_once('"')?.0)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -203,7 +282,7 @@ mod tests {
         });
         let mut headers = HeaderMap::new();
         let now = UNIX_EPOCH + Duration::from_millis(1_000_500);
-        Reports(reports.collect()).write(&mut headers, StatusCode::OK, now);
+        Reports(reports.collect()).write(&mut headers, StatusCode::OK, now, LimitHeaders::Both);
         [LIMIT, REMAINING, RESET, POLICY_LIST, LIMIT_LIST]
             .map(|name| headers[name].to_str().unwrap().to_owned())
     }
@@ -226,6 +305,38 @@ mod tests {
                 r#""ip";r=99;t=60, "login";r=4;t=3600"#
             ]
         );
+    }
+
+    #[test]
+    fn each_family_alone_and_what_is_said_further_in_stands() {
+        let report = |limiter, left| Report {
+            limiter: LimiterName::new(limiter).unwrap(),
+            decision: decision(IP, left, 60_000, None),
+        };
+        let names = |headers: &HeaderMap| -> Vec<String> {
+            headers.keys().map(|name| name.as_str().to_owned()).collect()
+        };
+        for (families, written) in [
+            (LimitHeaders::None, &[][..]),
+            (LimitHeaders::Draft, &["ratelimit-policy", "ratelimit"]),
+            (
+                LimitHeaders::XRateLimit,
+                &["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"],
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            let write = |left, headers: &mut HeaderMap| {
+                let reports = Reports([report("ip", left)].into_iter().collect());
+                reports.write(headers, StatusCode::OK, UNIX_EPOCH, families);
+            };
+            write(7, &mut headers);
+            assert_eq!(names(&headers), written);
+            write(9, &mut headers);
+            let remaining = headers.get(REMAINING).map(|left| left.to_str().unwrap());
+            assert!(remaining.is_none_or(|left| left == "7"));
+            let list = headers.get(LIMIT_LIST).map(|list| list.to_str().unwrap());
+            assert!(list.is_none_or(|list| list == r#""ip";r=7;t=60"#));
+        }
     }
 
     #[test]

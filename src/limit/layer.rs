@@ -3,16 +3,18 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use tower_layer::Layer;
 
 use super::{
-    Exceeded, RateLimitService, RateLimitStore, Rule,
-    headers::{Report, Reports, retry_after},
+    Decision, Exceeded, RateLimitService, RateLimitStore, Rule,
+    headers::{LimitHeaders, Report, Reports},
+    rule::NotAsked,
+    store::{Decisions, Hold, Take},
 };
 use crate::{
-    NoPeerAddr, Problem, Refusal, RefusalHook, RefusalReason, RequestHead, SharedClock, StoreError,
-    grpc,
+    Answer, Problem, Refusal, RefusalHook, RefusalReason, RequestHead, SharedClock, StoreError,
+    grpc, signals,
 };
 
 /// Refuses requests that are too many. Unlike tower's `RateLimitLayer`, which makes callers wait, it
@@ -29,7 +31,7 @@ pub(super) struct Shared {
     pub(super) rules: Box<[Rule]>,
     pub(super) on_failure: OnFailure,
     pub(super) clock: SharedClock,
-    pub(super) headers: bool,
+    pub(super) headers: LimitHeaders,
     pub(super) refusal: Option<RefusalHook>,
 }
 
@@ -55,7 +57,17 @@ impl OnFailure {
 }
 
 impl RateLimitLayer {
-    /// Applies these rules to each request, all or nothing: what one refuses no other counts.
+    /// Applies a rule, or several, to each request, all or nothing: what one refuses no other counts.
+    ///
+    /// ```
+    /// # use tower_warden::{Quota, RateLimitLayer, Rule, store::memory::MemoryRateLimitStore};
+    /// let store = MemoryRateLimitStore::new();
+    /// let one = RateLimitLayer::new(store.clone(), Rule::per_ip("ip", Quota::per_minute(100)));
+    /// let burst_and_day = RateLimitLayer::new(store, [
+    ///     Rule::per_ip("burst", Quota::per_second(10)),
+    ///     Rule::per_ip("day", Quota::per_day(10_000)),
+    /// ]);
+    /// ```
     ///
     /// # Panics
     /// Where two rules have the same name.
@@ -75,10 +87,29 @@ impl RateLimitLayer {
                 store: Arc::new(store),
                 rules,
                 on_failure: OnFailure::Allow,
-                headers: true,
+                headers: LimitHeaders::Both,
                 refusal: None,
             }),
         }
+    }
+
+    /// Lets everything pass, uncounted and without headers: a limit that a configuration has switched
+    /// off.
+    ///
+    /// `tower::util::option_layer` is no way to do that: this layer changes the type of a response's
+    /// body, and both sides of an option have to agree. An `Option` of this layer becomes a layer
+    /// itself:
+    ///
+    /// ```
+    /// # use tower_warden::{Quota, RateLimitLayer, Rule, store::memory::MemoryRateLimitStore};
+    /// # let enabled = false;
+    /// let limit = enabled.then(|| {
+    ///     RateLimitLayer::new(MemoryRateLimitStore::new(), Rule::per_ip("ip", Quota::per_minute(100)))
+    /// });
+    /// let layer = RateLimitLayer::from(limit);
+    /// ```
+    pub fn off() -> Self {
+        Self::new(NoStore, [])
     }
 
     /// The same with another choice of what becomes of requests while the store can't decide.
@@ -91,10 +122,15 @@ impl RateLimitLayer {
         self.change(|shared| shared.clock = clock)
     }
 
+    /// The same with another choice of the headers that tell how the limits stand.
+    pub fn with_headers(self, headers: LimitHeaders) -> Self {
+        self.change(|shared| shared.headers = headers)
+    }
+
     /// The same without the headers that tell how the limits stand. A refusal has its `Retry-After`
     /// all the same.
     pub fn without_headers(self) -> Self {
-        self.change(|shared| shared.headers = false)
+        self.with_headers(LimitHeaders::None)
     }
 
     /// The same with refusals in your own words. `Retry-After` and the headers of the limits are
@@ -109,6 +145,26 @@ impl RateLimitLayer {
     }
 }
 
+impl From<Option<RateLimitLayer>> for RateLimitLayer {
+    fn from(layer: Option<Self>) -> Self {
+        layer.unwrap_or_else(Self::off)
+    }
+}
+
+/// The store of a layer that never asks.
+#[derive(Debug)]
+struct NoStore;
+
+impl RateLimitStore for NoStore {
+    fn take(&self, _: &[Take]) -> Answer<Result<Decisions, StoreError>> {
+        Answer::Ready(Err(StoreError::not_offered("take")))
+    }
+
+    fn settle(&self, _: Hold, _: bool) -> Answer<Result<Decision, StoreError>> {
+        Answer::Ready(Err(StoreError::not_offered("settle")))
+    }
+}
+
 impl Shared {
     /// The 429 of these reports, of which this refuses for longest.
     pub(super) fn refuse(
@@ -117,12 +173,7 @@ impl Shared {
         longest: Report,
         reports: &Reports,
     ) -> Response<Bytes> {
-        let violated = reports.0.iter().filter(|report| !report.decision.is_allowed());
-        let exceeded = Exceeded {
-            limiter: longest.limiter,
-            violated: violated.map(|report| report.limiter).collect(),
-            retry_after: retry_after(&longest.decision),
-        };
+        let exceeded = Exceeded::new(longest, reports);
         let refusal = Refusal { request, reason: RefusalReason::Exceeded(&exceeded) };
         let mut response = refusal.answer(exceeded.to_problem(), self.refusal.as_ref());
         if let Some(wait) = exceeded.retry_after {
@@ -145,20 +196,44 @@ impl Shared {
         refusal.answer(Problem::unavailable(1), self.refusal.as_ref())
     }
 
-    /// The 500 of a stack that is built wrong.
-    pub(super) fn no_peer(&self, request: RequestHead<'_>, error: &NoPeerAddr) -> Response<Bytes> {
-        tracing::error!(%error, "can't tell clients apart: the stack is built wrong");
-        let refusal = Refusal { request, reason: RefusalReason::NoPeer(error) };
-        refusal.answer(Problem::internal(), self.refusal.as_ref())
+    /// What a request is answered of which the store isn't asked.
+    pub(super) fn not_asked(
+        &self,
+        request: RequestHead<'_>,
+        not_asked: &NotAsked,
+    ) -> Response<Bytes> {
+        let (reason, problem) = match not_asked {
+            NotAsked::NoPeer(error) => {
+                tracing::error!(%error, "can't tell clients apart: the stack is built wrong");
+                (RefusalReason::NoPeer(error), Problem::internal())
+            }
+            NotAsked::NoKey(limiter) => (RefusalReason::NoKey(*limiter), no_key()),
+            NotAsked::Denied(limiter) => (RefusalReason::Denied(*limiter), denied()),
+            NotAsked::Waits(limiter, decision) => {
+                signals::limit_decided(limiter.as_str(), false);
+                let report = Report { limiter: *limiter, decision: *decision };
+                return self.refuse(request, report, &Reports([report].into_iter().collect()));
+            }
+        };
+        Refusal { request, reason }.answer(problem, self.refusal.as_ref())
     }
 
     /// Says in the response how the limits stand.
     pub(super) fn write_headers<B>(&self, reports: &Reports, response: &mut Response<B>) {
-        if self.headers {
-            let status = response.status();
-            reports.write(response.headers_mut(), status, self.clock.now());
+        if self.headers != LimitHeaders::None {
+            let (status, now) = (response.status(), self.clock.now());
+            reports.write(response.headers_mut(), status, now, self.headers);
         }
     }
+}
+
+fn no_key() -> Problem {
+    let detail = "The request does not say for whom it counts";
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
+}
+
+fn denied() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "access_denied", "Access denied")
 }
 
 impl<S> Layer<S> for RateLimitLayer {

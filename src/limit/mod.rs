@@ -53,29 +53,40 @@
 //! # Ok(()) }
 //! ```
 
+mod access;
 mod charge;
 mod decision;
 mod exceeded;
 mod fallback;
 mod future;
 mod headers;
+mod holds;
 mod key;
 mod layer;
+mod limiter;
 mod name;
+mod penalty;
+mod question;
 mod quota;
+mod quota_source;
 mod rule;
 mod service;
 pub mod store;
+mod verdict;
 mod window;
 
+pub use access::AccessList;
 pub use charge::Charge;
 pub use decision::Decision;
 pub use exceeded::Exceeded;
 pub use fallback::{Calls, FallbackStore};
 pub use future::ResponseFuture;
+pub use headers::LimitHeaders;
 pub use key::Key;
 pub use layer::{OnFailure, RateLimitLayer};
+pub use limiter::{Ask, RateLimited, RateLimiter, Reservation, Standing};
 pub use name::{InvalidName, LimiterName};
+pub use penalty::Penalty;
 pub use quota::{InvalidQuota, Quota};
 pub use rule::Rule;
 pub use service::RateLimitService;

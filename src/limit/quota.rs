@@ -73,6 +73,15 @@ impl Quota {
         Self::of(limit, 3600)
     }
 
+    /// `limit` requests in any 24 hours.
+    ///
+    /// # Panics
+    /// Where the limit is 0; in a constant, when it is compiled.
+    #[must_use]
+    pub const fn per_day(limit: u32) -> Self {
+        Self::of(limit, 86_400)
+    }
+
     /// How many, at least 1.
     #[must_use]
     pub const fn limit(&self) -> u32 {

@@ -8,17 +8,14 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use smallvec::SmallVec;
 use tower_service::Service;
 
 use super::{
-    Charge, LimiterName, OnFailure, ResponseFuture,
-    future::{Holds, Verdict},
-    headers::{Report, Reports},
+    ResponseFuture,
     layer::Shared,
-    store::{Decisions, Take, Taken},
+    verdict::{Put, Verdict},
 };
-use crate::{Answer, NoPeerAddr, RequestHead, ResponseBody, StoreError, signals};
+use crate::{Answer, RequestHead, ResponseBody};
 
 /// What [`RateLimitLayer`](super::RateLimitLayer) makes of a service.
 #[derive(Clone, Debug)]
@@ -48,87 +45,39 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let head = RequestHead::from(&request);
-        let takes = match self.shared.takes(&head) {
-            Ok(takes) => takes,
-            Err(error) => return ResponseFuture::refused(self.shared.no_peer(head, &error)),
+        let question = match self.shared.question(&head) {
+            Answer::Ready(Ok(question)) => question,
+            Answer::Ready(Err(not_asked)) => {
+                return ResponseFuture::refused(self.shared.not_asked(head, &not_asked));
+            }
+            Answer::Pending(question) => {
+                let inner = self.take_ready();
+                return ResponseFuture::choosing(
+                    question,
+                    Arc::clone(&self.shared),
+                    inner,
+                    request,
+                );
+            }
         };
-        if takes.is_empty() {
-            return ResponseFuture::admitted(self.inner.call(request), None);
-        }
-        let at_once = match &takes[..] {
-            [take] => self.shared.store.take_now(take),
-            _ => None,
-        };
-        let answer = match at_once {
-            Some(answer) => Answer::Ready(answer.map(Decisions::from)),
-            None => self.shared.store.take(&takes),
-        };
-        match answer {
-            Answer::Ready(answer) => match self.shared.verdict(head, &takes, answer) {
-                Verdict::Admitted(holds) => {
-                    ResponseFuture::admitted(self.inner.call(request), holds)
-                }
-                Verdict::Refused(response) => ResponseFuture::refused(response),
-            },
-            Answer::Pending(answer) => {
-                // The service that was polled ready is the one to call; a clone stays behind.
-                let clone = self.inner.clone();
-                let inner = std::mem::replace(&mut self.inner, clone);
-                ResponseFuture::asking(answer, takes, Arc::clone(&self.shared), inner, request)
+        match self.shared.put(head, &question) {
+            Put::Decided(Verdict::Admitted(pending)) => {
+                ResponseFuture::admitted(self.inner.call(request), pending)
+            }
+            Put::Decided(Verdict::Refused(response)) => ResponseFuture::refused(response),
+            Put::Waiting(answer) => {
+                let inner = self.take_ready();
+                let shared = Arc::clone(&self.shared);
+                ResponseFuture::asking(answer, question, shared, inner, request)
             }
         }
     }
 }
 
-pub(super) type Takes = SmallVec<[Take; 1]>;
-
-impl Shared {
-    /// What to ask the store of this request.
-    fn takes(&self, request: &RequestHead<'_>) -> Result<Takes, NoPeerAddr> {
-        let mut takes = Takes::new();
-        for rule in &self.rules {
-            takes.extend(rule.take(request)?);
-        }
-        Ok(takes)
-    }
-
-    /// What the store's answer means.
-    pub(super) fn verdict(
-        self: &Arc<Self>,
-        request: RequestHead<'_>,
-        takes: &[Take],
-        answer: Result<Decisions, StoreError>,
-    ) -> Verdict {
-        let taken = match answer {
-            Ok(taken) => taken,
-            Err(cause) => {
-                let error = &cause as &dyn std::error::Error;
-                // Not louder: an outage would write a line for every request. The counter tells, and
-                // `FallbackStore` says once that it begins and once that it ends.
-                tracing::debug!(error, policy = ?self.on_failure, "limits can't be decided");
-                signals::limit_undecided(self.on_failure.as_str());
-                return match self.on_failure {
-                    OnFailure::Allow => Verdict::Admitted(None),
-                    OnFailure::Deny => Verdict::Refused(self.undecided(request, &cause)),
-                };
-            }
-        };
-        let (mut reports, mut holds) = (Reports::default(), Vec::new());
-        for (take, Taken { decision, hold }) in takes.iter().zip(taken) {
-            signals::limit_decided(take.limiter.as_str(), decision.is_allowed());
-            reports.0.push(Report { limiter: take.limiter, decision });
-            holds.extend(hold.map(|hold| *hold));
-        }
-        if let Some(&longest) = reports.refusal() {
-            return Verdict::Refused(self.refuse(request, longest, &reports));
-        }
-        let over = holds.is_empty() && !self.headers;
-        Verdict::Admitted((!over).then(|| Holds::new(Arc::clone(self), reports, holds)))
-    }
-
-    /// What counts for this limiter: every request, where no rule says otherwise.
-    pub(super) fn charge(&self, limiter: LimiterName) -> Charge {
-        let rule = self.rules.iter().find(|rule| rule.name() == limiter);
-        rule.map(|rule| rule.charge().clone()).unwrap_or_default()
+impl<S: Clone> RateLimitService<S> {
+    /// The service that was polled ready is the one to call; a clone stays behind.
+    fn take_ready(&mut self) -> S {
+        let clone = self.inner.clone();
+        std::mem::replace(&mut self.inner, clone)
     }
 }

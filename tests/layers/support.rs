@@ -18,7 +18,7 @@ use tower_warden::{
     StoreError, UserId,
     auth::{AuthError, Authenticate},
     limit::{
-        Decision, Key, RateLimitStore, Rule,
+        Decision, Key, LimiterName, RateLimitStore, Rule,
         store::{Decisions, Hold, Take},
     },
     store::memory::MemoryRateLimitStore,
@@ -135,6 +135,10 @@ impl<S: RateLimitStore + Clone> RateLimitStore for Later<S> {
             yield_now().await;
             store.settle(hold, keep).await
         })
+    }
+
+    fn reset(&self, limiter: LimiterName, key: &Key) -> Answer<Result<(), StoreError>> {
+        self.0.reset(limiter, key)
     }
 }
 

@@ -1,0 +1,218 @@
+//! From a request to what becomes of it: what to ask, and what the answers mean.
+
+use std::{future::Future, mem, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, response::Parts};
+use http_body::Body;
+
+use super::{
+    Decision, LimitHeaders, LimiterName, OnFailure, Rule,
+    charge::Counted,
+    headers::{Report, Reports},
+    holds,
+    layer::Shared,
+    question::Question,
+    rule::{Asked, NotAsked, RoleOfRule},
+    store::{Decisions, Hold, Take, Taken},
+};
+use crate::{Answer, RequestHead, ResponseBody, StoreError, problem::Watch, signals};
+
+pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a store's answer means for a request.
+pub(super) enum Verdict {
+    /// It passes; with what is to be said and settled afterwards, where the store decided.
+    Admitted(Option<Pending>),
+    Refused(Response<Bytes>),
+}
+
+/// What an admitted request leaves to be done: headers, and holds to settle. Dropped before there
+/// is a response (the client hung up, the handler panicked), the holds are kept.
+pub(super) struct Pending {
+    shared: Arc<Shared>,
+    reports: Reports,
+    holds: Vec<Hold>,
+}
+
+impl Shared {
+    /// What to ask the store of this request.
+    pub(super) fn question(&self, request: &RequestHead<'_>) -> Answer<Result<Question, NotAsked>> {
+        let mut question = Question::default();
+        let mut waiting: Vec<(RoleOfRule, Boxed<Asked>)> = Vec::new();
+        for rule in &self.rules {
+            match rule.ask(request, &self.clock) {
+                Answer::Ready(Ok(Some(take))) => question.add(rule.role(), take),
+                Answer::Ready(Ok(None)) => {}
+                Answer::Ready(Err(not_asked)) => return Answer::Ready(Err(not_asked)),
+                Answer::Pending(take) => waiting.push((rule.role(), take)),
+            }
+        }
+        if waiting.is_empty() {
+            return Answer::Ready(Ok(question));
+        }
+        Answer::pending(async move {
+            for (role, take) in waiting {
+                if let Some(take) = take.await? {
+                    question.add(role, take);
+                }
+            }
+            Ok(question)
+        })
+    }
+
+    /// Asks the store, and says what its answer means where it is there at once.
+    pub(super) fn put(self: &Arc<Self>, request: RequestHead<'_>, question: &Question) -> Put {
+        if question.is_empty() {
+            return Put::Decided(Verdict::Admitted(None));
+        }
+        match question.put(&self.store) {
+            Answer::Ready(answer) => Put::Decided(self.verdict(request, question, answer)),
+            Answer::Pending(answer) => Put::Waiting(answer),
+        }
+    }
+
+    /// What the store's answer means.
+    pub(super) fn verdict(
+        self: &Arc<Self>,
+        request: RequestHead<'_>,
+        question: &Question,
+        answer: Result<Decisions, StoreError>,
+    ) -> Verdict {
+        let taken = match answer {
+            Ok(taken) => taken,
+            Err(error) => return self.without_decision(request, &error),
+        };
+        let (mut reports, mut holds) = (Reports::default(), Vec::new());
+        for ((role, take), Taken { decision, hold }) in question.takes().zip(taken) {
+            holds.extend(hold.map(|hold| *hold));
+            match role {
+                RoleOfRule::Observes => {
+                    observed(take.limiter, decision.is_allowed());
+                    continue;
+                }
+                RoleOfRule::Guards if decision.is_allowed() => {}
+                RoleOfRule::Guards | RoleOfRule::Enforces => {
+                    signals::limit_decided(take.limiter.as_str(), decision.is_allowed());
+                }
+            }
+            let decision =
+                if decision.is_allowed() { decision } else { self.punish(take, decision) };
+            reports.0.push(Report { limiter: take.limiter, decision });
+        }
+        if let Some(&longest) = reports.refusal() {
+            return Verdict::Refused(self.refuse(request, longest, &reports));
+        }
+        let over = holds.is_empty() && (self.headers == LimitHeaders::None || reports.0.is_empty());
+        let pending = || Pending { shared: Arc::clone(self), reports, holds };
+        Verdict::Admitted((!over).then(pending))
+    }
+
+    #[cold]
+    fn without_decision(&self, request: RequestHead<'_>, cause: &StoreError) -> Verdict {
+        let error = cause as &dyn std::error::Error;
+        // Not louder: an outage would write a line for every request. The counter tells, and
+        // `FallbackStore` says once that it begins and once that it ends.
+        tracing::debug!(error, policy = ?self.on_failure, "limits can't be decided");
+        signals::limit_undecided(self.on_failure.as_str());
+        match self.on_failure {
+            OnFailure::Allow => Verdict::Admitted(None),
+            OnFailure::Deny => Verdict::Refused(self.undecided(request, cause)),
+        }
+    }
+
+    /// The refusal, made longer where its rule says so.
+    #[cold]
+    fn punish(&self, take: &Take, decision: Decision) -> Decision {
+        let penalty = self.rule(take.limiter).and_then(Rule::penalty);
+        let wait = penalty.and_then(|penalty| penalty.strike(&take.key, self.clock.monotonic()));
+        match (wait, decision.retry_after()) {
+            (Some(wait), Some(retry)) if wait > retry => {
+                let reset = decision.reset_after();
+                Decision::refused(decision.quota(), decision.remaining(), reset, Some(wait))
+            }
+            _ => decision,
+        }
+    }
+
+    /// Whether a request counts for this limiter of which this came; `ended` where nothing follows.
+    fn counts(&self, limiter: LimiterName, response: &Parts, ended: bool) -> Counted {
+        self.rule(limiter).map_or(Counted::Yes, |rule| rule.charge().counts(response, ended))
+    }
+
+    fn rule(&self, limiter: LimiterName) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.name() == limiter)
+    }
+}
+
+impl Pending {
+    /// Settles what was taken on trial, but for what only the trailers will tell, and writes the headers.
+    /// A store that answers at once needs no future.
+    pub(super) fn finish<B: Body>(mut self, response: Response<B>) -> Finished<B> {
+        if self.holds.is_empty() {
+            return Finished::Done(self.write(response));
+        }
+        let (parts, body) = response.into_parts();
+        let ended = body.is_end_stream();
+        let counts = |limiter| self.shared.counts(limiter, &parts, ended);
+        let reports = mem::take(&mut self.reports);
+        let answer = holds::settle(&*self.shared.store, &mut self.holds, counts, reports);
+        let response = Response::from_parts(parts, body);
+        match answer {
+            Answer::Ready(reports) => {
+                self.reports = reports;
+                Finished::Done(self.write(response))
+            }
+            Answer::Pending(reports) => {
+                let settling = Box::pin(async move {
+                    self.reports = reports.await;
+                    self
+                });
+                Finished::Settling { settling, response }
+            }
+        }
+    }
+
+    pub(super) fn write<B>(self, mut response: Response<B>) -> Response<ResponseBody<B>> {
+        self.shared.write_headers(&self.reports, &mut response);
+        if self.holds.is_empty() {
+            return ResponseBody::inner(response);
+        }
+        ResponseBody::watched(response, Watch(Box::new(move |trailers| self.end(trailers))))
+    }
+
+    /// Settles what was left, once the response has ended.
+    fn end(mut self, trailers: Option<&HeaderMap>) {
+        let shared = Arc::clone(&self.shared);
+        holds::end(&*shared.store, &mut self.holds, |limiter| {
+            shared.rule(limiter).is_none_or(|rule| rule.charge().counts_in_the_end(trailers))
+        });
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        holds::end(&*self.shared.store, &mut self.holds, |_| true);
+    }
+}
+
+/// A response that has its headers, or has to wait for them.
+pub(super) enum Finished<B> {
+    Done(Response<ResponseBody<B>>),
+    Settling { settling: Boxed<Pending>, response: Response<B> },
+}
+
+/// A question that was put to the store.
+pub(super) enum Put {
+    Decided(Verdict),
+    Waiting(Boxed<Result<Decisions, StoreError>>),
+}
+
+fn observed(limiter: LimiterName, allowed: bool) {
+    if allowed {
+        signals::limit_decided(limiter.as_str(), true);
+    } else {
+        signals::limit_would_refuse(limiter.as_str());
+        tracing::debug!(%limiter, "a limit that only observes would have refused");
+    }
+}
