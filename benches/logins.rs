@@ -34,7 +34,7 @@ use tower_warden::{
     store::memory::MemoryStore,
     token::{KeySet, SigningKey},
     user::{
-        BcryptHasher, Email, HashingPool, LoginError, Password, VerificationMail,
+        BcryptHasher, Email, HashingPool, LoginError, Password, LinkMail,
         mail::{MailError, MailSender, Message, Outbox},
     },
 };
@@ -80,7 +80,7 @@ async fn serve(threads: usize) -> Outcome<()> {
     if let Some(threads) = NonZeroUsize::new(threads) {
         hashing = hashing.with_threads(threads);
     }
-    let mail = VerificationMail::new("https://example.com/auth/verify")?;
+    let mail = LinkMail::verification("https://example.com/auth/verify")?;
     let users = UserService::new(MemoryStore::new(), hashing, mail, Outbox::new(NoMail));
     users.ensure_admin(&Email::parse(EMAIL)?, Password::from(PASSWORD)).await?;
     let keys = KeySet::new(SigningKey::generate_ed25519()?);

@@ -229,6 +229,8 @@ struct Caller {
     issued_at: Option<SystemTime>,
     #[serde(default, with = "seconds", skip_serializing_if = "Option::is_none")]
     expires_at: Option<SystemTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     claims: Map<String, Value>,
 }
@@ -252,6 +254,7 @@ impl Identity {
             amr: Vec::new(),
             issued_at: None,
             expires_at: None,
+            epoch: None,
             claims: Map::new(),
         }))
     }
@@ -260,6 +263,18 @@ impl Identity {
     #[must_use]
     pub fn with_plan(self, plan: Plan) -> Self {
         self.change(|caller| caller.plan = Some(plan))
+    }
+
+    /// The same caller, who proved who it is in this epoch of its account (`user::User::epoch`): if
+    /// that has passed, [`TokenService::issue`](crate::TokenService::issue) opens no session. Access
+    /// tokens don't say it.
+    #[must_use]
+    pub fn with_epoch(self, epoch: u64) -> Self {
+        self.change(|caller| caller.epoch = Some(epoch))
+    }
+
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.0.epoch
     }
 
     /// The same caller, in this session (`sid`).

@@ -11,7 +11,7 @@
 //! | `tower_warden_limit_values_replaced_total` | counter | |
 //! | `tower_warden_token_verifications_total` | counter | `outcome`: `remembered`, `verified`, `expired`, `invalid` |
 //! | `tower_warden_token_refreshes_total` | counter | `outcome`: `rotated`, `reused`, `expired`, `revoked`, `unknown`, `no_user`, `failed` |
-//! | `tower_warden_logins_total` | counter | `outcome`: `ok`, `invalid_credentials`, `not_verified`, `busy`, `failed` |
+//! | `tower_warden_logins_total` | counter | `outcome`: `ok`, `invalid_credentials`, `not_verified`, `suspended`, `busy`, `failed` |
 //! | `tower_warden_api_keys_total` | counter | `outcome`: `ok`, `expired`, `revoked`, `invalid`, `failed` |
 //! | `tower_warden_mail_total` | counter | `outcome`: `sent`, `given_up`, `dropped` |
 //! | `tower_warden_second_steps_total` | counter | `outcome`: `ok`, `invalid_code`, `failed` |

@@ -36,7 +36,7 @@ use tower_warden::{
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
     token::{KeySet, SigningKey, TokenStore},
     user::{
-        HashingPool, RegisterError, UserStore, VerificationMail,
+        HashingPool, LinkMail, RegisterError, UserStore,
         mail::{FileMailSender, MailSender, Outbox, SmtpMailSender},
     },
 };
@@ -202,7 +202,7 @@ fn users(
     clock: &SharedClock,
 ) -> Result<UserService, SettingError> {
     let base = settings.public_url.clone().unwrap_or_else(|| served_on(address));
-    let mail = VerificationMail::new(&format!("{base}/auth/verify"));
+    let mail = LinkMail::verification(&format!("{base}/auth/verify"));
     let mail = mail.map_err(unusable("PUBLIC_URL"))?;
     let hashing = HashingPool::new(settings.hasher).map_err(unusable("BCRYPT_COST"))?;
     Ok(UserService::new(Arc::clone(&stores.users), hashing, mail, outbox)

@@ -38,14 +38,9 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (store, clock) = (MemoryStore::new(), ManualClock::new());
 //! let keys = ApiKeyService::new(store.clone()).with_clock(Arc::new(clock.clone()));
-//! # let ada = NewUser {
-//! #     id: UserId::random(),
-//! #     email: Email::parse("ada@example.com")?,
-//! #     password_hash: PasswordHash::from("$2b$12$…".to_owned()),
-//! #     role: Role::EDITOR,
-//! #     created_at: clock.now(),
-//! #     verification: None,
-//! # };
+//! # let hash = PasswordHash::from("$2b$12$…".to_owned());
+//! # let ada = NewUser::new(Email::parse("ada@example.com")?, hash, clock.now());
+//! # let ada = ada.with_role(Role::EDITOR);
 //! # let ada = store.create(ada).await?;
 //! let ada = Identity::new(ada.id, ada.role); // an editor, who has logged in
 //!

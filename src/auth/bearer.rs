@@ -21,7 +21,9 @@ impl From<TokenError> for AuthError {
             TokenError::Invalid(reason) => Self::Invalid(reason),
             TokenError::Store(error) => Self::Unavailable(error),
             TokenError::Revoked => Self::Revoked,
-            TokenError::Signing | TokenError::InvalidIdentity(_) => Self::Invalid("not signed"),
+            TokenError::Signing | TokenError::InvalidIdentity(_) | TokenError::Overtaken => {
+                Self::Invalid("not signed")
+            }
         }
     }
 }

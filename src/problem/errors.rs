@@ -9,10 +9,13 @@ use super::Problem;
 use crate::{
     NoPeerAddr, StoreError,
     api_key::{ApiKeyError, CreateKeyError, KeyObjection},
-    auth::AuthError,
+    auth::{AuthError, insufficient},
     second_factor::{SecondFactorError, SecondStepError},
     token::{RefreshError, TokenError},
-    user::{LoginError, RegisterError, UpdateUserError, VerifyError, Violation},
+    user::{
+        ChangePasswordError, CheckPasswordError, EmailChangeError, InvalidEmail, LoginError,
+        RegisterError, ResetError, UpdateUserError, VerifyError, Violation,
+    },
 };
 
 /// Who was told that the server is busy comes back after so many seconds.
@@ -43,11 +46,12 @@ impl From<AuthError> for Problem {
     }
 }
 
-/// 401 for a token that isn't good; 500 for one that could not be made.
+/// 401 for a token that isn't good, and for a login that was overtaken; 500 for one that could not be made.
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::InvalidIdentity(_) | TokenError::Signing => internal(&error),
+            TokenError::Overtaken => LoginError::InvalidCredentials.into(),
             error => AuthError::from(error).into(),
         }
     }
@@ -75,6 +79,9 @@ impl From<LoginError> for Problem {
             LoginError::EmailNotVerified => {
                 Self::new(StatusCode::FORBIDDEN, "email_not_verified", "Email not verified")
             }
+            LoginError::Suspended => {
+                Self::new(StatusCode::FORBIDDEN, "account_suspended", "Account suspended")
+            }
             LoginError::Busy => Self::unavailable(BUSY),
             LoginError::Store(error) => error.into(),
         }
@@ -86,8 +93,64 @@ impl From<RegisterError> for Problem {
         match error {
             RegisterError::EmailTaken => conflict("email_taken", "Email already registered"),
             RegisterError::WeakPassword(violations) => weak_password(&violations),
+            RegisterError::InvalidEmail(error) => invalid_email(&error),
             RegisterError::Busy => Self::unavailable(BUSY),
             RegisterError::Store(error) => error.into(),
+            RegisterError::Suspended => internal(&error),
+        }
+    }
+}
+
+impl From<ResetError> for Problem {
+    fn from(error: ResetError) -> Self {
+        match error {
+            ResetError::InvalidToken => Self::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_reset_token",
+                "Invalid or expired reset token",
+            ),
+            ResetError::WeakPassword(violations) => weak_password(&violations),
+            ResetError::Busy => Self::unavailable(BUSY),
+            ResetError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CheckPasswordError> for Problem {
+    fn from(error: CheckPasswordError) -> Self {
+        match error {
+            CheckPasswordError::WrongPassword => wrong_password(),
+            CheckPasswordError::Busy => Self::unavailable(BUSY),
+            CheckPasswordError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangePasswordError> for Problem {
+    fn from(error: ChangePasswordError) -> Self {
+        match error {
+            ChangePasswordError::WrongPassword => wrong_password(),
+            ChangePasswordError::WeakPassword(violations) => weak_password(&violations),
+            ChangePasswordError::Busy => Self::unavailable(BUSY),
+            ChangePasswordError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<EmailChangeError> for Problem {
+    fn from(error: EmailChangeError) -> Self {
+        match error {
+            EmailChangeError::InvalidToken => Self::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_email_token",
+                "Invalid or expired email token",
+            ),
+            EmailChangeError::EmailTaken => conflict("email_taken", "Email already registered"),
+            EmailChangeError::OwnEmail => invalid("email", "unchanged", "is your address already"),
+            EmailChangeError::InvalidEmail(error) => invalid_email(&error),
+            // Who is gone, or suspended, has no token any more that is good.
+            EmailChangeError::NotFound => AuthError::Revoked.into(),
+            EmailChangeError::Store(error) => error.into(),
         }
     }
 }
@@ -110,6 +173,7 @@ impl From<UpdateUserError> for Problem {
         match error {
             UpdateUserError::NotFound => Self::not_found(),
             UpdateUserError::LastAdmin => conflict("last_admin", "The last admin must stay"),
+            UpdateUserError::NotAllowed => insufficient(REALM),
             UpdateUserError::Store(error) => error.into(),
         }
     }
@@ -185,6 +249,21 @@ fn unfit_key(objections: &[KeyObjection]) -> Problem {
         .with_member("errors", errors)
 }
 
+fn wrong_password() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "wrong_password", "Wrong password")
+}
+
+fn invalid_email(error: &InvalidEmail) -> Problem {
+    invalid("email", "invalid_email", &format!("is {error}"))
+}
+
+fn invalid(field: &str, code: &str, detail: &str) -> Problem {
+    let errors = json!([{"field": field, "code": code, "detail": detail}]);
+    let sentence = format!("{field}: {detail}");
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", sentence)
+        .with_member("errors", errors)
+}
+
 fn weak_password(violations: &[Violation]) -> Problem {
     let field = |violation: &Violation| json!({"field": "password", "code": violation.code(), "detail": violation.to_string()});
     let errors: Vec<Value> = violations.iter().map(field).collect();
@@ -225,7 +304,15 @@ mod tests {
             (AuthError::Ambiguous.into(), 400, "invalid_request"),
             (LoginError::InvalidCredentials.into(), 401, "invalid_credentials"),
             (LoginError::EmailNotVerified.into(), 403, "email_not_verified"),
+            (LoginError::Suspended.into(), 403, "account_suspended"),
+            (TokenError::Overtaken.into(), 401, "invalid_credentials"),
             (LoginError::Busy.into(), 503, "unavailable"),
+            (ResetError::InvalidToken.into(), 400, "invalid_reset_token"),
+            (CheckPasswordError::WrongPassword.into(), 403, "wrong_password"),
+            (ChangePasswordError::WeakPassword(vec![]).into(), 422, "validation_failed"),
+            (EmailChangeError::InvalidToken.into(), 400, "invalid_email_token"),
+            (EmailChangeError::EmailTaken.into(), 409, "email_taken"),
+            (EmailChangeError::OwnEmail.into(), 422, "validation_failed"),
             (RegisterError::EmailTaken.into(), 409, "email_taken"),
             (RegisterError::WeakPassword(vec![]).into(), 422, "validation_failed"),
             (VerifyError::InvalidToken.into(), 400, "invalid_verification_token"),

@@ -25,6 +25,10 @@ pub enum TokenError {
     /// The key didn't sign, or the token would be longer than 8 KiB.
     #[error("the token could not be signed")]
     Signing,
+    /// Since the login began all sessions of the user were ended: what was proved then, by the old
+    /// password, say, opens none.
+    #[error("the login was overtaken by the end of all sessions")]
+    Overtaken,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

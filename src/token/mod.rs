@@ -77,4 +77,4 @@ pub use family::{
 };
 pub use keys::{KeySet, SigningKey, VerifyingKey};
 pub use service::{TokenPair, TokenService};
-pub use store::{NewFamily, RotateRequest, Rotation, TokenStore};
+pub use store::{NewFamily, RenewRequest, Renewed, RotateRequest, Rotation, TokenStore};

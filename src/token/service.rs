@@ -11,8 +11,8 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use zeroize::Zeroizing;
 
 use super::{
-    FamilyId, InvalidRefresh, KeySet, NewFamily, RefreshError, RefreshToken, RotateRequest,
-    Rotation, TokenError, TokenStore,
+    FamilyId, InvalidRefresh, KeySet, NewFamily, RefreshError, RefreshToken, RenewRequest,
+    RotateRequest, Rotation, TokenError, TokenStore,
     claims::{Rules, Subjects},
     error::Unsigned,
     token_expiry,
@@ -153,7 +153,8 @@ impl TokenService {
     /// ([`auth_time`](Identity::auth_time); now, unless said) it proved who it is.
     ///
     /// # Errors
-    /// [`TokenError::InvalidIdentity`], [`TokenError::Signing`], [`TokenError::Store`].
+    /// [`TokenError::InvalidIdentity`], [`TokenError::Signing`], [`TokenError::Store`];
+    /// [`TokenError::Overtaken`] where the user's sessions were all ended since the login began.
     pub async fn issue(&self, identity: &Identity) -> Result<TokenPair, TokenError> {
         let now = self.clock.now();
         let expires_at = self.session_ttl.map(|ttl| now + ttl);
@@ -165,9 +166,10 @@ impl TokenService {
             created_at: now,
             token_expires_at: pair.refresh_expires_at,
             expires_at,
+            epoch: identity.epoch(),
         };
-        self.store.open_family(family).await?;
-        Ok(pair)
+        let opened = self.store.open_family(family).await?;
+        opened.then_some(pair).ok_or(TokenError::Overtaken)
     }
 
     /// Who presents this access token. Asks no store: one that is out is good until it ends.
@@ -269,6 +271,22 @@ impl TokenService {
             Rotation::Revoked => invalid(InvalidRefresh::Revoked),
             Rotation::Unknown => invalid(InvalidRefresh::Unknown),
         }
+    }
+
+    /// A new pair for a session (`sid`) of a caller whose access token named it: its refresh token is
+    /// replaced, whichever client has it. For after a change of password, which ended the others.
+    ///
+    /// # Errors
+    /// [`TokenError::Revoked`] where the session has ended; the others as for [`issue`](Self::issue).
+    pub async fn renew(&self, session: &str, identity: &Identity) -> Result<TokenPair, TokenError> {
+        let id = FamilyId::from(session.to_owned());
+        let mut pair = self.sign_pair(identity, id.clone(), None, self.clock.now())??;
+        let user = identity.user_id().clone();
+        let successor = pair.refresh_token.hash();
+        let request = RenewRequest::new(id, user, successor, self.refresh_ttl, self.clock.clone());
+        let renewed = self.store.renew(request).await?.ok_or(TokenError::Revoked)?;
+        pair.refresh_expires_at = renewed.token_expires_at;
+        Ok(pair)
     }
 
     /// Ends the session of a refresh token, whichever of its generations is presented. One that is

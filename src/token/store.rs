@@ -24,8 +24,9 @@ use crate::{SharedClock, StoreError, TokenHash, UserId};
 /// - Clones share their state. Nothing but hashes of tokens is ever stored.
 #[async_trait]
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
-    /// Opens a family with its first token (generation 0).
-    async fn open_family(&self, family: NewFamily) -> Result<(), StoreError>;
+    /// Opens a family with its first token (generation 0), and answers whether it did: not, where it
+    /// names an [epoch](NewFamily::epoch) and the user is suspended, gone, or in a later one.
+    async fn open_family(&self, family: NewFamily) -> Result<bool, StoreError>;
 
     /// The family of a token, whatever the state of both; `None` for one never seen, or forgotten.
     async fn family(&self, token: &TokenHash) -> Result<Option<Family>, StoreError>;
@@ -33,6 +34,13 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Replaces a token by its successor, if it is the live one of its family; revokes the family
     /// if it was replaced before.
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError>;
+
+    /// Replaces the live token of a family that is this user's, without being shown it, and answers
+    /// when the family ends, if it does; nothing where it has ended, or is none of the user's.
+    async fn renew(&self, request: RenewRequest) -> Result<Option<Renewed>, StoreError> {
+        let _ = request;
+        Err(StoreError::not_offered("renew"))
+    }
 
     /// Revokes the family of a token, whichever of its generations it is ([`RevokeReason::Logout`]).
     /// Answers whether a family that was not revoked before was found.
@@ -74,6 +82,9 @@ pub struct NewFamily {
     pub token_expires_at: SystemTime,
     /// When the family ends whatever is refreshed; `None`: never.
     pub expires_at: Option<SystemTime>,
+    /// The epoch of the user's account in which the login began; `None` for users that are kept
+    /// elsewhere.
+    pub epoch: Option<u64>,
 }
 
 /// A token to replace.
@@ -87,6 +98,54 @@ pub struct RotateRequest {
     pub time_to_live: Duration,
     /// What time it is, once the family is locked.
     pub clock: SharedClock,
+}
+
+/// A family whose live token is to be replaced.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RenewRequest {
+    /// The family.
+    pub family: FamilyId,
+    /// The user whose it must be.
+    pub user_id: UserId,
+    /// What replaces its live token.
+    pub successor: TokenHash,
+    /// How long the successor lives.
+    pub time_to_live: Duration,
+    /// What time it is, once the family is locked.
+    pub clock: SharedClock,
+}
+
+impl RenewRequest {
+    /// This successor in this family of this user.
+    #[must_use]
+    pub fn new(
+        family: FamilyId,
+        user_id: UserId,
+        successor: TokenHash,
+        time_to_live: Duration,
+        clock: SharedClock,
+    ) -> Self {
+        Self { family, user_id, successor, time_to_live, clock }
+    }
+}
+
+/// A family whose live token was replaced.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Renewed {
+    /// It.
+    pub family: Family,
+    /// When its new token ends.
+    pub token_expires_at: SystemTime,
+}
+
+impl Renewed {
+    /// This family, whose new token ends then.
+    #[must_use]
+    pub fn new(family: Family, token_expires_at: SystemTime) -> Self {
+        Self { family, token_expires_at }
+    }
 }
 
 /// What became of a presented token.
@@ -114,7 +173,7 @@ pub enum Rotation {
 
 #[async_trait]
 impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
-    async fn open_family(&self, family: NewFamily) -> Result<(), StoreError> {
+    async fn open_family(&self, family: NewFamily) -> Result<bool, StoreError> {
         (**self).open_family(family).await
     }
 
@@ -124,6 +183,10 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
 
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
         (**self).rotate(request).await
+    }
+
+    async fn renew(&self, request: RenewRequest) -> Result<Option<Renewed>, StoreError> {
+        (**self).renew(request).await
     }
 
     async fn revoke_family(

@@ -2,15 +2,17 @@
 
 use std::{fmt, time::SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::Email;
-use crate::{Plan, Role, UserId};
+use crate::{Identity, Plan, Role, UserId};
 
 /// A registered user. The password hash is not in it: it comes apart, and only where a password is
 /// checked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct User {
-    /// Which.
+    /// The identifier, which never changes.
     pub id: UserId,
     /// The canonical address.
     pub email: Email,
@@ -21,9 +23,17 @@ pub struct User {
     /// Whether the address was proved.
     pub email_verified: bool,
     /// Whether a second factor is on.
+    #[serde(default)]
     pub second_factor: bool,
+    /// Whether an admin took away the use of the account.
+    #[serde(default)]
+    pub suspended: bool,
     /// When the user registered.
     pub created_at: SystemTime,
+    /// How often all sessions ended at once: by a reset or changed password, by suspension. A login
+    /// that began in one epoch opens no session in the next.
+    #[serde(default)]
+    pub epoch: u64,
 }
 
 impl User {
@@ -37,7 +47,26 @@ impl User {
             plan: None,
             email_verified: false,
             second_factor: false,
+            suspended: false,
             created_at,
+            epoch: 0,
+        }
+    }
+
+    /// Whether this is an admin who may act: verified, and not suspended.
+    #[must_use]
+    pub fn is_active_admin(&self) -> bool {
+        self.role == Role::ADMIN && self.email_verified && !self.suspended
+    }
+}
+
+/// What tokens say of a user who logged in.
+impl From<&User> for Identity {
+    fn from(user: &User) -> Self {
+        let identity = Self::new(user.id.clone(), user.role.clone()).with_epoch(user.epoch);
+        match &user.plan {
+            Some(plan) => identity.with_plan(plan.clone()),
+            None => identity,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How users are recognized.
 
 use super::{Email, HashingError, Password, PasswordHash, User, UserService, hashing_pool::Match};
-use crate::{StoreError, signals};
+use crate::{StoreError, UserId, signals};
 
 /// Why a login was turned away.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +10,9 @@ pub enum LoginError {
     /// No such address, or another password.
     #[error("invalid email or password")]
     InvalidCredentials,
+    /// The password is right, but the account is suspended.
+    #[error("the account is suspended")]
+    Suspended,
     /// The password is right, but the address was never proved.
     #[error("the address is not verified")]
     EmailNotVerified,
@@ -22,7 +25,10 @@ pub enum LoginError {
 }
 
 impl UserService {
-    /// The user of this address and password. Verifies one password whether or not there is an
+    /// The user of this address and password, who may come in: a second factor of the program's own
+    /// belongs between this and [`TokenService::issue`](crate::TokenService::issue). `Identity::from`
+    /// the user says to which [epoch](User::epoch) this answer belongs, so that no session is opened
+    /// for one whose password is another by then. Verifies one password whether or not there is an
     /// account, so that the time it takes doesn't tell.
     ///
     /// A password that was hashed more cheaply than is usual now, or before it was
@@ -30,23 +36,61 @@ impl UserService {
     ///
     /// # Errors
     /// See [`LoginError`].
-    pub async fn authenticate(&self, email: &str, password: Password) -> Result<User, LoginError> {
-        let outcome = self.check(email, password).await;
+    pub async fn authenticate(
+        &self,
+        email: impl AsRef<str> + Send,
+        password: Password,
+    ) -> Result<User, LoginError> {
+        let account = match Email::parse(email.as_ref()) {
+            Ok(email) => self.store.find_by_email(&email).await,
+            Err(_) => Ok(None),
+        };
+        self.recognize(account, password).await
+    }
+
+    /// The user of this identifier and password: for programs that look users up in a way of their
+    /// own, by a user name that they keep, say. `None`, where they found nobody, costs as much and is
+    /// refused in the same way.
+    ///
+    /// # Errors
+    /// See [`LoginError`].
+    pub async fn authenticate_by_id(
+        &self,
+        id: Option<&UserId>,
+        password: Password,
+    ) -> Result<User, LoginError> {
+        let account = match id {
+            Some(id) => self.store.find_with_hash(id).await,
+            None => Ok(None),
+        };
+        self.recognize(account, password).await
+    }
+
+    async fn recognize(
+        &self,
+        account: Result<Option<(User, PasswordHash)>, StoreError>,
+        password: Password,
+    ) -> Result<User, LoginError> {
+        let outcome = match account {
+            Ok(account) => self.check(account, password).await,
+            Err(error) => Err(error.into()),
+        };
         signals::login(match &outcome {
             Ok(_) => "ok",
             Err(LoginError::InvalidCredentials) => "invalid_credentials",
             Err(LoginError::EmailNotVerified) => "not_verified",
+            Err(LoginError::Suspended) => "suspended",
             Err(LoginError::Busy) => "busy",
             Err(LoginError::Store(_)) => "failed",
         });
         outcome
     }
 
-    async fn check(&self, email: &str, password: Password) -> Result<User, LoginError> {
-        let account = match Email::parse(email) {
-            Ok(email) => self.store.find_by_email(&email).await?,
-            Err(_) => None,
-        };
+    async fn check(
+        &self,
+        account: Option<(User, PasswordHash)>,
+        password: Password,
+    ) -> Result<User, LoginError> {
         let hash = account.as_ref().map(|(_, hash)| hash.clone());
         let found = self.hashing.check(password.clone(), hash).await?;
         let Some((user, hash)) = account else {
@@ -59,6 +103,10 @@ impl UserService {
         }
         if found == Match::AsTyped || self.hashing.needs_rehash(&hash) {
             tokio::spawn(self.clone().rehash(user.clone(), password, hash));
+        }
+        if user.suspended {
+            tracing::info!(user = %user.id, "login refused: suspended");
+            return Err(LoginError::Suspended);
         }
         if !user.email_verified {
             tracing::info!(user = %user.id, "login refused: address not verified");

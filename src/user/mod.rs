@@ -23,7 +23,7 @@
 //!     store::memory::MemoryStore,
 //!     user::{
 //!         mail::{MailError, MailSender, Message, Outbox},
-//!         BcryptHasher, Email, HashingPool, LoginError, Password, UserService, VerificationMail,
+//!         BcryptHasher, Email, HashingPool, LoginError, Password, UserService, LinkMail,
 //!     },
 //! };
 //! # use std::{sync::{Arc, Mutex}, time::Duration};
@@ -47,7 +47,7 @@
 //! let users = UserService::new(
 //!     MemoryStore::new(),
 //!     HashingPool::new(BcryptHasher::new(4)?)?, // 4 is for tests: use BcryptHasher::default()
-//!     VerificationMail::new("https://example.com/auth/verify")?,
+//!     LinkMail::verification("https://example.com/auth/verify")?,
 //!     outbox.clone(),
 //! );
 //!
@@ -70,10 +70,14 @@
 //! ```
 
 mod account;
+mod address;
 mod email;
+mod forgotten;
 mod hashing_pool;
+mod link;
 mod login;
 pub mod mail;
+mod notice;
 mod password;
 mod registration;
 mod service;
@@ -83,8 +87,11 @@ mod verification;
 
 pub use account::{PasswordHash, User};
 pub use email::{Email, InvalidEmail};
+pub use forgotten::{ChangePasswordError, CheckPasswordError, CheckedPassword, ResetError};
 pub use hashing_pool::{HashingError, HashingPool};
+pub use link::{InvalidLinkUrl, Letter, LinkMail, LinkSecret};
 pub use login::LoginError;
+pub use notice::Notice;
 pub use password::{
     BcryptHasher, HashError, InvalidCost, Password, PasswordHasher, PasswordPolicy, StandardPolicy,
     Violation,
@@ -92,6 +99,10 @@ pub use password::{
 pub use registration::RegisterError;
 pub use service::UserService;
 pub use store::{
-    CreateUserError, NewUser, UpdateUserError, UserChange, UserStore, VerificationToken,
+    CreateUserError, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
+    PasswordSet, UpdateUserError, UserChange, UserCursor, UserPage, UserStore,
 };
-pub use verification::{InvalidVerificationUrl, VerificationMail, VerifyError};
+pub(crate) use store::{judge_change, judge_deletion};
+pub use verification::VerifyError;
+
+use notice::Notices;

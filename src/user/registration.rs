@@ -1,10 +1,10 @@
 //! How users come to be.
 
 use super::{
-    CreateUserError, Email, HashingError, NewUser, Password, UpdateUserError, User, UserChange,
-    UserService, Violation, service::carry_through, verification::Proof,
+    CreateUserError, Email, EnsuredAdmin, HashingError, InvalidEmail, LinkSecret, NewUser,
+    Password, User, UserService, Violation, service::carry_through,
 };
-use crate::{Role, StoreError, UserId};
+use crate::{Role, StoreError};
 
 /// Why nobody was registered.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,12 @@ pub enum RegisterError {
     /// The address has an account.
     #[error("the address has an account already")]
     EmailTaken,
+    /// This is no address.
+    #[error(transparent)]
+    InvalidEmail(#[from] InvalidEmail),
+    /// An account that is to be an admin is suspended.
+    #[error("the account is suspended")]
+    Suspended,
     /// The password won't do: all that is wrong with it.
     #[error("the password is too weak")]
     WeakPassword(Vec<Violation>),
@@ -30,61 +36,87 @@ impl UserService {
     ///
     /// # Errors
     /// See [`RegisterError`].
-    pub async fn register(&self, email: &Email, password: Password) -> Result<User, RegisterError> {
-        self.check_policy(&password)?;
-        // Only spares the hash. Of many who register at once the store lets one in.
-        if self.store.find_by_email(email).await?.is_some() {
-            return Err(RegisterError::EmailTaken);
-        }
-        let mut user = self.new_user(email, password, Role::VIEWER).await?;
-        let proof = Proof::new(user.created_at, self.verification_ttl)?;
-        user.verification = Some(proof.stored);
+    pub async fn register(
+        &self,
+        email: impl AsRef<str> + Send,
+        password: Password,
+    ) -> Result<User, RegisterError> {
+        let new = self.new_user(email.as_ref(), password).await?;
         let service = self.clone();
         carry_through(async move {
-            let user = service.store.create(user).await?;
-            service.mail_proof(&user, &proof);
-            tracing::info!(user = %user.id, "registered");
+            let (user, secret) = service.create_unverified(new).await?;
+            service.post_link(service.verification_mail.as_ref(), &user, &user.email, &secret);
             Ok(user)
         })
         .await
     }
 
-    /// Sees to it that this user is there, verified, and an admin. One who is there already keeps
-    /// the password. Servers that start at the same time may do this at the same time.
+    /// The same without a mail: the token that proves the address, by
+    /// [`verify_email`](Self::verify_email), is yours to deliver.
     ///
     /// # Errors
-    /// See [`RegisterError`]; a weak password is one also where it isn't needed.
-    /// [`RegisterError::EmailTaken`] doesn't occur.
-    pub async fn ensure_admin(
+    /// See [`RegisterError`].
+    pub async fn register_unmailed(
         &self,
-        email: &Email,
+        email: impl AsRef<str> + Send,
         password: Password,
-    ) -> Result<User, RegisterError> {
-        self.check_policy(&password)?;
-        if let Some(admin) = self.promote(email).await? {
-            return Ok(admin);
-        }
-        let admin = self.new_user(email, password, Role::ADMIN).await?;
-        match self.store.create(admin).await {
-            Ok(admin) => Ok(admin),
-            Err(CreateUserError::EmailTaken) => {
-                let vanished = || StoreError::internal("an account is both there and not");
-                Ok(self.promote(email).await?.ok_or_else(vanished)?)
-            }
-            Err(CreateUserError::Store(error)) => Err(error.into()),
-        }
+    ) -> Result<(User, LinkSecret), RegisterError> {
+        let new = self.new_user(email.as_ref(), password).await?;
+        self.create_unverified(new).await
     }
 
-    async fn promote(&self, email: &Email) -> Result<Option<User>, StoreError> {
-        let Some((user, _)) = self.store.find_by_email(email).await? else {
-            return Ok(None);
-        };
-        let change = UserChange { role: Some(Role::ADMIN), plan: None, verify_email: true };
-        match self.store.update(&user.id, change).await {
-            Ok(admin) => Ok(Some(admin)),
-            Err(UpdateUserError::Store(error)) => Err(error),
-            Err(error) => Err(StoreError::internal(error)),
+    /// Makes a user whose address is known to be genuine, by whom you invited, say, in this role.
+    ///
+    /// # Errors
+    /// See [`RegisterError`].
+    pub async fn create_verified(
+        &self,
+        email: impl AsRef<str> + Send,
+        password: Password,
+        role: Role,
+    ) -> Result<User, RegisterError> {
+        let new = self.new_user(email.as_ref(), password).await?;
+        let user = self.store.create(new.with_role(role)).await?;
+        tracing::info!(user = %user.id, "created");
+        Ok(user)
+    }
+
+    /// Sees to it that this address has a verified admin, and answers who and how: a new user; a
+    /// verified one, who keeps the password; or an account that was never verified. That one is
+    /// nobody's: it gets this password, and its links and sessions end. What was done is logged.
+    /// Servers that start at the same time may do this at the same time.
+    ///
+    /// # Errors
+    /// [`RegisterError::Suspended`]; the others but for [`RegisterError::EmailTaken`], which doesn't
+    /// occur. A weak password is an error also where it isn't needed.
+    pub async fn ensure_admin(
+        &self,
+        email: impl AsRef<str> + Send,
+        password: Password,
+    ) -> Result<(User, EnsuredAdmin), RegisterError> {
+        self.check_policy(&password)?;
+        let email = Email::parse(email.as_ref())?;
+        let hash = self.hashing.hash(password).await?;
+        let admin = NewUser::new(email, hash, self.clock.now()).with_role(Role::ADMIN);
+        let (user, outcome) = self.store.ensure_admin(&admin, &self.clock).await?;
+        match outcome {
+            EnsuredAdmin::Suspended => return Err(RegisterError::Suspended),
+            EnsuredAdmin::Created => tracing::info!(user = %user.id, "admin created"),
+            EnsuredAdmin::Promoted => tracing::warn!(user = %user.id, "user promoted to admin"),
+            EnsuredAdmin::TakenOver => tracing::warn!(
+                user = %user.id,
+                "an account whose address was never verified is an admin's now, with a new password"
+            ),
+            EnsuredAdmin::Unchanged => tracing::debug!(user = %user.id, "admin is there"),
         }
+        Ok((user, outcome))
+    }
+
+    async fn create_unverified(&self, new: NewUser) -> Result<(User, LinkSecret), RegisterError> {
+        let (secret, stored) = self.new_link(self.verification_ttl)?;
+        let user = self.store.create(new.with_verification(stored)).await?;
+        tracing::info!(user = %user.id, "registered");
+        Ok((user, secret))
     }
 
     fn check_policy(&self, password: &Password) -> Result<(), RegisterError> {
@@ -92,21 +124,16 @@ impl UserService {
         violations.is_empty().then_some(()).ok_or(RegisterError::WeakPassword(violations))
     }
 
-    /// A user to add, of an address that is taken as genuine until a proof is asked for.
-    async fn new_user(
-        &self,
-        email: &Email,
-        password: Password,
-        role: Role,
-    ) -> Result<NewUser, RegisterError> {
-        Ok(NewUser {
-            id: UserId::random(),
-            email: email.clone(),
-            password_hash: self.hashing.hash(password).await?,
-            role,
-            created_at: self.clock.now(),
-            verification: None,
-        })
+    /// A viewer to add, of an address that is taken as genuine until a proof is asked for.
+    async fn new_user(&self, email: &str, password: Password) -> Result<NewUser, RegisterError> {
+        self.check_policy(&password)?;
+        let email = Email::parse(email)?;
+        // Only spares the hash. Of many who register at once the store lets one in.
+        if self.store.find_holder(&email, self.clock.now()).await?.is_some() {
+            return Err(RegisterError::EmailTaken);
+        }
+        let hash = self.hashing.hash(password).await?;
+        Ok(NewUser::new(email, hash, self.clock.now()))
     }
 }
 

@@ -3,23 +3,31 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
-    HashingPool, PasswordPolicy, StandardPolicy, UpdateUserError, User, UserChange, UserStore,
-    VerificationMail, mail::Outbox,
+    Email, HashingPool, LinkMail, Notice, Notices, PasswordPolicy, StandardPolicy, UpdateUserError,
+    User, UserChange, UserPage, UserStore,
+    mail::{Message, Outbox},
 };
-use crate::{SharedClock, StoreError, SystemClock, UserId};
+use crate::{SharedClock, StoreError, UserId};
 
-/// Registers users, checks their passwords and proves their addresses. Cheap to clone; not a
-/// `tower::Service`. See the [module's docs](super).
+/// Registers users, checks their passwords, proves their addresses, and changes what they are.
+/// Cheap to clone; not a `tower::Service`. See the [module's docs](super).
 #[derive(Clone, Debug)]
 pub struct UserService {
     pub(super) store: Arc<dyn UserStore>,
     pub(super) hashing: HashingPool,
-    pub(super) verification_mail: VerificationMail,
-    pub(super) outbox: Outbox,
+    pub(super) verification_mail: Option<LinkMail>,
+    pub(super) reset_mail: Option<LinkMail>,
+    pub(super) email_change_mail: Option<LinkMail>,
+    pub(super) notices: Notices,
+    pub(super) outbox: Option<Outbox>,
     pub(super) policy: Arc<dyn PasswordPolicy>,
     pub(super) clock: SharedClock,
     pub(super) verification_ttl: Duration,
+    pub(super) reset_ttl: Duration,
+    pub(super) email_change_ttl: Duration,
 }
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl UserService {
     /// A register over this store. New users prove their address within 24 hours, by the link in the
@@ -28,18 +36,69 @@ impl UserService {
     pub fn new(
         store: impl UserStore,
         hashing: HashingPool,
-        verification_mail: VerificationMail,
+        verification_mail: LinkMail,
         outbox: Outbox,
     ) -> Self {
         Self {
+            verification_mail: Some(verification_mail),
+            outbox: Some(outbox),
+            ..Self::without_mail(store, hashing)
+        }
+    }
+
+    /// A register that sends no mail. Users are made [verified](Self::create_verified), or prove
+    /// themselves by tokens that you deliver in your own way: see
+    /// [`register_unmailed`](Self::register_unmailed) and [`reset_link`](Self::reset_link).
+    #[must_use]
+    pub fn without_mail(store: impl UserStore, hashing: HashingPool) -> Self {
+        Self {
+            clock: store.clock(),
             store: Arc::new(store),
             hashing,
-            verification_mail,
-            outbox,
+            verification_mail: None,
+            reset_mail: None,
+            email_change_mail: None,
+            notices: Notices::default(),
+            outbox: None,
             policy: Arc::new(StandardPolicy),
-            clock: SystemClock::shared(),
-            verification_ttl: Duration::from_secs(24 * 60 * 60),
+            verification_ttl: DAY,
+            reset_ttl: Duration::from_secs(30 * 60),
+            email_change_ttl: DAY,
         }
+    }
+
+    /// The same register, which mails this to who [forgot](Self::forgot_password) the password.
+    #[must_use]
+    pub fn with_reset_mail(self, mail: LinkMail) -> Self {
+        Self { reset_mail: Some(mail), ..self }
+    }
+
+    /// The same register, which mails this to a [new address](Self::change_email).
+    #[must_use]
+    pub fn with_email_change_mail(self, mail: LinkMail) -> Self {
+        Self { email_change_mail: Some(mail), ..self }
+    }
+
+    /// The same register, whose [notices](Notice) are written so; `None` sends nothing.
+    #[must_use]
+    pub fn with_notices(
+        self,
+        letter: impl Fn(&User, Notice) -> Option<Message> + Send + Sync + 'static,
+    ) -> Self {
+        Self { notices: Notices::new(letter), ..self }
+    }
+
+    /// The same register, whose links for forgotten passwords work for so long: 30 minutes, unless
+    /// set.
+    #[must_use]
+    pub fn with_reset_ttl(self, ttl: Duration) -> Self {
+        Self { reset_ttl: ttl, ..self }
+    }
+
+    /// The same register, whose links to new addresses work for so long: 24 hours, unless set.
+    #[must_use]
+    pub fn with_email_change_ttl(self, ttl: Duration) -> Self {
+        Self { email_change_ttl: ttl, ..self }
     }
 
     /// The same register with other rules for passwords.
@@ -48,13 +107,13 @@ impl UserService {
         Self { policy: Arc::new(policy), ..self }
     }
 
-    /// The same register by another clock.
+    /// The same register by another clock than its store's.
     #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
         Self { clock, ..self }
     }
 
-    /// The same register, whose links work for so long.
+    /// The same register, whose links that prove an address work for so long: 24 hours, unless set.
     #[must_use]
     pub fn with_verification_ttl(self, ttl: Duration) -> Self {
         Self { verification_ttl: ttl, ..self }
@@ -75,13 +134,75 @@ impl UserService {
         self.store.find(id).await
     }
 
-    /// Changes role or plan, and answers the user as it then is.
+    /// The user of this address.
     ///
     /// # Errors
-    /// [`UpdateUserError::NotFound`], [`UpdateUserError::LastAdmin`] where nobody else is a verified
-    /// admin, and where the store fails.
+    /// Where the store fails.
+    pub async fn find_by_email(
+        &self,
+        email: impl AsRef<str> + Send,
+    ) -> Result<Option<User>, StoreError> {
+        let Ok(email) = Email::parse(email.as_ref()) else {
+            return Ok(None);
+        };
+        Ok(self.store.find_by_email(&email).await?.map(|(user, _)| user))
+    }
+
+    /// A page of all users, the newest first.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn list(&self, page: &UserPage) -> Result<Vec<User>, StoreError> {
+        self.store.list(page).await
+    }
+
+    /// Changes role, plan or suspension, and answers the user as it then is. Who is suspended has no
+    /// sessions, keys and links from then on, also not after coming back.
+    ///
+    /// # Errors
+    /// [`UpdateUserError::NotFound`]; [`UpdateUserError::LastAdmin`] where nobody else is an active
+    /// admin; [`UpdateUserError::NotAllowed`] where the change is [by](UserChange::by) one who is none
+    /// now; and where the store fails.
     pub async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError> {
-        self.store.update(id, change).await
+        let suspended = change.suspended;
+        let user = self.store.update(id, change).await?;
+        tracing::info!(user = %id, role = %user.role, suspended, "user changed");
+        Ok(user)
+    }
+
+    /// Takes the use of an account away. See [`update`](Self::update).
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update).
+    pub async fn suspend(&self, id: &UserId) -> Result<User, UpdateUserError> {
+        self.update(id, UserChange::new().with_suspended(true)).await
+    }
+
+    /// Gives the use of an account back.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update).
+    pub async fn unsuspend(&self, id: &UserId) -> Result<User, UpdateUserError> {
+        self.update(id, UserChange::new().with_suspended(false)).await
+    }
+
+    /// Deletes a user, whose sessions and keys end. The address is free again.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update).
+    pub async fn delete(&self, id: &UserId) -> Result<User, UpdateUserError> {
+        let user = self.store.delete(id, None, &self.clock).await?;
+        tracing::info!(user = %id, "user deleted");
+        Ok(user)
+    }
+
+    /// Forgets links that have ended, at most so many, and answers how many. To be called now and
+    /// then, again at once where it answers `at_most`.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn delete_expired(&self, at_most: u32) -> Result<u64, StoreError> {
+        self.store.delete_expired_links(self.clock.now(), at_most).await
     }
 
     /// How many users there are.

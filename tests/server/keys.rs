@@ -298,7 +298,7 @@ async fn what_changes_behind_the_server_counts_within_a_second() {
     let owner = server.join(Role::VIEWER).await;
     let key = key(&server, &owner, json!({"name": "x"})).await;
     server.get("/projects").bearer(&key).await.expect(200);
-    let change = UserChange { plan: Some(Some(Plan::PAID)), ..UserChange::default() };
+    let change = UserChange::new().with_plan(Some(Plan::PAID));
     server.users.update(&UserId::from(&*owner.id), change).await.unwrap();
     server.clock.advance(Duration::from_millis(999));
     let reply = server.get("/projects").bearer(&key).await.expect(200);

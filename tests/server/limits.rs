@@ -109,7 +109,7 @@ async fn plan_decides_how_many_a_user_has() {
     let server = Server::start().await;
     for (plan, limit) in [(Plan::FREE, 60), (Plan::PAID, 600), (Plan::ENTERPRISE, 3000)] {
         let member = server.join(Role::VIEWER).await;
-        let change = UserChange { plan: Some(Some(plan)), ..UserChange::default() };
+        let change = UserChange::new().with_plan(Some(plan));
         server.users.update(&UserId::from(&*member.id), change).await.unwrap();
         let pair = server.refresh(&member.refresh).await.expect(200);
         let me = || server.get("/auth/me").bearer(&pair.text("access_token")).into_future();

@@ -41,7 +41,7 @@ async fn access_token_says_who_and_until_when() {
     });
     assert_eq!(claims, expected);
 
-    let plan = UserChange { plan: Some(Some(Plan::PAID)), ..UserChange::default() };
+    let plan = UserChange::new().with_plan(Some(Plan::PAID));
     server.users.update(&UserId::from(member.id), plan).await.unwrap();
     let [_, next] = parts(&server.login(&member.email, PASSWORD).await.text("access_token"));
     assert_eq!(next["plan"], "paid");

@@ -34,7 +34,7 @@ use tower_warden::{
     store::{memory::MemoryRateLimitStore, sqlite},
     token::{KeySet, SigningKey},
     user::{
-        BcryptHasher, Email, HashingPool, UserChange, VerificationMail,
+        BcryptHasher, Email, HashingPool, LinkMail, UserChange,
         mail::{MailError, MailSender, Message, Outbox},
     },
 };
@@ -91,7 +91,7 @@ impl Server {
 
         let (post_office, letters) = mpsc::unbounded_channel();
         let outbox = Outbox::new(PostOffice(post_office));
-        let mail = VerificationMail::new("https://api.example/auth/verify").unwrap();
+        let mail = LinkMail::verification("https://api.example/auth/verify").unwrap();
         let store = sqlite::SqliteStore::new(database.clone());
         let users = UserService::new(store.clone(), hashing, mail, outbox.clone());
         let key = SigningKey::from_pem(PRIVATE_KEY.as_bytes()).unwrap();
@@ -169,7 +169,7 @@ impl Server {
         let address = Email::parse(&email).unwrap();
         self.users.register(&address, PASSWORD.into()).await.unwrap();
         let user = self.users.verify_email(&token_in(&self.letter().await)).await.unwrap();
-        let change = UserChange { role: Some(role.clone()), ..UserChange::default() };
+        let change = UserChange::new().with_role(role.clone());
         self.users.update(&user.id, change).await.unwrap();
         self.session(&user.id, role, &email).await
     }

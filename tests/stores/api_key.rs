@@ -79,11 +79,7 @@ async fn key_is_found_with_its_owner_as_the_owner_is_now(store: Arc<impl Store>)
     expected.key.last_used_at = Some(now());
     assert_eq!(find(&*store, new.hash).await.as_ref(), Some(&expected));
 
-    let change = UserChange {
-        role: Some(Role::ADMIN),
-        plan: Some(Some(Plan::PAID)),
-        ..UserChange::default()
-    };
+    let change = UserChange::new().with_role(Role::ADMIN).with_plan(Some(Plan::PAID));
     store.update(&owner, change).await.unwrap();
     expected.owner = Some(Identity::new(owner, Role::ADMIN).with_plan(Plan::PAID));
     assert_eq!(find(&*store, new.hash).await, Some(expected));
@@ -253,14 +249,8 @@ async fn find(store: &impl Store, hash: TokenHash) -> Option<FoundKey> {
 }
 
 async fn add_user(store: &impl Store, email: &str, role: Role) -> UserId {
-    let user = NewUser {
-        id: UserId::random(),
-        email: Email::parse(email).unwrap(),
-        password_hash: PasswordHash::from("$2b$04$".to_owned()),
-        role,
-        created_at: now(),
-        verification: None,
-    };
+    let hash = PasswordHash::from("$2b$04$".to_owned());
+    let user = NewUser::new(Email::parse(email).unwrap(), hash, now()).with_role(role);
     store.create(user).await.unwrap().id
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tower_warden::{
-    Clock, ManualClock, OpaqueToken, Role, TokenHash, UserId,
+    Clock, ManualClock, OpaqueToken, TokenHash, UserId,
     second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
     store::memory::MemoryStore,
     user::{Email, NewUser, PasswordHash, UserStore},
@@ -297,14 +297,8 @@ async fn has_second_factor(store: &impl Store, user: &UserId) -> bool {
 }
 
 async fn add_user(store: &impl Store, email: &str) -> UserId {
-    let user = NewUser {
-        id: UserId::random(),
-        email: Email::parse(email).unwrap(),
-        password_hash: PasswordHash::from("$2b$04$".to_owned()),
-        role: Role::VIEWER,
-        created_at: now(),
-        verification: None,
-    };
+    let hash = PasswordHash::from("$2b$04$".to_owned());
+    let user = NewUser::new(Email::parse(email).unwrap(), hash, now());
     store.create(user).await.unwrap().id
 }
 

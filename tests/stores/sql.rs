@@ -30,6 +30,7 @@ pub(crate) async fn login(store: &dyn TokenStore, user: &UserId, clock: &ManualC
         created_at: clock.now(),
         token_expires_at: clock.now() + HOUR,
         expires_at: None,
+        epoch: None,
     };
     store.open_family(family).await.unwrap();
     token
@@ -45,14 +46,9 @@ pub(crate) fn rotation(
 }
 
 pub(crate) async fn add_user(store: &dyn UserStore, email: &str, role: Role) -> UserId {
-    let user = NewUser {
-        id: UserId::random(),
-        email: Email::parse(email).unwrap(),
-        password_hash: PasswordHash::from("$2b$04$".to_owned()),
-        role,
-        created_at: ManualClock::new().now(),
-        verification: None,
-    };
+    let hash = PasswordHash::from("$2b$04$".to_owned());
+    let user = NewUser::new(Email::parse(email).unwrap(), hash, ManualClock::new().now());
+    let user = user.with_role(role);
     store.create(user).await.unwrap().id
 }
 

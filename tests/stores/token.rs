@@ -105,6 +105,7 @@ impl Login {
             created_at: now,
             token_expires_at: token_expiry(now, HOUR, family_expires_at),
             expires_at: family_expires_at,
+            epoch: None,
         };
         self.store.open_family(family).await.unwrap();
     }

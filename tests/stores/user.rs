@@ -10,8 +10,8 @@ use tower_warden::{
     Clock, ManualClock, OpaqueToken, Plan, Role, TokenHash, UserId,
     store::memory::MemoryStore,
     user::{
-        CreateUserError, Email, NewUser, PasswordHash, UpdateUserError, User, UserChange,
-        UserStore, VerificationToken,
+        CreateUserError, Email, LinkToken, NewUser, PasswordHash, UpdateUserError, User,
+        UserChange, UserStore,
     },
 };
 
@@ -135,7 +135,7 @@ async fn role_and_plan_change_apart(store: Store) {
         (set_role(auditor.clone()), auditor.clone(), Some(Plan::PAID), false),
         (UserChange::default(), auditor.clone(), Some(Plan::PAID), false),
         (set_plan(None), auditor.clone(), None, false),
-        (UserChange { verify_email: true, ..UserChange::default() }, auditor.clone(), None, true),
+        (UserChange::new().with_verified_email(), auditor.clone(), None, true),
         (set_plan(Some(Plan::FREE)), auditor.clone(), Some(Plan::FREE), true),
     ] {
         (expected.role, expected.plan, expected.email_verified) = (role, plan, email_verified);
@@ -157,7 +157,7 @@ async fn last_admin_stays(store: Store) {
     let other = store.create(verified("bob@example.com", Role::VIEWER)).await.unwrap();
     let refused = store.update(&admin.id, set_role(Role::VIEWER)).await;
     assert!(matches!(refused, Err(UpdateUserError::LastAdmin)), "{refused:?}");
-    let both = UserChange { plan: Some(Some(Plan::PAID)), ..set_role(Role::EDITOR) };
+    let both = set_role(Role::EDITOR).with_plan(Some(Plan::PAID));
     let refused = store.update(&admin.id, both).await;
     assert!(matches!(refused, Err(UpdateUserError::LastAdmin)), "{refused:?}");
     assert_eq!(store.find(&admin.id).await.unwrap().unwrap(), admin);
@@ -173,7 +173,7 @@ async fn last_admin_stays(store: Store) {
 
 async fn unverified_admin_does_not_count(store: Store) {
     let admin = store.create(verified("ada@example.com", Role::ADMIN)).await.unwrap();
-    let new = NewUser { role: Role::ADMIN, ..unverified("bob@example.com") };
+    let new = unverified("bob@example.com").with_role(Role::ADMIN);
     let unproved = store.create(new.clone()).await.unwrap();
     let refused = store.update(&admin.id, set_role(Role::VIEWER)).await;
     assert!(matches!(refused, Err(UpdateUserError::LastAdmin)), "{refused:?}");
@@ -393,23 +393,16 @@ fn random_hash() -> TokenHash {
 }
 
 /// A token made then, that ends a day later.
-fn verification(created_at: SystemTime) -> VerificationToken {
-    VerificationToken { hash: random_hash(), created_at, expires_at: created_at + DAY }
+fn verification(created_at: SystemTime) -> LinkToken {
+    LinkToken::new(random_hash(), created_at, DAY)
 }
 
 fn verified(address: &str, role: Role) -> NewUser {
-    NewUser {
-        id: UserId::random(),
-        email: email(address),
-        password_hash: hash("first"),
-        role,
-        created_at: now(),
-        verification: None,
-    }
+    NewUser::new(email(address), hash("first"), now()).with_role(role)
 }
 
 fn unverified(address: &str) -> NewUser {
-    NewUser { verification: Some(verification(now())), ..verified(address, Role::VIEWER) }
+    verified(address, Role::VIEWER).with_verification(verification(now()))
 }
 
 fn token_of(new: &NewUser) -> TokenHash {
@@ -417,11 +410,11 @@ fn token_of(new: &NewUser) -> TokenHash {
 }
 
 fn set_role(role: Role) -> UserChange {
-    UserChange { role: Some(role), ..UserChange::default() }
+    UserChange::new().with_role(role)
 }
 
 fn set_plan(plan: Option<Plan>) -> UserChange {
-    UserChange { plan: Some(plan), ..UserChange::default() }
+    UserChange::new().with_plan(plan)
 }
 
 /// Runs so many at the same time.

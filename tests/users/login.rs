@@ -3,15 +3,14 @@
 use std::{
     num::NonZeroUsize,
     sync::{Mutex, atomic::Ordering::SeqCst, mpsc},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tower_warden::{
-    Role, UserId,
     store::memory::MemoryStore,
     user::{
-        HashError, HashingPool, LoginError, NewUser, Password, PasswordHash, PasswordHasher,
-        RegisterError, UserService, UserStore, VerificationMail, mail::Outbox,
+        HashError, HashingPool, LinkMail, LoginError, NewUser, Password, PasswordHash,
+        PasswordHasher, RegisterError, UserService, UserStore, mail::Outbox,
     },
 };
 
@@ -71,14 +70,8 @@ async fn database_that_is_gone_is_not_a_wrong_password() {
 #[tokio::test]
 async fn stored_text_that_is_no_hash_is_not_a_wrong_password() {
     let register = Register::new();
-    let broken = NewUser {
-        id: UserId::random(),
-        email: email("ada@example.com"),
-        password_hash: PasswordHash::from("plain text".to_owned()),
-        role: Role::VIEWER,
-        created_at: std::time::SystemTime::UNIX_EPOCH,
-        verification: None,
-    };
+    let (hash, made) = (PasswordHash::from("plain text".to_owned()), SystemTime::UNIX_EPOCH);
+    let broken = NewUser::new(email("ada@example.com"), hash, made);
     register.store.users.create(broken).await.unwrap();
     let login = register.users.authenticate("ada@example.com", PASSWORD.into()).await;
     assert!(matches!(&login, Err(LoginError::Store(e)) if !e.is_unavailable()), "{login:?}");
@@ -146,7 +139,7 @@ async fn full_queue_is_busy() {
         .unwrap()
         .with_threads(NonZeroUsize::MIN)
         .with_queue(0, Duration::from_secs(15));
-    let mail = VerificationMail::new("https://example.com/auth/verify").unwrap();
+    let mail = LinkMail::verification("https://example.com/auth/verify").unwrap();
     let outbox = Outbox::new(Drawer::default());
     let users = UserService::new(MemoryStore::new(), hashing.clone(), mail, outbox);
 

@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use tower_warden::{
     Clock, Plan, Role,
     user::{
-        HashingPool, Password, PasswordPolicy, RegisterError, UserChange, UserService,
-        VerificationMail, Violation, mail::Outbox,
+        EnsuredAdmin, HashingPool, LinkMail, LoginError, Password, PasswordPolicy, RegisterError,
+        UserChange, UserService, VerifyError, Violation, mail::Outbox,
     },
 };
 
@@ -96,7 +96,7 @@ async fn of_many_registrations_at_once_one_wins_and_gets_the_only_mail() {
 async fn stuck_mail_server_does_not_delay_the_answer() {
     let register = Register::new();
     let hashing = HashingPool::new(register.hasher.clone()).unwrap();
-    let mail = VerificationMail::new("https://example.com/auth/verify").unwrap();
+    let mail = LinkMail::verification("https://example.com/auth/verify").unwrap();
     let outbox = Outbox::new(StuckMailSender);
     let users = UserService::new(register.store.clone(), hashing, mail, outbox.clone());
     users.register(&email("ada@example.com"), PASSWORD.into()).await.unwrap();
@@ -132,7 +132,8 @@ async fn database_that_is_gone_is_told_apart() {
 async fn admin_is_created_verified_and_without_mail() {
     let register = Register::new();
     let admin = register.users.ensure_admin(&email("root@example.com"), PASSWORD.into()).await;
-    let admin = admin.unwrap();
+    let (admin, how) = admin.unwrap();
+    assert_eq!(how, EnsuredAdmin::Created);
     assert_eq!((admin.role, admin.email_verified), (Role::ADMIN, true));
     register.users.authenticate("root@example.com", PASSWORD.into()).await.unwrap();
     assert_eq!(register.outbox.waiting() + register.drawer.len(), 0);
@@ -141,16 +142,62 @@ async fn admin_is_created_verified_and_without_mail() {
 #[tokio::test]
 async fn user_who_is_there_is_promoted_and_keeps_password_and_plan() {
     let register = Register::new();
-    let user = register.register("ada@example.com").await;
-    let change = UserChange { plan: Some(Some(Plan::PAID)), ..UserChange::default() };
+    let user = register.register_verified("ada@example.com").await;
+    let change = UserChange::new().with_plan(Some(Plan::PAID));
     register.users.update(&user.id, change).await.unwrap();
-    for _ in 0..2 {
+    for expected in [EnsuredAdmin::Promoted, EnsuredAdmin::Unchanged] {
         let other = Password::from("Another-Horse-2");
-        let admin = register.users.ensure_admin(&user.email, other).await.unwrap();
+        let (admin, how) = register.users.ensure_admin(&user.email, other).await.unwrap();
+        assert_eq!(how, expected);
         assert_eq!((&admin.id, admin.role), (&user.id, Role::ADMIN));
         assert_eq!((admin.email_verified, admin.plan), (true, Some(Plan::PAID)));
     }
     register.users.authenticate("ada@example.com", PASSWORD.into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn account_that_was_never_verified_is_nobodys_and_gets_the_admins_password() {
+    let register = Register::new();
+    let eve = register.register("root@example.com").await; // a stranger
+    let link = register.mailed_token().await;
+    let admin = "Another-Horse-2";
+    let (root, how) = register.users.ensure_admin("root@example.com", admin.into()).await.unwrap();
+    assert_eq!((how, &root.id), (EnsuredAdmin::TakenOver, &eve.id));
+    let stranger = register.users.authenticate("root@example.com", PASSWORD.into()).await;
+    assert!(matches!(stranger, Err(LoginError::InvalidCredentials)), "{stranger:?}");
+    let verified = register.users.verify_email(&link).await;
+    assert!(matches!(verified, Err(VerifyError::InvalidToken)), "{verified:?}");
+    register.users.authenticate("root@example.com", admin.into()).await.unwrap();
+    assert!(Log::text().contains("an account whose address was never verified is an admin's now"));
+}
+
+#[tokio::test]
+async fn suspended_account_is_made_no_admin() {
+    let register = Register::new();
+    let user = register.register_verified("ada@example.com").await;
+    register.users.suspend(&user.id).await.unwrap();
+    let refused = register.users.ensure_admin("ada@example.com", PASSWORD.into()).await;
+    assert!(matches!(refused, Err(RegisterError::Suspended)), "{refused:?}");
+    assert_eq!(register.users.find(&user.id).await.unwrap().unwrap().role, Role::VIEWER);
+}
+
+#[tokio::test]
+async fn address_of_an_account_whose_link_ended_is_registered_anew() {
+    let register = Register::new();
+    let eve = register.register("ada@example.com").await; // a stranger
+    let link = register.mailed_token().await;
+    register.clock.advance(Duration::from_secs(24 * 60 * 60 - 1));
+    let early = register.users.register("ada@example.com", PASSWORD.into()).await;
+    assert!(matches!(early, Err(RegisterError::EmailTaken)), "{early:?}");
+
+    register.clock.advance(Duration::from_secs(1));
+    let password = "Another-Horse-2";
+    let ada = register.users.register("ada@example.com", password.into()).await.unwrap();
+    assert_ne!(ada.id, eve.id);
+    assert_eq!(register.users.find(&eve.id).await.unwrap(), None);
+    assert!(register.users.verify_email(&link).await.is_err());
+    register.users.verify_email(&register.mailed_token().await).await.unwrap();
+    register.users.authenticate("ada@example.com", password.into()).await.unwrap();
 }
 
 #[tokio::test]
@@ -171,10 +218,9 @@ async fn weak_admin_password_is_an_error_also_for_who_is_there() {
 async fn admin_whom_another_server_creates_meanwhile_is_no_error() {
     let register = Register::new();
     let root = email("root@example.com");
-    let first = register.users.ensure_admin(&root, PASSWORD.into()).await.unwrap();
-    register.store.overlooked.store(1, SeqCst);
-    let second = register.users.ensure_admin(&root, PASSWORD.into()).await.unwrap();
-    assert_eq!(first, second);
+    let (first, _) = register.users.ensure_admin(&root, PASSWORD.into()).await.unwrap();
+    let (second, how) = register.users.ensure_admin(&root, PASSWORD.into()).await.unwrap();
+    assert_eq!((first, how), (second, EnsuredAdmin::Unchanged));
 }
 
 #[tokio::test]

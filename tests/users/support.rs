@@ -12,12 +12,13 @@ use std::{
 use async_trait::async_trait;
 use tokio::{sync::Semaphore, task::yield_now, time::timeout};
 use tower_warden::{
-    ManualClock, StoreError, TokenHash, UserId,
+    ManualClock, SharedClock, StoreError, TokenHash, UserId,
     store::memory::MemoryStore,
     user::{
-        BcryptHasher, CreateUserError, Email, HashError, HashingPool, NewUser, Password,
-        PasswordHash, PasswordHasher, UpdateUserError, User, UserChange, UserService, UserStore,
-        VerificationMail, VerificationToken,
+        BcryptHasher, CreateUserError, Email, EmailChangeError, EnsuredAdmin, HashError,
+        HashingPool, LinkMail, LinkToken, NewUser, Password, PasswordChange, PasswordHash,
+        PasswordHasher, PasswordSet, UpdateUserError, User, UserChange, UserPage, UserService,
+        UserStore,
         mail::{MailError, MailSender, Message, Outbox},
     },
 };
@@ -45,8 +46,11 @@ impl Register {
         hasher.hashes.store(0, SeqCst); // the one that the pool makes for itself
         let (drawer, clock) = (Drawer::default(), ManualClock::new());
         let outbox = Outbox::new(drawer.clone());
-        let mail = VerificationMail::new("https://example.com/auth/verify").unwrap();
+        let mail = LinkMail::verification("https://example.com/auth/verify").unwrap();
+        let link = |path| format!("https://example.com/{path}");
         let users = UserService::new(store.clone(), hashing, mail, outbox.clone())
+            .with_reset_mail(LinkMail::reset(&link("reset")).unwrap())
+            .with_email_change_mail(LinkMail::email_change(&link("confirm-email")).unwrap())
             .with_clock(Arc::new(clock.clone()));
         Self { users, store, hasher, drawer, outbox, clock }
     }
@@ -67,6 +71,13 @@ impl Register {
         let mut links =
             lines.filter_map(|line| line.strip_prefix("https://example.com/auth/verify?token="));
         links.next().unwrap().to_owned()
+    }
+
+    /// Lets what goes on behind the answers come to its end.
+    pub(crate) async fn settle(&self) {
+        for _ in 0..50 {
+            yield_now().await;
+        }
     }
 
     pub(crate) async fn stored_hash(&self, address: &str) -> PasswordHash {
@@ -229,6 +240,10 @@ impl Default for TestStore {
 }
 
 impl TestStore {
+    fn overlooks(&self) -> bool {
+        self.overlooked.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
+    }
+
     fn reach(&self) -> Result<&MemoryStore, StoreError> {
         if self.gone.load(SeqCst) {
             return Err(StoreError::unavailable("connection refused"));
@@ -239,6 +254,101 @@ impl TestStore {
 
 #[async_trait]
 impl UserStore for TestStore {
+    fn clock(&self) -> SharedClock {
+        self.users.clock()
+    }
+
+    async fn find_holder(
+        &self,
+        email: &Email,
+        now: SystemTime,
+    ) -> Result<Option<User>, StoreError> {
+        if self.overlooks() {
+            return Ok(None);
+        }
+        self.reach()?.find_holder(email, now).await
+    }
+
+    async fn find_with_hash(
+        &self,
+        id: &UserId,
+    ) -> Result<Option<(User, PasswordHash)>, StoreError> {
+        self.reach()?.find_with_hash(id).await
+    }
+
+    async fn list(&self, page: &UserPage) -> Result<Vec<User>, StoreError> {
+        self.reach()?.list(page).await
+    }
+
+    async fn put_reset(
+        &self,
+        id: &UserId,
+        token: LinkToken,
+        at_most_every: Duration,
+    ) -> Result<Option<User>, StoreError> {
+        self.reach()?.put_reset(id, token, at_most_every).await
+    }
+
+    async fn find_reset(
+        &self,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Result<Option<UserId>, StoreError> {
+        self.reach()?.find_reset(token, now).await
+    }
+
+    async fn reset_password(
+        &self,
+        token: &TokenHash,
+        new: &PasswordHash,
+        clock: &SharedClock,
+    ) -> Result<Option<PasswordSet>, StoreError> {
+        self.reach()?.reset_password(token, new, clock).await
+    }
+
+    async fn change_password(
+        &self,
+        change: &PasswordChange,
+        clock: &SharedClock,
+    ) -> Result<Option<PasswordSet>, StoreError> {
+        self.reach()?.change_password(change, clock).await
+    }
+
+    async fn put_email_change(
+        &self,
+        id: &UserId,
+        email: &Email,
+        token: LinkToken,
+        at_most_every: Duration,
+    ) -> Result<Option<User>, EmailChangeError> {
+        self.reach()?.put_email_change(id, email, token, at_most_every).await
+    }
+
+    async fn confirm_email_change(
+        &self,
+        token: &TokenHash,
+        clock: &SharedClock,
+    ) -> Result<User, EmailChangeError> {
+        self.reach()?.confirm_email_change(token, clock).await
+    }
+
+    async fn delete(
+        &self,
+        id: &UserId,
+        by: Option<&UserId>,
+        clock: &SharedClock,
+    ) -> Result<User, UpdateUserError> {
+        self.reach()?.delete(id, by, clock).await
+    }
+
+    async fn ensure_admin(
+        &self,
+        admin: &NewUser,
+        clock: &SharedClock,
+    ) -> Result<(User, EnsuredAdmin), StoreError> {
+        self.reach()?.ensure_admin(admin, clock).await
+    }
+
     async fn create(&self, user: NewUser) -> Result<User, CreateUserError> {
         self.creating.fetch_add(1, SeqCst);
         self.go_on.acquire().await.unwrap().forget();
@@ -254,8 +364,7 @@ impl UserStore for TestStore {
         &self,
         email: &Email,
     ) -> Result<Option<(User, PasswordHash)>, StoreError> {
-        let overlooked = self.overlooked.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
-        if overlooked.is_ok() {
+        if self.overlooks() {
             return Ok(None);
         }
         self.reach()?.find_by_email(email).await
@@ -277,7 +386,7 @@ impl UserStore for TestStore {
     async fn renew_verification(
         &self,
         email: &Email,
-        token: VerificationToken,
+        token: LinkToken,
         at_most_every: Duration,
     ) -> Result<Option<User>, StoreError> {
         self.reach()?.renew_verification(email, token, at_most_every).await

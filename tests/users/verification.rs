@@ -83,6 +83,7 @@ async fn link_is_sent_again_at_most_once_a_minute_and_ends_the_old_one() {
     ] {
         register.clock.advance(advance);
         register.users.resend_verification(" Ada@Example.COM").await.unwrap();
+        register.settle().await;
         assert_eq!(register.outbox.waiting() + register.drawer.len() == 1, sent);
         if sent {
             let old = std::mem::replace(&mut token, register.mailed_token().await);

@@ -36,19 +36,17 @@ impl FromMembers for Change {
         if role.is_none() && plan.is_none() {
             members.errors().add("", "required", "must have a role or a plan");
         }
-        let change = UserChange {
-            role: role.and_then(|value| members.role(&value)),
-            plan: plan.map(|value| {
-                let plans = [Plan::FREE, Plan::PAID, Plan::ENTERPRISE];
-                let plan = plans.into_iter().find(|plan| value == plan.as_str());
-                if plan.is_none() && !value.is_null() {
-                    let detail = "must be free, paid, enterprise or null";
-                    members.errors().add("plan", "invalid_value", detail);
-                }
-                plan
-            }),
-            ..UserChange::default()
-        };
+        let mut change = UserChange::new();
+        change.role = role.and_then(|value| members.role(&value));
+        change.plan = plan.map(|value| {
+            let plans = [Plan::FREE, Plan::PAID, Plan::ENTERPRISE];
+            let plan = plans.into_iter().find(|plan| value == plan.as_str());
+            if plan.is_none() && !value.is_null() {
+                let detail = "must be free, paid, enterprise or null";
+                members.errors().add("plan", "invalid_value", detail);
+            }
+            plan
+        });
         Some(Self(change))
     }
 }

@@ -108,6 +108,11 @@ impl ApiKeys {
         hashes.filter_map(|hash| self.keys.get(hash)).filter(|stored| stored.revoked_at.is_none())
     }
 
+    /// How many keys this user has.
+    pub(super) fn count(&self, owner: &UserId) -> u64 {
+        self.of(owner).count() as u64
+    }
+
     /// Revokes what a user has, and answers how much that is.
     pub(super) fn revoke_all(&mut self, owner: &UserId, now: SystemTime) -> u64 {
         let mut revoked = 0;

@@ -96,6 +96,10 @@ impl SecondFactorStore for MemoryStore {
 }
 
 impl SecondFactors {
+    pub(super) fn forget(&mut self, user: &UserId) {
+        self.0.remove(user);
+    }
+
     fn is_on(&self, user: &UserId) -> bool {
         self.0.get(user).is_some_and(|factor| factor.totp.on_since.is_some())
     }
@@ -171,6 +175,11 @@ impl PendingLoginStore for MemoryStore {
 }
 
 impl PendingLogins {
+    /// Ends the logins of a user.
+    pub(super) fn end_all(&mut self, user: &UserId) {
+        self.0.retain(|_, pending| pending.login.user_id != *user);
+    }
+
     fn waiting(&mut self, token: &TokenHash, now: SystemTime) -> Option<&mut Pending> {
         self.0.get_mut(token).filter(|pending| now < pending.login.expires_at)
     }

@@ -8,8 +8,8 @@ use super::MemoryStore;
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
     token::{
-        Family, FamilyId, NewFamily, RevokeReason, RotateRequest, Rotation, StoredToken,
-        TokenStore, Verdict, judge, token_expiry,
+        Family, FamilyId, NewFamily, RenewRequest, Renewed, RevokeReason, RotateRequest, Rotation,
+        StoredToken, TokenStore, Verdict, judge, token_expiry,
     },
 };
 
@@ -29,7 +29,7 @@ struct Session {
 
 #[async_trait]
 impl TokenStore for MemoryStore {
-    async fn open_family(&self, new: NewFamily) -> Result<(), StoreError> {
+    async fn open_family(&self, new: NewFamily) -> Result<bool, StoreError> {
         let first = StoredToken {
             generation: 0,
             issued_at: new.created_at,
@@ -44,10 +44,18 @@ impl TokenStore for MemoryStore {
             expires_at: new.expires_at,
             revoked: None,
         };
-        let state = &mut self.lock().sessions;
+        let state = &mut *self.lock();
+        let same_epoch = |epoch| {
+            let user = state.register.active(&family.user_id);
+            user.is_some_and(|user| user.epoch == epoch)
+        };
+        if !new.epoch.is_none_or(same_epoch) {
+            return Ok(false);
+        }
+        let state = &mut state.sessions;
         state.index.insert(new.token, (new.id.clone(), 0));
         state.sessions.insert(new.id, Session { family, tokens: vec![(new.token, first)] });
-        Ok(())
+        Ok(true)
     }
 
     async fn family(&self, token: &TokenHash) -> Result<Option<Family>, StoreError> {
@@ -84,6 +92,29 @@ impl TokenStore for MemoryStore {
             Verdict::Expired => Rotation::Expired,
             Verdict::Revoked => Rotation::Revoked,
         })
+    }
+
+    async fn renew(&self, request: RenewRequest) -> Result<Option<Renewed>, StoreError> {
+        let state = &mut self.lock().sessions;
+        let now = request.clock.now();
+        let Some(Session { family, tokens }) = state.sessions.get_mut(&request.family) else {
+            return Ok(None);
+        };
+        let Some((_, live)) = tokens.last_mut() else { return Ok(None) };
+        if family.user_id != request.user_id || judge(now, family, live) != Verdict::Rotate {
+            return Ok(None);
+        }
+        live.superseded_at = Some(now);
+        let successor = StoredToken {
+            generation: live.generation + 1,
+            issued_at: now,
+            expires_at: token_expiry(now, request.time_to_live, family.expires_at),
+            superseded_at: None,
+        };
+        family.last_used_at = now;
+        state.index.insert(request.successor, (family.id.clone(), tokens.len()));
+        tokens.push((request.successor, successor));
+        Ok(Some(Renewed::new(family.clone(), successor.expires_at)))
     }
 
     async fn revoke_family(
@@ -131,6 +162,21 @@ impl TokenStore for MemoryStore {
 }
 
 impl Sessions {
+    /// Ends all sessions of a user, except one.
+    pub(super) fn end_all(
+        &mut self,
+        user: &UserId,
+        except: Option<&str>,
+        now: SystemTime,
+        reason: RevokeReason,
+    ) {
+        for Session { family, .. } in self.sessions.values_mut() {
+            if family.user_id == *user && except != Some(family.id.as_str()) {
+                family.revoked.get_or_insert((now, reason));
+            }
+        }
+    }
+
     /// The session of a token, and which generation the token is.
     fn find(&mut self, token: &TokenHash) -> Option<(&mut Session, usize)> {
         let (id, generation) = self.index.get(token)?;

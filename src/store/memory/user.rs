@@ -1,18 +1,21 @@
 //! Users in this process: the reference implementation.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 
-use super::MemoryStore;
+use super::{MemoryStore, account::State};
 use crate::{
-    Role, StoreError, TokenHash, UserId,
+    Role, SharedClock, StoreError, TokenHash, UserId,
+    token::RevokeReason,
     user::{
-        CreateUserError, Email, NewUser, PasswordHash, UpdateUserError, User, UserChange,
-        UserStore, VerificationToken,
+        CreateUserError, Email, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
+        PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserPage, UserStore,
+        judge_change, judge_deletion,
     },
 };
 
@@ -20,37 +23,70 @@ use crate::{
 pub(super) struct Register {
     accounts: HashMap<UserId, Account>,
     by_email: HashMap<Email, UserId>,
-    by_token: HashMap<TokenHash, UserId>,
+    /// Whose each token of a link is, or was: what is no longer good is forgotten at the clean-up.
+    by_link: HashMap<TokenHash, UserId>,
 }
 
 #[derive(Debug)]
 struct Account {
     user: User,
     password_hash: PasswordHash,
-    verification: Option<VerificationToken>,
+    verification: Option<LinkToken>,
+    /// One that was used or ended is kept, past its time: a new one has to wait.
+    reset: Option<LinkToken>,
+    /// The same, and the address that is wanted.
+    email_change: Option<(Email, LinkToken)>,
 }
 
 #[async_trait]
 impl UserStore for MemoryStore {
+    fn clock(&self) -> SharedClock {
+        self.clock()
+    }
+
     async fn create(&self, new: NewUser) -> Result<User, CreateUserError> {
-        let register = &mut self.lock().register;
+        let state = &mut *self.lock();
+        state.free(&new.email, new.created_at);
+        let register = &mut state.register;
         if register.by_email.contains_key(&new.email) {
             return Err(CreateUserError::EmailTaken);
         }
         if register.accounts.contains_key(&new.id) {
             return Err(StoreError::internal("the identifier is taken").into());
         }
-        let mut user = User::new(new.id.clone(), new.email.clone(), new.role, new.created_at);
-        user.email_verified = new.verification.is_none();
-        register.by_email.insert(new.email, new.id.clone());
-        register.by_token.extend(new.verification.map(|token| (token.hash, new.id.clone())));
-        let account = Account {
-            user: user.clone(),
-            password_hash: new.password_hash,
-            verification: new.verification,
+        Ok(register.add(new))
+    }
+
+    async fn find_holder(
+        &self,
+        email: &Email,
+        now: SystemTime,
+    ) -> Result<Option<User>, StoreError> {
+        let register = &mut self.lock().register;
+        let holder = register.account_of(email).filter(|account| account.holds_its_address(now));
+        Ok(holder.map(|account| account.user.clone()))
+    }
+
+    async fn find_with_hash(
+        &self,
+        id: &UserId,
+    ) -> Result<Option<(User, PasswordHash)>, StoreError> {
+        let register = &self.lock().register;
+        let account = register.accounts.get(id);
+        Ok(account.map(|account| (account.user.clone(), account.password_hash.clone())))
+    }
+
+    async fn list(&self, page: &UserPage) -> Result<Vec<User>, StoreError> {
+        let register = &self.lock().register;
+        let older = |user: &&User| {
+            page.after.as_ref().is_none_or(|cursor| {
+                (user.created_at, user.id.as_str()) < (cursor.created_at, cursor.id.as_str())
+            })
         };
-        register.accounts.insert(new.id, account);
-        Ok(user)
+        let mut users: Vec<_> =
+            register.accounts.values().map(|account| &account.user).filter(older).collect();
+        users.sort_by_key(|user| Reverse((user.created_at, user.id.as_str())));
+        Ok(users.into_iter().take(page.limit as usize).cloned().collect())
     }
 
     async fn find(&self, id: &UserId) -> Result<Option<User>, StoreError> {
@@ -67,17 +103,21 @@ impl UserStore for MemoryStore {
     }
 
     async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError> {
-        let register = &mut self.lock().register;
-        let verified_admins = register.verified_admins();
-        let user = &mut register.accounts.get_mut(id).ok_or(UpdateUserError::NotFound)?.user;
-        let demoted = change.role.as_ref().is_some_and(|role| *role != Role::ADMIN);
-        if demoted && is_verified_admin(user) && verified_admins == 1 {
-            return Err(UpdateUserError::LastAdmin);
+        let state = &mut *self.lock();
+        let now = self.clock().now();
+        let changed = judge_change(&state.register.users(), id, &change)?;
+        if let Some(account) = state.register.accounts.get_mut(id) {
+            if changed.suspended && !account.user.suspended {
+                account.end_links(now);
+            }
+            let suspended = changed.suspended && !account.user.suspended;
+            account.user = changed.clone();
+            if suspended {
+                state.end_logins_and_sessions(id, None, now);
+                state.api_keys.revoke_all(id, now);
+            }
         }
-        user.role = change.role.unwrap_or_else(|| user.role.clone());
-        user.plan = change.plan.unwrap_or_else(|| user.plan.clone());
-        user.email_verified |= change.verify_email;
-        Ok(user.clone())
+        Ok(changed)
     }
 
     async fn replace_password_hash(
@@ -95,25 +135,18 @@ impl UserStore for MemoryStore {
     async fn renew_verification(
         &self,
         email: &Email,
-        token: VerificationToken,
+        token: LinkToken,
         at_most_every: Duration,
     ) -> Result<Option<User>, StoreError> {
         let register = &mut self.lock().register;
-        let Some(account) = register.account_of(email) else {
-            return Ok(None);
-        };
-        let too_soon = account
-            .verification
-            .is_some_and(|last| token.created_at < last.created_at + at_most_every);
-        if account.user.email_verified || too_soon {
-            return Ok(None);
-        }
-        let user = account.user.clone();
-        if let Some(old) = account.verification.replace(token) {
-            register.by_token.remove(&old.hash);
-        }
-        register.by_token.insert(token.hash, user.id.clone());
-        Ok(Some(user))
+        let account = register.account_of(email).filter(|account| {
+            !account.user.email_verified && is_due(account.verification, &token, at_most_every)
+        });
+        let user = account.map(|account| {
+            account.verification = Some(token);
+            account.user.clone()
+        });
+        Ok(register.note_link(token, user))
     }
 
     async fn find_verification(
@@ -122,7 +155,8 @@ impl UserStore for MemoryStore {
         now: SystemTime,
     ) -> Result<Option<UserId>, StoreError> {
         let register = &mut self.lock().register;
-        Ok(register.unverified(token, now).map(|account| account.user.id.clone()))
+        let found = register.by_link(|account| account.verification, token, now);
+        Ok(found.map(|account| account.user.id.clone()))
     }
 
     async fn verify_email(
@@ -131,14 +165,181 @@ impl UserStore for MemoryStore {
         now: SystemTime,
     ) -> Result<Option<User>, StoreError> {
         let register = &mut self.lock().register;
-        let Some(account) = register.unverified(token, now) else {
+        let account = register.by_link(|account| account.verification, token, now);
+        Ok(account.map(|account| {
+            account.user.email_verified = true;
+            account.verification = None;
+            account.user.clone()
+        }))
+    }
+
+    async fn put_reset(
+        &self,
+        id: &UserId,
+        token: LinkToken,
+        at_most_every: Duration,
+    ) -> Result<Option<User>, StoreError> {
+        let register = &mut self.lock().register;
+        let account = register.accounts.get_mut(id).filter(|account| {
+            !account.user.suspended && is_due(account.reset, &token, at_most_every)
+        });
+        let user = account.map(|account| {
+            account.reset = Some(token);
+            account.user.clone()
+        });
+        Ok(register.note_link(token, user))
+    }
+
+    async fn find_reset(
+        &self,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Result<Option<UserId>, StoreError> {
+        let register = &mut self.lock().register;
+        let found = register.by_link(|account| account.reset, token, now);
+        Ok(found.map(|account| account.user.id.clone()))
+    }
+
+    async fn reset_password(
+        &self,
+        token: &TokenHash,
+        new: &PasswordHash,
+        clock: &SharedClock,
+    ) -> Result<Option<PasswordSet>, StoreError> {
+        let state = &mut *self.lock();
+        let now = clock.now();
+        let Some(account) = state.register.by_link(|account| account.reset, token, now) else {
             return Ok(None);
         };
         account.user.email_verified = true;
+        account.user.epoch += 1;
+        account.password_hash = new.clone();
         account.verification = None;
+        account.end_links(now);
         let user = account.user.clone();
-        register.by_token.remove(token);
-        Ok(Some(user))
+        state.end_logins_and_sessions(&user.id, None, now);
+        let api_keys = state.api_keys.count(&user.id);
+        Ok(Some(PasswordSet::new(user, api_keys)))
+    }
+
+    async fn change_password(
+        &self,
+        change: &PasswordChange,
+        clock: &SharedClock,
+    ) -> Result<Option<PasswordSet>, StoreError> {
+        let PasswordChange { id, epoch, new, keep } = change;
+        let state = &mut *self.lock();
+        let now = clock.now();
+        let account = state.register.accounts.get_mut(id);
+        let Some(account) = account.filter(|account| account.is_in(*epoch)) else {
+            return Ok(None);
+        };
+        account.user.epoch += 1;
+        account.password_hash = new.clone();
+        account.end_reset(now);
+        let user = account.user.clone();
+        state.end_logins_and_sessions(id, keep.as_deref(), now);
+        let api_keys = state.api_keys.count(id);
+        Ok(Some(PasswordSet::new(user, api_keys)))
+    }
+
+    async fn put_email_change(
+        &self,
+        id: &UserId,
+        email: &Email,
+        token: LinkToken,
+        at_most_every: Duration,
+    ) -> Result<Option<User>, EmailChangeError> {
+        let register = &mut self.lock().register;
+        let holder = register.account_of(email).filter(|account| {
+            account.user.id != *id && account.holds_its_address(token.created_at)
+        });
+        let taken = holder.is_some();
+        let account = register.accounts.get_mut(id).filter(|account| !account.user.suspended);
+        let account = account.ok_or(EmailChangeError::NotFound)?;
+        if account.user.email == *email {
+            return Err(EmailChangeError::OwnEmail);
+        }
+        if taken {
+            return Err(EmailChangeError::EmailTaken);
+        }
+        let last = account.email_change.as_ref().map(|(_, token)| *token);
+        if !is_due(last, &token, at_most_every) {
+            return Ok(None);
+        }
+        account.email_change = Some((email.clone(), token));
+        let user = account.user.clone();
+        Ok(register.note_link(token, Some(user)))
+    }
+
+    async fn confirm_email_change(
+        &self,
+        token: &TokenHash,
+        clock: &SharedClock,
+    ) -> Result<User, EmailChangeError> {
+        let state = &mut *self.lock();
+        let now = clock.now();
+        let link = |account: &Account| account.email_change.as_ref().map(|(_, token)| *token);
+        let account = state.register.by_link(link, token, now);
+        let account = account.ok_or(EmailChangeError::InvalidToken)?;
+        let id = account.user.id.clone();
+        account.end_email_change(now);
+        let wanted = account.email_change.as_ref().map(|(email, _)| email.clone());
+        let wanted = wanted.ok_or(EmailChangeError::InvalidToken)?;
+        state.free(&wanted, now);
+        let Register { accounts, by_email, .. } = &mut state.register;
+        let account = accounts.get_mut(&id).ok_or(EmailChangeError::InvalidToken)?;
+        if by_email.contains_key(&wanted) {
+            return Err(EmailChangeError::EmailTaken);
+        }
+        by_email.remove(&account.user.email);
+        by_email.insert(wanted.clone(), id);
+        account.user.email = wanted;
+        account.user.email_verified = true;
+        account.verification = None;
+        account.end_reset(now);
+        Ok(account.user.clone())
+    }
+
+    async fn delete(
+        &self,
+        id: &UserId,
+        by: Option<&UserId>,
+        clock: &SharedClock,
+    ) -> Result<User, UpdateUserError> {
+        let state = &mut *self.lock();
+        let user = judge_deletion(&state.register.users(), id, by)?;
+        state.remove(id, clock.now());
+        Ok(user)
+    }
+
+    async fn ensure_admin(
+        &self,
+        admin: &NewUser,
+        clock: &SharedClock,
+    ) -> Result<(User, EnsuredAdmin), StoreError> {
+        let state = &mut *self.lock();
+        let now = clock.now();
+        let Some(account) = state.register.account_of(&admin.email) else {
+            let admin = NewUser { verification: None, ..admin.clone() }.with_role(Role::ADMIN);
+            return Ok((state.register.add(admin), EnsuredAdmin::Created));
+        };
+        let outcome = EnsuredAdmin::of(&account.user);
+        if outcome != EnsuredAdmin::Suspended {
+            account.user.role = Role::ADMIN;
+        }
+        if outcome != EnsuredAdmin::TakenOver {
+            return Ok((account.user.clone(), outcome));
+        }
+        account.user.email_verified = true;
+        account.user.epoch += 1;
+        account.password_hash = admin.password_hash.clone();
+        account.verification = None;
+        account.end_links(now);
+        let user = account.user.clone();
+        state.end_logins_and_sessions(&user.id, None, now);
+        state.api_keys.revoke_all(&user.id, now);
+        Ok((user, outcome))
     }
 
     async fn count(&self) -> Result<u64, StoreError> {
@@ -151,23 +352,73 @@ impl UserStore for MemoryStore {
         at_most: u32,
     ) -> Result<u64, StoreError> {
         let register = &mut self.lock().register;
-        let expired = register
-            .accounts
-            .values_mut()
-            .filter_map(|account| account.verification.take_if(|token| token.expires_at < before));
-        let mut deleted = 0;
-        for token in expired.take(at_most as usize) {
-            register.by_token.remove(&token.hash);
-            deleted += 1;
+        let mut left = at_most;
+        let mut forget = |expired: bool| {
+            let forget = expired && left > 0;
+            left -= u32::from(forget);
+            forget
+        };
+        for account in register.accounts.values_mut() {
+            let ended = |token: &LinkToken| token.expires_at < before;
+            account.verification.take_if(|token| forget(ended(token)));
+            account.reset.take_if(|token| forget(ended(token) && token.is_over(before)));
+            account
+                .email_change
+                .take_if(|(_, token)| forget(ended(token) && token.is_over(before)));
         }
-        Ok(deleted)
+        let Register { accounts, by_link, .. } = register;
+        by_link.retain(|hash, id| accounts.get(id).is_some_and(|account| account.has_link(hash)));
+        Ok((at_most - left).into())
+    }
+}
+
+impl State {
+    /// Takes an address from an account that holds it no longer.
+    fn free(&mut self, email: &Email, now: SystemTime) {
+        let account = self.register.account_of(email);
+        if let Some(account) = account.filter(|account| !account.holds_its_address(now)) {
+            let id = account.user.id.clone();
+            self.remove(&id, now);
+        }
+    }
+
+    /// Forgets a user; what was the user's ends.
+    fn remove(&mut self, id: &UserId, now: SystemTime) {
+        if let Some(account) = self.register.accounts.remove(id) {
+            self.register.by_email.remove(&account.user.email);
+        }
+        self.second_factors.forget(id);
+        self.end_logins_and_sessions(id, None, now);
+        self.api_keys.revoke_all(id, now);
+    }
+
+    /// Ends what was opened by the password that was good until now, except one session.
+    fn end_logins_and_sessions(&mut self, id: &UserId, except: Option<&str>, now: SystemTime) {
+        self.pending_logins.end_all(id);
+        self.sessions.end_all(id, except, now, RevokeReason::LogoutAll);
     }
 }
 
 impl Register {
     /// The user, if the account may be used.
     pub(super) fn active(&self, id: &UserId) -> Option<&User> {
-        self.accounts.get(id).map(|account| &account.user)
+        self.accounts.get(id).map(|account| &account.user).filter(|user| !user.suspended)
+    }
+
+    fn add(&mut self, new: NewUser) -> User {
+        let mut user = User::new(new.id.clone(), new.email.clone(), new.role, new.created_at);
+        user.email_verified = new.verification.is_none();
+        let account = Account {
+            user: user.clone(),
+            password_hash: new.password_hash,
+            verification: new.verification,
+            reset: None,
+            email_change: None,
+        };
+        self.by_email.insert(new.email, new.id.clone());
+        self.by_link.extend(new.verification.map(|token| (token.hash, new.id.clone())));
+        self.accounts.insert(new.id, account);
+        user
     }
 
     /// The user's second factor was turned on or off.
@@ -181,17 +432,64 @@ impl Register {
         self.accounts.get_mut(self.by_email.get(email)?)
     }
 
-    /// The account that this token would verify.
-    fn unverified(&mut self, token: &TokenHash, now: SystemTime) -> Option<&mut Account> {
-        let account = self.accounts.get_mut(self.by_token.get(token)?)?;
-        account.verification.is_some_and(|token| now < token.expires_at).then_some(account)
+    /// The account whose link of some purpose has this token, if that is good now.
+    fn by_link(
+        &mut self,
+        link: impl Fn(&Account) -> Option<LinkToken>,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Option<&mut Account> {
+        let is_it = |stored: LinkToken| stored.hash == *token && now < stored.expires_at;
+        let account = self.accounts.get_mut(self.by_link.get(token)?)?;
+        link(account).is_some_and(is_it).then_some(account)
     }
 
-    fn verified_admins(&self) -> usize {
-        self.accounts.values().filter(|account| is_verified_admin(&account.user)).count()
+    fn note_link(&mut self, token: LinkToken, user: Option<User>) -> Option<User> {
+        self.by_link.extend(user.iter().map(|user| (token.hash, user.id.clone())));
+        user
+    }
+
+    fn users(&self) -> Vec<User> {
+        self.accounts.values().map(|account| account.user.clone()).collect()
     }
 }
 
-fn is_verified_admin(user: &User) -> bool {
-    user.role == Role::ADMIN && user.email_verified
+impl Account {
+    fn holds_its_address(&self, now: SystemTime) -> bool {
+        let good = |token: LinkToken| now < token.expires_at;
+        self.user.email_verified || self.verification.is_some_and(good)
+    }
+
+    fn has_link(&self, hash: &TokenHash) -> bool {
+        let change = self.email_change.as_ref().map(|(_, token)| token);
+        [self.verification.as_ref(), self.reset.as_ref(), change]
+            .into_iter()
+            .flatten()
+            .any(|token| token.hash == *hash)
+    }
+
+    fn is_in(&self, epoch: u64) -> bool {
+        !self.user.suspended && self.user.epoch == epoch
+    }
+
+    fn end_links(&mut self, now: SystemTime) {
+        self.end_reset(now);
+        self.end_email_change(now);
+    }
+
+    fn end_reset(&mut self, now: SystemTime) {
+        if let Some(token) = &mut self.reset {
+            token.expires_at = token.expires_at.min(now);
+        }
+    }
+
+    fn end_email_change(&mut self, now: SystemTime) {
+        if let Some((_, token)) = &mut self.email_change {
+            token.expires_at = token.expires_at.min(now);
+        }
+    }
+}
+
+fn is_due(last: Option<LinkToken>, next: &LinkToken, at_most_every: Duration) -> bool {
+    last.is_none_or(|last| last.created_at + at_most_every <= next.created_at)
 }

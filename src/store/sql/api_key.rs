@@ -15,7 +15,8 @@ use crate::{
     api_key::{ApiKey, ApiKeyId, ApiKeyStore, CreateKeyError, FoundKey, KeyUse, NewApiKey},
 };
 
-const LOCK_OWNER: Statement = sql!("SELECT id FROM " users " WHERE id = $1" lock);
+const LOCK_OWNER: Statement =
+    sql!("SELECT id FROM " users " WHERE id = $1 AND suspended_at IS NULL" lock);
 const COUNT: Statement =
     sql!("SELECT count(*) FROM " api_keys " WHERE user_id = $1 AND revoked_at IS NULL");
 const INSERT: Statement = sql!(
@@ -26,7 +27,7 @@ const FIND: Statement = sql!(
     "SELECT key.id, key.user_id, key.name, key.prefix, key.role, key.created_at, key.expires_at,
         key.last_used_at, key.revoked_at, owner.role, owner.plan
      FROM " api_keys " AS key
-     LEFT JOIN " users " AS owner ON owner.id = key.user_id
+     LEFT JOIN " users " AS owner ON owner.id = key.user_id AND owner.suspended_at IS NULL
      WHERE key.hash = $1"
 );
 const NOTE_USE: Statement = sql!(
@@ -165,6 +166,13 @@ pub(super) async fn revoke_all(
     now: SystemTime,
 ) -> sqlx::Result<u64> {
     tx.execute(&REVOKE_ALL, [owner.into(), now.into()]).await
+}
+
+/// How many keys a user has.
+pub(super) async fn count(tx: &mut Tx<'_>, owner: &UserId) -> sqlx::Result<u64> {
+    let keys: Option<i64> =
+        tx.one(&COUNT, [owner.into()]).await?.map(|mut row| row.take()).transpose()?;
+    Ok(keys.unwrap_or_default().unsigned_abs())
 }
 
 /// `id, user_id, name, prefix, role, created_at, expires_at, last_used_at`

@@ -14,7 +14,8 @@ use crate::{
     second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
 };
 
-const LOCK_USER: Statement = sql!("SELECT id FROM " users " WHERE id = $1" lock);
+const LOCK_USER: Statement =
+    sql!("SELECT id FROM " users " WHERE id = $1 AND suspended_at IS NULL" lock);
 const BEGIN: Statement = sql!(
     "INSERT INTO " second_factors " AS old (user_id, secret) VALUES ($1, $2)
      ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret WHERE old.on_since IS NULL"
@@ -243,7 +244,6 @@ async fn open_login(tx: &mut Tx<'_>, login: &PendingLogin) -> sqlx::Result<()> {
 
 /// Ends the logins of a user. Part of the verbs that set a password and suspend users, which have
 /// locked the user.
-#[expect(dead_code, reason = "the verbs of accounts are on their way")]
 pub(super) async fn end_logins(tx: &mut Tx<'_>, user: &UserId) -> sqlx::Result<u64> {
     tx.execute(&END_LOGINS, [user.into()]).await
 }

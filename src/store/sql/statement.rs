@@ -14,6 +14,7 @@ pub struct Statement {
 ///
 /// - `lock`: the rows are this transaction's until it ends (SQLite: all are, from its begin on);
 /// - `skip_locked`: the same, but for rows that others hold, which are left out;
+/// - `user_columns`: what is read of a user;
 /// - `one_of … end`: a column is one of the rows of a subquery, which runs once.
 macro_rules! sql {
     ($($part:tt)+) => {
@@ -37,6 +38,12 @@ macro_rules! sqlite {
     (end) => {
         ")"
     };
+    (user_columns) => {
+        concat!(
+            "id, email, role, plan, email_verified, suspended_at, created_at, epoch, ",
+            "id IN (SELECT user_id FROM tower_warden_second_factors WHERE on_since IS NOT NULL)"
+        )
+    };
     ($text:literal) => {
         $text
     };
@@ -57,6 +64,13 @@ macro_rules! postgres {
     };
     (end) => {
         "))"
+    };
+    (user_columns) => {
+        concat!(
+            "id, email, role, plan, email_verified, suspended_at, created_at, epoch, ",
+            "EXISTS (SELECT FROM tower_warden.second_factors AS factor",
+            " WHERE factor.user_id = users.id AND factor.on_since IS NOT NULL)"
+        )
     };
     ($text:literal) => {
         $text

@@ -5,15 +5,15 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{
-    Row, SqlStore, Wing,
+    Row, SqlStore, Value, Wing,
     statement::{Statement, sql},
     verb::Tx,
 };
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
     token::{
-        Family, FamilyId, NewFamily, RevokeReason, RotateRequest, Rotation, StoredToken,
-        TokenStore, Verdict, judge, token_expiry,
+        Family, FamilyId, NewFamily, RenewRequest, Renewed, RevokeReason, RotateRequest, Rotation,
+        StoredToken, TokenStore, Verdict, judge, token_expiry,
     },
 };
 
@@ -31,6 +31,14 @@ const LOCK_FAMILY: Statement = sql!(
      FROM " families "
      WHERE id = (SELECT family_id FROM " refresh_tokens " WHERE hash = $1)" lock
 );
+const LOCK_FAMILY_BY_ID: Statement = sql!(
+    "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason
+     FROM " families " WHERE id = $1" lock
+);
+const LIVE_TOKEN: Statement = sql!(
+    "SELECT generation, issued_at, expires_at, superseded_at
+     FROM " refresh_tokens " WHERE family_id = $1 AND superseded_at IS NULL"
+);
 const TOKEN: Statement = sql!(
     "SELECT generation, issued_at, expires_at, superseded_at FROM " refresh_tokens " WHERE hash = $1"
 );
@@ -42,6 +50,10 @@ const INSERT_TOKEN: Statement = sql!(
 const USE_FAMILY: Statement = sql!("UPDATE " families " SET last_used_at = $2 WHERE id = $1");
 const SUPERSEDE: Statement =
     sql!("UPDATE " refresh_tokens " SET superseded_at = $2 WHERE hash = $1");
+const SUPERSEDE_LIVE: Statement = sql!(
+    "UPDATE " refresh_tokens " SET superseded_at = $2
+     WHERE family_id = $1 AND superseded_at IS NULL"
+);
 const REVOKE: Statement =
     sql!("UPDATE " families " SET revoked_at = $2, revoked_reason = $3 WHERE id = $1");
 const LOCK_FAMILIES_OF: Statement = sql!(
@@ -49,8 +61,9 @@ const LOCK_FAMILIES_OF: Statement = sql!(
 );
 const REVOKE_ALL: Statement = sql!(
     "UPDATE " families " SET revoked_at = $2, revoked_reason = $3
-     WHERE user_id = $1 AND revoked_at IS NULL"
+     WHERE user_id = $1 AND revoked_at IS NULL AND ($4 IS NULL OR id <> $4)"
 );
+const LOCK_EPOCH: Statement = sql!("SELECT epoch, suspended_at FROM " users " WHERE id = $1" lock);
 /// Token and family are both locked, so that one rotated since the statement began is read anew,
 /// and stays.
 const DELETE_EXPIRED: Statement = sql!(
@@ -64,7 +77,7 @@ const DELETE_EXPIRED: Statement = sql!(
 
 #[async_trait]
 impl<W: Wing> TokenStore for SqlStore<W> {
-    async fn open_family(&self, family: NewFamily) -> Result<(), StoreError> {
+    async fn open_family(&self, family: NewFamily) -> Result<bool, StoreError> {
         self.transact(family, |tx, family| Box::pin(open_family(tx, family))).await
     }
 
@@ -74,6 +87,10 @@ impl<W: Wing> TokenStore for SqlStore<W> {
 
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
         self.transact(request, |tx, request| Box::pin(rotate(tx, request))).await
+    }
+
+    async fn renew(&self, request: RenewRequest) -> Result<Option<Renewed>, StoreError> {
+        self.transact(request, |tx, request| Box::pin(renew(tx, request))).await
     }
 
     async fn revoke_family(
@@ -108,7 +125,12 @@ impl<W: Wing> TokenStore for SqlStore<W> {
     }
 }
 
-async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<()> {
+async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<bool> {
+    if let Some(epoch) = new.epoch
+        && !is_epoch(tx, &new.user_id, epoch).await?
+    {
+        return Ok(false);
+    }
     let family =
         [(&new.id).into(), (&new.user_id).into(), new.created_at.into(), new.expires_at.into()];
     tx.execute(&INSERT_FAMILY, family).await?;
@@ -118,7 +140,15 @@ async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<()> {
         expires_at: new.token_expires_at,
         superseded_at: None,
     };
-    insert_token(tx, &new.id, &new.token, &token).await
+    insert_token(tx, &new.id, &new.token, &token).await?;
+    Ok(true)
+}
+
+/// Whether the account may be used, and is in this epoch, until the transaction ends.
+async fn is_epoch(tx: &mut Tx<'_>, user: &UserId, epoch: u64) -> sqlx::Result<bool> {
+    let Some(mut row) = tx.one(&LOCK_EPOCH, [user.into()]).await? else { return Ok(false) };
+    let (now, suspended_at): (i64, Option<SystemTime>) = (row.take()?, row.take()?);
+    Ok(now.unsigned_abs() == epoch && suspended_at.is_none())
 }
 
 async fn family_of(tx: &mut Tx<'_>, token: &TokenHash) -> sqlx::Result<Option<Family>> {
@@ -155,6 +185,27 @@ async fn rotate(tx: &mut Tx<'_>, request: &RotateRequest) -> sqlx::Result<Rotati
     }
 }
 
+async fn renew(tx: &mut Tx<'_>, request: &RenewRequest) -> sqlx::Result<Option<Renewed>> {
+    let locked = tx.one(&LOCK_FAMILY_BY_ID, [(&request.family).into()]).await?;
+    let Some(family) = locked.map(family).transpose()? else { return Ok(None) };
+    let live = tx.one(&LIVE_TOKEN, [(&family.id).into()]).await?;
+    let Some(live) = live.map(stored_token).transpose()? else { return Ok(None) };
+    let now = request.clock.now();
+    if family.user_id != request.user_id || judge(now, &family, &live) != Verdict::Rotate {
+        return Ok(None);
+    }
+    tx.execute(&USE_FAMILY, [(&family.id).into(), now.into()]).await?;
+    tx.execute(&SUPERSEDE_LIVE, [(&family.id).into(), now.into()]).await?;
+    let successor = StoredToken {
+        generation: live.generation.saturating_add(1),
+        issued_at: now,
+        expires_at: token_expiry(now, request.time_to_live, family.expires_at),
+        superseded_at: None,
+    };
+    insert_token(tx, &family.id, &request.successor, &successor).await?;
+    Ok(Some(Renewed::new(family, successor.expires_at)))
+}
+
 async fn revoke_family(
     tx: &mut Tx<'_>,
     token: &TokenHash,
@@ -173,7 +224,21 @@ async fn revoke_family(
 async fn revoke_user(tx: &mut Tx<'_>, user: &UserId, clock: &SharedClock) -> sqlx::Result<u64> {
     tx.all(&LOCK_FAMILIES_OF, [user.into()]).await?;
     let reason = RevokeReason::LogoutAll.as_str();
-    tx.execute(&REVOKE_ALL, [user.into(), clock.now().into(), reason.into()]).await
+    tx.execute(&REVOKE_ALL, [user.into(), clock.now().into(), reason.into(), Value::Null]).await
+}
+
+/// Ends all sessions of a user, except one. The user is locked already.
+pub(super) async fn end_sessions(
+    tx: &mut Tx<'_>,
+    user: &UserId,
+    except: Option<&str>,
+    now: SystemTime,
+    reason: RevokeReason,
+) -> sqlx::Result<()> {
+    tx.all(&LOCK_FAMILIES_OF, [user.into()]).await?;
+    let row = [user.into(), now.into(), reason.as_str().into(), except.into()];
+    tx.execute(&REVOKE_ALL, row).await?;
+    Ok(())
 }
 
 /// The family of a token, which nobody else writes until the transaction ends.

@@ -5,16 +5,19 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use super::{
-    Row, SqlStore, Wing,
+    Row, SqlStore, Value, Wing, api_key, second_factor,
     statement::{Statement, sql},
+    token::end_sessions,
     value::to_micros,
     verb::Tx,
 };
 use crate::{
-    Role, StoreError, TokenHash, UserId,
+    Role, SharedClock, StoreError, TokenHash, UserId,
+    token::RevokeReason,
     user::{
-        CreateUserError, Email, NewUser, PasswordHash, UpdateUserError, User, UserChange,
-        UserStore, VerificationToken,
+        CreateUserError, Email, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
+        PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserPage, UserStore,
+        judge_change, judge_deletion,
     },
 };
 
@@ -24,57 +27,235 @@ const INSERT: Statement = sql!(
      ON CONFLICT (email) DO NOTHING"
 );
 const FIND: Statement = sql!(
-    "SELECT id, email, role, plan, email_verified, created_at,
-        id IN (SELECT user_id FROM " second_factors " WHERE user_id = $1 AND on_since IS NOT NULL)
-     FROM " users " WHERE id = $1"
+    "SELECT " user_columns " FROM " users " WHERE id = $1"
+);
+const FIND_WITH_HASH: Statement = sql!(
+    "SELECT " user_columns ", password_hash FROM " users " WHERE id = $1"
 );
 const FIND_BY_EMAIL: Statement = sql!(
-    "SELECT id, email, role, plan, email_verified, created_at,
-        id IN (SELECT user_id FROM " second_factors " WHERE on_since IS NOT NULL), password_hash
-     FROM " users " WHERE email = $1"
+    "SELECT " user_columns ", password_hash FROM " users " WHERE email = $1"
 );
-/// Always in the same order. One whom another transaction demoted while we waited is read anew, and
-/// is not among them.
-const LOCK_ADMINS: Statement = sql!(
-    "SELECT id FROM " users " WHERE role = 'admin' AND email_verified ORDER BY id" lock
+const LOCK: Statement = sql!(
+    "SELECT " user_columns " FROM " users " WHERE id = $1" lock
 );
-const UPDATE: Statement = sql!(
+const LOCK_BY_EMAIL: Statement = sql!(
+    "SELECT " user_columns " FROM " users " WHERE email = $1" lock
+);
+const LIST: Statement = sql!(
+    "SELECT " user_columns " FROM " users "
+     WHERE $2 IS NULL OR created_at < $2 OR (created_at = $2 AND id < $3)
+     ORDER BY created_at DESC, id DESC LIMIT $1"
+);
+/// A user, who acts, and all active admins: always in the same order. One whom another transaction
+/// changed while we waited is read anew.
+const LOCK_ADMINS_AND: Statement = sql!(
+    "SELECT " user_columns " FROM " users "
+     WHERE id = $1 OR id = $2
+        OR (role = 'admin' AND email_verified AND suspended_at IS NULL)
+     ORDER BY id" lock
+);
+const CHANGE: Statement = sql!(
     "UPDATE " users "
-     SET role = coalesce($2, role),
-         plan = CASE WHEN $3 THEN $4 ELSE plan END,
-         email_verified = email_verified OR $5
+     SET role = $2, plan = $3, email_verified = $4, epoch = $5,
+         suspended_at = CASE WHEN $6 THEN coalesce(suspended_at, $7) END
      WHERE id = $1"
 );
+const SET_PASSWORD: Statement = sql!(
+    "UPDATE " users " SET password_hash = $2, email_verified = $3, epoch = epoch + 1 WHERE id = $1"
+);
+const SET_ROLE: Statement = sql!("UPDATE " users " SET role = $2 WHERE id = $1");
+const SET_EMAIL: Statement =
+    sql!("UPDATE " users " SET email = $2, email_verified = TRUE WHERE id = $1");
+const DELETE: Statement = sql!("DELETE FROM " users " WHERE id = $1");
 const REPLACE_PASSWORD_HASH: Statement =
     sql!("UPDATE " users " SET password_hash = $3 WHERE id = $1 AND password_hash = $2");
 const LOCK_UNVERIFIED: Statement =
     sql!("SELECT id FROM " users " WHERE email = $1 AND NOT email_verified" lock);
-const PUT_VERIFICATION: Statement = sql!(
-    "INSERT INTO " verification_tokens " AS old (user_id, hash, created_at, expires_at)
-     VALUES ($1, $2, $3, $4)
+const VERIFY: Statement = sql!("UPDATE " users " SET email_verified = TRUE WHERE id = $1");
+const DROP_VERIFICATION: Statement = sql!("DELETE FROM " verification_tokens " WHERE user_id = $1");
+const HAS_VERIFICATION: Statement =
+    sql!("SELECT user_id FROM " verification_tokens " WHERE user_id = $1 AND expires_at > $2");
+const WANTED_EMAIL: Statement = sql!("SELECT email FROM " email_changes " WHERE hash = $1");
+const PUT_EMAIL_CHANGE: Statement = sql!(
+    "INSERT INTO " email_changes " AS old (user_id, hash, created_at, expires_at, email)
+     VALUES ($1, $2, $3, $4, $6)
      ON CONFLICT (user_id) DO UPDATE
-     SET hash = excluded.hash, created_at = excluded.created_at, expires_at = excluded.expires_at
+     SET hash = excluded.hash, created_at = excluded.created_at, expires_at = excluded.expires_at,
+         email = excluded.email
      WHERE old.created_at <= $5"
 );
-const FIND_VERIFICATION: Statement = sql!(
-    "SELECT user_id FROM " verification_tokens " WHERE hash = $1 AND expires_at > $2"
-);
-const LOCK_USER_OF_VERIFICATION: Statement = sql!(
-    "SELECT id FROM " users "
-     WHERE id = (SELECT user_id FROM " verification_tokens " WHERE hash = $1)" lock
-);
-const CONSUME_VERIFICATION: Statement =
-    sql!("DELETE FROM " verification_tokens " WHERE hash = $1 AND expires_at > $2");
-const VERIFY: Statement = sql!("UPDATE " users " SET email_verified = TRUE WHERE id = $1");
-const COUNT: Statement = sql!("SELECT count(*) FROM " users);
-const DELETE_EXPIRED: Statement = sql!(
-    "DELETE FROM " verification_tokens " WHERE user_id" one_of
-        "SELECT user_id FROM " verification_tokens "
-         WHERE expires_at < $1 ORDER BY expires_at LIMIT $2" skip_locked end
-);
+/// An address may be taken between the look and the write: what fails then is undone up to here.
+const SAVE: Statement = sql!("SAVEPOINT tower_warden_email");
+const UNDO: Statement = sql!("ROLLBACK TO SAVEPOINT tower_warden_email");
 
+/// The statements on the tokens of links of one purpose.
+struct Links {
+    put: Statement,
+    find: Statement,
+    lock_user: Statement,
+    /// It is kept, past its time: the next one has to wait.
+    end: Statement,
+    end_of: Statement,
+    delete_expired: Statement,
+}
+
+macro_rules! links {
+    ($table:ident) => {
+        Links {
+            put: sql!(
+                "INSERT INTO " $table " AS old (user_id, hash, created_at, expires_at)
+                 VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (user_id) DO UPDATE
+                 SET hash = excluded.hash, created_at = excluded.created_at,
+                     expires_at = excluded.expires_at
+                 WHERE old.created_at <= $5"
+            ),
+            find: sql!("SELECT user_id FROM " $table " WHERE hash = $1 AND expires_at > $2"),
+            lock_user: sql!(
+                "SELECT id FROM " users "
+                 WHERE id = (SELECT user_id FROM " $table " WHERE hash = $1)" lock
+            ),
+            end: sql!(
+                "UPDATE " $table " SET expires_at = $2 WHERE hash = $1 AND expires_at > $2"
+            ),
+            end_of: sql!(
+                "UPDATE " $table " SET expires_at = $2 WHERE user_id = $1 AND expires_at > $2"
+            ),
+            delete_expired: sql!(
+                "DELETE FROM " $table " WHERE user_id" one_of
+                    "SELECT user_id FROM " $table "
+                     WHERE expires_at < $1 AND created_at < $3
+                     ORDER BY expires_at LIMIT $2" skip_locked end
+            ),
+        }
+    };
+}
+
+static VERIFICATIONS: Links = links!(verification_tokens);
+static RESETS: Links = links!(reset_tokens);
+static EMAIL_CHANGES: Links = links!(email_changes);
+
+const COUNT: Statement = sql!("SELECT count(*) FROM " users);
 #[async_trait]
 impl<W: Wing> UserStore for SqlStore<W> {
+    fn clock(&self) -> SharedClock {
+        self.clock.clone()
+    }
+
+    async fn find_holder(
+        &self,
+        email: &Email,
+        now: SystemTime,
+    ) -> Result<Option<User>, StoreError> {
+        self.transact((email.clone(), now), |tx, (email, now)| {
+            Box::pin(find_holder(tx, email, *now))
+        })
+        .await
+    }
+
+    async fn find_with_hash(
+        &self,
+        id: &UserId,
+    ) -> Result<Option<(User, PasswordHash)>, StoreError> {
+        self.ask(id.clone(), |tx, id| Box::pin(find_with_hash(tx, id))).await
+    }
+
+    async fn list(&self, page: &UserPage) -> Result<Vec<User>, StoreError> {
+        self.ask(page.clone(), |tx, page| Box::pin(list(tx, page))).await
+    }
+
+    async fn put_reset(
+        &self,
+        id: &UserId,
+        token: LinkToken,
+        at_most_every: Duration,
+    ) -> Result<Option<User>, StoreError> {
+        self.transact((id.clone(), token, at_most_every), |tx, (id, token, at_most_every)| {
+            Box::pin(put_reset(tx, id, token, *at_most_every))
+        })
+        .await
+    }
+
+    async fn find_reset(
+        &self,
+        token: &TokenHash,
+        now: SystemTime,
+    ) -> Result<Option<UserId>, StoreError> {
+        self.ask((*token, now), |tx, (token, now)| Box::pin(find_link(tx, &RESETS, token, *now)))
+            .await
+    }
+
+    async fn reset_password(
+        &self,
+        token: &TokenHash,
+        new: &PasswordHash,
+        clock: &SharedClock,
+    ) -> Result<Option<PasswordSet>, StoreError> {
+        self.transact((*token, new.clone(), clock.clone()), |tx, (token, new, clock)| {
+            Box::pin(reset_password(tx, token, new, clock))
+        })
+        .await
+    }
+
+    async fn change_password(
+        &self,
+        change: &PasswordChange,
+        clock: &SharedClock,
+    ) -> Result<Option<PasswordSet>, StoreError> {
+        self.transact((change.clone(), clock.clone()), |tx, (change, clock)| {
+            Box::pin(change_password(tx, change, clock))
+        })
+        .await
+    }
+
+    async fn put_email_change(
+        &self,
+        id: &UserId,
+        email: &Email,
+        token: LinkToken,
+        at_most_every: Duration,
+    ) -> Result<Option<User>, EmailChangeError> {
+        let arguments = (id.clone(), email.clone(), token, at_most_every);
+        self.transact(arguments, |tx, (id, email, token, at_most_every)| {
+            Box::pin(put_email_change(tx, id, email, token, *at_most_every))
+        })
+        .await?
+    }
+
+    async fn confirm_email_change(
+        &self,
+        token: &TokenHash,
+        clock: &SharedClock,
+    ) -> Result<User, EmailChangeError> {
+        self.transact((*token, clock.clone()), |tx, (token, clock)| {
+            Box::pin(confirm_email_change(tx, token, clock))
+        })
+        .await?
+    }
+
+    async fn delete(
+        &self,
+        id: &UserId,
+        by: Option<&UserId>,
+        clock: &SharedClock,
+    ) -> Result<User, UpdateUserError> {
+        self.transact((id.clone(), by.cloned(), clock.clone()), |tx, (id, by, clock)| {
+            Box::pin(delete(tx, id, by.as_ref(), clock))
+        })
+        .await?
+    }
+
+    async fn ensure_admin(
+        &self,
+        admin: &NewUser,
+        clock: &SharedClock,
+    ) -> Result<(User, EnsuredAdmin), StoreError> {
+        self.transact((admin.clone(), clock.clone()), |tx, (admin, clock)| {
+            Box::pin(ensure_admin(tx, admin, clock))
+        })
+        .await
+    }
+
     async fn create(&self, user: NewUser) -> Result<User, CreateUserError> {
         self.transact(user, |tx, user| Box::pin(create(tx, user)))
             .await?
@@ -112,7 +293,7 @@ impl<W: Wing> UserStore for SqlStore<W> {
     async fn renew_verification(
         &self,
         email: &Email,
-        token: VerificationToken,
+        token: LinkToken,
         at_most_every: Duration,
     ) -> Result<Option<User>, StoreError> {
         let arguments = (email.clone(), token, at_most_every);
@@ -127,8 +308,10 @@ impl<W: Wing> UserStore for SqlStore<W> {
         token: &TokenHash,
         now: SystemTime,
     ) -> Result<Option<UserId>, StoreError> {
-        self.ask((*token, now), |tx, (token, now)| Box::pin(find_verification(tx, token, *now)))
-            .await
+        self.ask((*token, now), |tx, (token, now)| {
+            Box::pin(find_link(tx, &VERIFICATIONS, token, *now))
+        })
+        .await
     }
 
     async fn verify_email(
@@ -150,9 +333,7 @@ impl<W: Wing> UserStore for SqlStore<W> {
         at_most: u32,
     ) -> Result<u64, StoreError> {
         self.ask((before, at_most), |tx, (before, at_most)| {
-            Box::pin(async move {
-                tx.execute(&DELETE_EXPIRED, [(*before).into(), (*at_most).into()]).await
-            })
+            Box::pin(delete_expired_links(tx, *before, *at_most))
         })
         .await
     }
@@ -160,6 +341,17 @@ impl<W: Wing> UserStore for SqlStore<W> {
 
 /// Nothing where the address is taken.
 async fn create(tx: &mut Tx<'_>, new: &NewUser) -> sqlx::Result<Option<User>> {
+    if !insert(tx, new).await? {
+        free(tx, &new.email, new.created_at).await?;
+        if !insert(tx, new).await? {
+            return Ok(None);
+        }
+    }
+    find(tx, &new.id).await
+}
+
+/// Answers whether the address was free.
+async fn insert(tx: &mut Tx<'_>, new: &NewUser) -> sqlx::Result<bool> {
     let row = [
         (&new.id).into(),
         (&new.email).into(),
@@ -168,17 +360,64 @@ async fn create(tx: &mut Tx<'_>, new: &NewUser) -> sqlx::Result<Option<User>> {
         new.verification.is_none().into(),
         new.created_at.into(),
     ];
-    if tx.execute(&INSERT, row).await? == 0 {
-        return Ok(None);
+    let inserted = tx.execute(&INSERT, row).await? == 1;
+    if let (Some(token), true) = (&new.verification, inserted) {
+        put(tx, &VERIFICATIONS, &new.id, token, Duration::ZERO).await?;
     }
-    if let Some(token) = &new.verification {
-        put_verification(tx, &new.id, token, i64::MAX).await?;
+    Ok(inserted)
+}
+
+/// Takes an address from an account that holds it no longer.
+async fn free(tx: &mut Tx<'_>, email: &Email, now: SystemTime) -> sqlx::Result<()> {
+    if let Some(mut row) = tx.one(&LOCK_BY_EMAIL, [email.into()]).await? {
+        let holder = user(&mut row)?;
+        if !holds_its_address(tx, &holder, now).await? {
+            remove(tx, &holder.id, now).await?;
+        }
     }
-    find(tx, &new.id).await
+    Ok(())
+}
+
+async fn holds_its_address(tx: &mut Tx<'_>, user: &User, now: SystemTime) -> sqlx::Result<bool> {
+    let good = [(&user.id).into(), now.into()];
+    Ok(user.email_verified || tx.one(&HAS_VERIFICATION, good).await?.is_some())
+}
+
+/// Forgets a user, who is locked; what was the user's ends.
+async fn remove(tx: &mut Tx<'_>, id: &UserId, now: SystemTime) -> sqlx::Result<()> {
+    end_logins_and_sessions(tx, id, None, now).await?;
+    api_key::revoke_all(tx, id, now).await?;
+    tx.execute(&DELETE, [id.into()]).await?;
+    Ok(())
+}
+
+/// Ends what was opened by the password that was good until now, except one session.
+async fn end_logins_and_sessions(
+    tx: &mut Tx<'_>,
+    id: &UserId,
+    except: Option<&str>,
+    now: SystemTime,
+) -> sqlx::Result<()> {
+    second_factor::end_logins(tx, id).await?;
+    end_sessions(tx, id, except, now, RevokeReason::LogoutAll).await
 }
 
 async fn find(tx: &mut Tx<'_>, id: &UserId) -> sqlx::Result<Option<User>> {
     tx.one(&FIND, [id.into()]).await?.map(|mut row| user(&mut row)).transpose()
+}
+
+/// A user whom nobody else changes until the transaction ends, unless the account is suspended.
+async fn lock(tx: &mut Tx<'_>, id: &UserId) -> sqlx::Result<Option<User>> {
+    let user = tx.one(&LOCK, [id.into()]).await?.map(|mut row| user(&mut row)).transpose()?;
+    Ok(user.filter(|user| !user.suspended))
+}
+
+async fn find_with_hash(
+    tx: &mut Tx<'_>,
+    id: &UserId,
+) -> sqlx::Result<Option<(User, PasswordHash)>> {
+    let row = tx.one(&FIND_WITH_HASH, [id.into()]).await?;
+    row.map(|mut row| Ok((user(&mut row)?, row.take()?))).transpose()
 }
 
 async fn find_by_email(
@@ -189,28 +428,196 @@ async fn find_by_email(
     row.map(|mut row| Ok((user(&mut row)?, row.take()?))).transpose()
 }
 
+async fn find_holder(
+    tx: &mut Tx<'_>,
+    email: &Email,
+    now: SystemTime,
+) -> sqlx::Result<Option<User>> {
+    let Some((user, _)) = find_by_email(tx, email).await? else { return Ok(None) };
+    Ok(holds_its_address(tx, &user, now).await?.then_some(user))
+}
+
+async fn list(tx: &mut Tx<'_>, page: &UserPage) -> sqlx::Result<Vec<User>> {
+    let after = page.after.as_ref();
+    let (made, id) = (after.map(|cursor| cursor.created_at), after.map(|cursor| &cursor.id));
+    let rows = tx.all(&LIST, [page.limit.into(), made.into(), id.into()]).await?;
+    rows.into_iter().map(|mut row| user(&mut row)).collect()
+}
+
 async fn update(
     tx: &mut Tx<'_>,
     id: &UserId,
     change: &UserChange,
 ) -> sqlx::Result<Result<User, UpdateUserError>> {
-    if change.role.as_ref().is_some_and(|role| *role != Role::ADMIN) {
-        let mut admins = tx.all(&LOCK_ADMINS, []).await?;
-        if let [admin] = &mut *admins
-            && admin.take::<UserId>()? == *id
-        {
-            return Ok(Err(UpdateUserError::LastAdmin));
-        }
+    let users = lock_admins_and(tx, id, change.by.as_ref()).await?;
+    let now = tx.now();
+    let changed = match judge_change(&users, id, change) {
+        Ok(changed) => changed,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    if changed.suspended && users.iter().any(|user| user.id == *id && !user.suspended) {
+        end_links(tx, id, now).await?;
+        end_logins_and_sessions(tx, id, None, now).await?;
+        api_key::revoke_all(tx, id, now).await?;
     }
-    let changes = [
+    let row = [
         id.into(),
-        change.role.as_ref().into(),
-        change.plan.is_some().into(),
-        change.plan.iter().flatten().next().into(),
-        change.verify_email.into(),
+        (&changed.role).into(),
+        changed.plan.as_ref().into(),
+        changed.email_verified.into(),
+        epoch(&changed),
+        changed.suspended.into(),
+        now.into(),
     ];
-    tx.execute(&UPDATE, changes).await?;
-    Ok(find(tx, id).await?.ok_or(UpdateUserError::NotFound))
+    tx.execute(&CHANGE, row).await?;
+    Ok(Ok(changed))
+}
+
+async fn delete(
+    tx: &mut Tx<'_>,
+    id: &UserId,
+    by: Option<&UserId>,
+    clock: &SharedClock,
+) -> sqlx::Result<Result<User, UpdateUserError>> {
+    let users = lock_admins_and(tx, id, by).await?;
+    let deleted = judge_deletion(&users, id, by);
+    if deleted.is_ok() {
+        remove(tx, id, clock.now()).await?;
+    }
+    Ok(deleted)
+}
+
+async fn lock_admins_and(
+    tx: &mut Tx<'_>,
+    id: &UserId,
+    by: Option<&UserId>,
+) -> sqlx::Result<Vec<User>> {
+    let rows = tx.all(&LOCK_ADMINS_AND, [id.into(), by.unwrap_or(id).into()]).await?;
+    rows.into_iter().map(|mut row| user(&mut row)).collect()
+}
+
+async fn put_reset(
+    tx: &mut Tx<'_>,
+    id: &UserId,
+    token: &LinkToken,
+    at_most_every: Duration,
+) -> sqlx::Result<Option<User>> {
+    let Some(user) = lock(tx, id).await? else { return Ok(None) };
+    let put = put(tx, &RESETS, id, token, at_most_every).await?;
+    Ok(put.then_some(user))
+}
+
+async fn reset_password(
+    tx: &mut Tx<'_>,
+    token: &TokenHash,
+    new: &PasswordHash,
+    clock: &SharedClock,
+) -> sqlx::Result<Option<PasswordSet>> {
+    let Some((id, now)) = consume(tx, &RESETS, token, clock).await? else { return Ok(None) };
+    tx.execute(&SET_PASSWORD, [(&id).into(), new.into(), true.into()]).await?;
+    tx.execute(&DROP_VERIFICATION, [(&id).into()]).await?;
+    end_links(tx, &id, now).await?;
+    end_logins_and_sessions(tx, &id, None, now).await?;
+    password_set(tx, &id).await
+}
+
+async fn change_password(
+    tx: &mut Tx<'_>,
+    PasswordChange { id, epoch, new, keep, .. }: &PasswordChange,
+    clock: &SharedClock,
+) -> sqlx::Result<Option<PasswordSet>> {
+    let user = lock(tx, id).await?;
+    let Some(user) = user.filter(|user| user.epoch == *epoch) else { return Ok(None) };
+    let now = clock.now();
+    tx.execute(&SET_PASSWORD, [id.into(), new.into(), user.email_verified.into()]).await?;
+    tx.execute(&RESETS.end_of, [id.into(), now.into()]).await?;
+    end_logins_and_sessions(tx, id, keep.as_deref(), now).await?;
+    password_set(tx, id).await
+}
+
+async fn password_set(tx: &mut Tx<'_>, id: &UserId) -> sqlx::Result<Option<PasswordSet>> {
+    let api_keys = api_key::count(tx, id).await?;
+    Ok(find(tx, id).await?.map(|user| PasswordSet::new(user, api_keys)))
+}
+
+async fn put_email_change(
+    tx: &mut Tx<'_>,
+    id: &UserId,
+    email: &Email,
+    token: &LinkToken,
+    at_most_every: Duration,
+) -> sqlx::Result<Result<Option<User>, EmailChangeError>> {
+    let Some(user) = lock(tx, id).await? else {
+        return Ok(Err(EmailChangeError::NotFound));
+    };
+    if user.email == *email {
+        return Ok(Err(EmailChangeError::OwnEmail));
+    }
+    if find_holder(tx, email, token.created_at).await?.is_some() {
+        return Ok(Err(EmailChangeError::EmailTaken));
+    }
+    let [id, hash, created_at, expires_at, made_by] = link_row(id, token, at_most_every);
+    let row = [id, hash, created_at, expires_at, made_by, email.into()];
+    let put = tx.execute(&PUT_EMAIL_CHANGE, row).await? == 1;
+    Ok(Ok(put.then_some(user)))
+}
+
+async fn confirm_email_change(
+    tx: &mut Tx<'_>,
+    token: &TokenHash,
+    clock: &SharedClock,
+) -> sqlx::Result<Result<User, EmailChangeError>> {
+    let Some((id, now)) = consume(tx, &EMAIL_CHANGES, token, clock).await? else {
+        return Ok(Err(EmailChangeError::InvalidToken));
+    };
+    let Some(mut row) = tx.one(&WANTED_EMAIL, [token.into()]).await? else {
+        return Ok(Err(EmailChangeError::InvalidToken));
+    };
+    let wanted: Email = row.take()?;
+    free(tx, &wanted, now).await?;
+    tx.execute(&SAVE, []).await?;
+    match tx.execute(&SET_EMAIL, [(&id).into(), (&wanted).into()]).await {
+        Ok(_) => {}
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+            tx.execute(&UNDO, []).await?;
+            return Ok(Err(EmailChangeError::EmailTaken));
+        }
+        Err(error) => return Err(error),
+    }
+    tx.execute(&DROP_VERIFICATION, [(&id).into()]).await?;
+    tx.execute(&RESETS.end_of, [(&id).into(), now.into()]).await?;
+    Ok(find(tx, &id).await?.ok_or(EmailChangeError::InvalidToken))
+}
+
+async fn ensure_admin(
+    tx: &mut Tx<'_>,
+    admin: &NewUser,
+    clock: &SharedClock,
+) -> sqlx::Result<(User, EnsuredAdmin)> {
+    let mut admin = admin.clone().with_role(Role::ADMIN);
+    admin.verification = None;
+    let mut outcome = EnsuredAdmin::Created;
+    if !insert(tx, &admin).await? {
+        let there = tx.one(&LOCK_BY_EMAIL, [(&admin.email).into()]).await?;
+        // Deleted since: the caller's next attempt finds nobody.
+        let mut there = there.ok_or(sqlx::Error::RowNotFound)?;
+        let there = user(&mut there)?;
+        outcome = EnsuredAdmin::of(&there);
+        admin.id = there.id;
+    }
+    let id = &admin.id;
+    if outcome == EnsuredAdmin::TakenOver {
+        let now = clock.now();
+        tx.execute(&SET_PASSWORD, [id.into(), (&admin.password_hash).into(), true.into()]).await?;
+        tx.execute(&DROP_VERIFICATION, [id.into()]).await?;
+        end_links(tx, id, now).await?;
+        end_logins_and_sessions(tx, id, None, now).await?;
+        api_key::revoke_all(tx, id, now).await?;
+    }
+    if outcome != EnsuredAdmin::Suspended {
+        tx.execute(&SET_ROLE, [id.into(), (&Role::ADMIN).into()]).await?;
+    }
+    Ok((find(tx, id).await?.ok_or(sqlx::Error::RowNotFound)?, outcome))
 }
 
 async fn replace_password_hash(
@@ -225,44 +632,15 @@ async fn replace_password_hash(
 async fn renew_verification(
     tx: &mut Tx<'_>,
     email: &Email,
-    token: &VerificationToken,
+    token: &LinkToken,
     at_most_every: Duration,
 ) -> sqlx::Result<Option<User>> {
     let Some(mut row) = tx.one(&LOCK_UNVERIFIED, [email.into()]).await? else { return Ok(None) };
     let id = row.take()?;
-    let interval = i64::try_from(at_most_every.as_micros()).unwrap_or(i64::MAX);
-    let made_by = to_micros(token.created_at).saturating_sub(interval);
-    if !put_verification(tx, &id, token, made_by).await? {
+    if !put(tx, &VERIFICATIONS, &id, token, at_most_every).await? {
         return Ok(None);
     }
     find(tx, &id).await
-}
-
-/// Gives a user a verification token in place of one that was made by then; answers whether it
-/// did.
-async fn put_verification(
-    tx: &mut Tx<'_>,
-    id: &UserId,
-    token: &VerificationToken,
-    made_by: i64,
-) -> sqlx::Result<bool> {
-    let row = [
-        id.into(),
-        (&token.hash).into(),
-        token.created_at.into(),
-        token.expires_at.into(),
-        made_by.into(),
-    ];
-    Ok(tx.execute(&PUT_VERIFICATION, row).await? == 1)
-}
-
-async fn find_verification(
-    tx: &mut Tx<'_>,
-    token: &TokenHash,
-    now: SystemTime,
-) -> sqlx::Result<Option<UserId>> {
-    let row = tx.one(&FIND_VERIFICATION, [token.into(), now.into()]).await?;
-    row.map(|mut row| row.take()).transpose()
 }
 
 async fn verify_email(
@@ -270,15 +648,84 @@ async fn verify_email(
     token: &TokenHash,
     now: SystemTime,
 ) -> sqlx::Result<Option<User>> {
-    let Some(mut row) = tx.one(&LOCK_USER_OF_VERIFICATION, [token.into()]).await? else {
+    let Some(mut row) = tx.one(&VERIFICATIONS.lock_user, [token.into()]).await? else {
         return Ok(None);
     };
     let id: UserId = row.take()?;
-    if tx.execute(&CONSUME_VERIFICATION, [token.into(), now.into()]).await? == 0 {
+    if tx.execute(&VERIFICATIONS.end, [token.into(), now.into()]).await? == 0 {
         return Ok(None);
     }
+    tx.execute(&DROP_VERIFICATION, [(&id).into()]).await?;
     tx.execute(&VERIFY, [(&id).into()]).await?;
     find(tx, &id).await
+}
+
+/// Gives a user a token in place of one that was made so long before; answers whether it did.
+async fn put(
+    tx: &mut Tx<'_>,
+    links: &'static Links,
+    id: &UserId,
+    token: &LinkToken,
+    at_most_every: Duration,
+) -> sqlx::Result<bool> {
+    Ok(tx.execute(&links.put, link_row(id, token, at_most_every)).await? == 1)
+}
+
+/// A token as it is put, and by when the one before it must have been made.
+fn link_row(id: &UserId, token: &LinkToken, at_most_every: Duration) -> [Value; 5] {
+    let interval = i64::try_from(at_most_every.as_micros()).unwrap_or(i64::MAX);
+    let made_by = to_micros(token.created_at).saturating_sub(interval);
+    let hash = (&token.hash).into();
+    [id.into(), hash, token.created_at.into(), token.expires_at.into(), made_by.into()]
+}
+
+async fn find_link(
+    tx: &mut Tx<'_>,
+    links: &'static Links,
+    token: &TokenHash,
+    now: SystemTime,
+) -> sqlx::Result<Option<UserId>> {
+    let row = tx.one(&links.find, [token.into(), now.into()]).await?;
+    row.map(|mut row| row.take()).transpose()
+}
+
+/// Uses a token up: whose it is, who is locked from then on, and when that was.
+async fn consume(
+    tx: &mut Tx<'_>,
+    links: &'static Links,
+    token: &TokenHash,
+    clock: &SharedClock,
+) -> sqlx::Result<Option<(UserId, SystemTime)>> {
+    let Some(mut row) = tx.one(&links.lock_user, [token.into()]).await? else { return Ok(None) };
+    let (id, now) = (row.take()?, clock.now());
+    let ended = tx.execute(&links.end, [token.into(), now.into()]).await?;
+    Ok((ended == 1).then_some((id, now)))
+}
+
+/// Ends a reset and a change of address that are pending.
+async fn end_links(tx: &mut Tx<'_>, id: &UserId, now: SystemTime) -> sqlx::Result<()> {
+    for links in [&RESETS, &EMAIL_CHANGES] {
+        tx.execute(&links.end_of, [id.into(), now.into()]).await?;
+    }
+    Ok(())
+}
+
+async fn delete_expired_links(
+    tx: &mut Tx<'_>,
+    before: SystemTime,
+    at_most: u32,
+) -> sqlx::Result<u64> {
+    // One that says since when an unverified account holds its address no longer isn't needed for
+    // that: none says so too.
+    let kept = before.checked_sub(LinkToken::KEPT).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut deleted = 0;
+    for (links, made) in [(&VERIFICATIONS, before), (&RESETS, kept), (&EMAIL_CHANGES, kept)] {
+        let left = u64::from(at_most).saturating_sub(deleted);
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        let row = [before.into(), left.into(), made.into()];
+        deleted += tx.execute(&links.delete_expired, row).await?;
+    }
+    Ok(deleted)
 }
 
 async fn count(tx: &mut Tx<'_>) -> sqlx::Result<u64> {
@@ -286,13 +733,20 @@ async fn count(tx: &mut Tx<'_>) -> sqlx::Result<u64> {
     Ok(users.unwrap_or_default().unsigned_abs())
 }
 
-/// `id, email, role, plan, email_verified, created_at`, whether a second factor is on
+/// `user_columns` of `sql!`
 fn user(row: &mut Row) -> sqlx::Result<User> {
     let (id, email, role): (UserId, Email, Role) = (row.take()?, row.take()?, row.take()?);
     let (plan, email_verified) = (row.take()?, row.take()?);
+    let suspended_at: Option<i64> = row.take()?;
     let mut user = User::new(id, email, role, row.take()?);
     user.plan = plan;
     user.email_verified = email_verified;
+    user.suspended = suspended_at.is_some();
+    user.epoch = row.take::<i64>()?.unsigned_abs();
     user.second_factor = row.take()?;
     Ok(user)
+}
+
+fn epoch(user: &User) -> Value {
+    i64::try_from(user.epoch).unwrap_or(i64::MAX).into()
 }

@@ -57,7 +57,6 @@ impl Tx<'_> {
     }
 
     /// What time it is. To be asked once what it is compared with is locked.
-    #[expect(dead_code, reason = "the verbs of today bring their own")]
     pub(super) fn now(&self) -> SystemTime {
         self.clock.now()
     }

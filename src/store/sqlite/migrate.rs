@@ -11,6 +11,7 @@ const FILES: &[MigrationFile] = &[
         "users and refresh tokens",
         include_str!("../../../migrations/sqlite/0001_users_and_refresh_tokens.sql"),
     ),
+    (3, "accounts", include_str!("../../../migrations/sqlite/0003_accounts.sql")),
     (
         4,
         "API keys and second factors",

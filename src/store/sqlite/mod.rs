@@ -29,17 +29,11 @@
 //! sqlite::migrate(&pool).await?;
 //! let users = SqliteStore::new(pool);
 //!
-//! let ada = NewUser {
-//!     id: UserId::random(),
-//!     email: Email::parse("ada@example.com")?,
-//!     password_hash: PasswordHash::from("$2b$12$…".to_owned()),
-//!     role: Role::VIEWER,
-//!     created_at: SystemTime::now(),
-//!     verification: None,
-//! };
+//! let hash = PasswordHash::from("$2b$12$…".to_owned());
+//! let ada = NewUser::new(Email::parse("ada@example.com")?, hash, SystemTime::now());
 //! assert_eq!(users.create(ada.clone()).await?.email, ada.email);
 //!
-//! let again = NewUser { id: UserId::random(), ..ada };
+//! let again = ada.with_id(UserId::random());
 //! assert!(matches!(users.create(again).await, Err(CreateUserError::EmailTaken)));
 //! # Ok(())
 //! # }
