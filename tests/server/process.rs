@@ -89,7 +89,7 @@ async fn request_in_flight_is_finished_at_the_end() {
 }
 
 #[tokio::test]
-async fn admin_is_created_or_promoted_and_keeps_the_password() {
+async fn admin_is_created_or_takes_over_an_account_that_was_never_verified() {
     let directory = directory_with_keys();
     let login = async |program: &Program, email, password| {
         let body = json!({"email": email, "password": password});
@@ -104,9 +104,9 @@ async fn admin_is_created_or_promoted_and_keeps_the_password() {
 
     let settings = [("ADMIN_EMAIL", "ada@example.com"), ("ADMIN_PASSWORD", "Another-Horse-1")];
     let program = Program::start(directory.path(), &settings).await;
-    let refused = login(&program, "ada@example.com", "Another-Horse-1").await;
-    refused.refused(401, "invalid_credentials");
-    let admin = login(&program, "ada@example.com", PASSWORD).await.expect(200);
+    let stranger = login(&program, "ada@example.com", PASSWORD).await;
+    stranger.refused(401, "invalid_credentials");
+    let admin = login(&program, "ada@example.com", "Another-Horse-1").await.expect(200);
     program.get("/analytics").bearer(&admin.text("access_token")).await.expect(200);
     program.stop().await;
 }
