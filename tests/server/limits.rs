@@ -81,11 +81,11 @@ async fn headers_are_on_every_limited_response() {
         (server.get("/auth/verify"), &["ip"]),
         (server.get("/nowhere"), &["ip"]),
         (server.delete("/public/status"), &["ip"]),
-        (server.post("/auth/register", json!({})), &["ip"]),
+        (server.post("/auth/register", json!({})), &["ip", "register"]),
         (server.post("/auth/refresh", json!({"refresh_token": ""})), &["ip"]),
         (server.post("/auth/logout", json!({"refresh_token": ""})), &["ip"]),
-        (server.post("/auth/verify/resend", json!({})), &["ip"]),
-        (server.login(&member.email, ""), &["ip", "login"]),
+        (server.post("/auth/verify/resend", json!({})), &["ip", "register"]),
+        (server.login(&member.email, ""), &["ip", "login", "account"]),
         (server.post("/auth/login", json!([])), &["ip", "login"]),
         (server.get("/auth/me"), &["ip"]),
         (server.get("/auth/me").bearer("x"), &["ip"]),
@@ -224,7 +224,8 @@ async fn headers_say_how_the_limit_stands() {
 
     // With none counted, the reset is now.
     server.clock.advance(2 * MINUTE);
-    let twice = server.get("/public/status").bearer("x").bearer("y").await.expect(400);
-    let now = epoch + 45 + 120;
-    assert_eq!(twice.limit(), Some([100, 100, now + 1]));
+    let body = json!({"email": "nobody", "password": "x"});
+    let none = server.post("/auth/register", body).from("192.0.2.7").await.expect(422);
+    let register = none.limiter("register");
+    assert_eq!((register.remaining, register.until_more), (100, 3600));
 }

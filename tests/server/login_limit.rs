@@ -2,8 +2,9 @@
 
 use http::Method;
 use serde_json::json;
-use tower_warden::Role;
+use tower_warden::{Quota, Role};
 
+use crate::reply::Reply;
 use crate::support::{
     Api, Call, MINUTE, PASSWORD, SECOND, Server, Session, at_once, count, in_flight,
 };
@@ -158,6 +159,55 @@ async fn where_both_refuse_the_longest_wait_speaks() {
     let reply = wrong(&server, &member).await.refused(429, "rate_limited");
     assert_eq!(reply.json()["violated-policies"], json!(["ip", "login"]));
     assert_eq!((reply.retry_after(), reply.limit().unwrap()[0]), (60, 100));
+}
+
+#[tokio::test]
+async fn guesses_from_everywhere_share_the_limit_of_the_account() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    let from = |n: u64| format!("192.0.2.{n}");
+    let spellings =
+        [member.email.clone(), member.email.to_uppercase(), format!(" {} ", member.email)];
+    for n in 0..50 {
+        let email = &spellings[n as usize % 3];
+        let reply = server.login(email, "Wrong-Horse-1").from(&from(n / 5)).await;
+        assert_eq!(reply.refused(401, "invalid_credentials").limiter("account").remaining, 49 - n);
+        server.clock.advance(SECOND);
+    }
+    let reply = right(&server, &member).from("192.0.2.99").await;
+    let reply = reply.refused(429, "too_many_login_attempts");
+    assert_eq!(reply.json()["violated-policies"], json!(["account"]));
+    assert_eq!(reply.limiter_names(), ["ip", "login", "account"]);
+    assert_eq!(reply.retry_after(), 3600 - 50);
+    assert_eq!(reply.text("detail"), "Too many login attempts. Try again in 60 minutes.");
+    // What it refuses no other counts.
+    let others = server.login("other@example.com", "x").from("192.0.2.99").await.expect(401);
+    assert_eq!(others.limiter("login").remaining, 4);
+    assert_eq!(others.limiter("ip").remaining, 99);
+    // Who guesses an account that isn't there learns nothing from the limits.
+    assert_eq!(others.limiter("account").remaining, 49);
+    let bad = server.post("/auth/login", json!({"email": member.email})).await.expect(422);
+    assert_eq!(bad.limiter_names(), ["ip", "login"]);
+}
+
+#[tokio::test]
+async fn registrations_and_mails_share_a_limit() {
+    let server = Server::with(|app| app.limits.quotas.register = Quota::per_hour(3)).await;
+    let left = |reply: Reply| reply.limiter("register").remaining;
+    let register =
+        |email: &str| server.post("/auth/register", json!({"email": email, "password": PASSWORD}));
+    assert_eq!(left(register("ada@example.com").await.expect(201)), 2);
+    assert_eq!(left(register("ada@example.com").await.expect(409)), 2);
+    assert_eq!(left(register("nobody").await.expect(422)), 2);
+    let resend = || server.post("/auth/verify/resend", json!({"email": "nobody@example.com"}));
+    assert_eq!(left(resend().await.expect(202)), 1);
+    assert_eq!(left(register("bob@example.com").await.expect(201)), 0);
+    for call in [register("eve@example.com"), resend()] {
+        let reply = call.await.refused(429, "rate_limited");
+        assert_eq!(reply.json()["violated-policies"], json!(["register"]));
+    }
+    assert_eq!(server.get("/auth/register").await.expect(405).limiter_names(), ["ip"]);
+    register("eve@example.com").from("192.0.2.1").await.expect(201);
 }
 
 fn wrong(server: &Server, member: &Session) -> Call {

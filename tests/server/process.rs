@@ -126,6 +126,7 @@ async fn settings_take_effect() {
         ("FORWARDED_HEADER", "forwarded"),
         ("RATE_LIMIT_PUBLIC", "7/1h"),
         ("RATE_LIMIT_LOGIN", "3/1d"),
+        ("RATE_LIMIT_ACCOUNT", "9/1m"),
         ("CORS_ALLOWED_ORIGINS", "https://app.example"),
         ("RUST_LOG", "off"),
     ];
@@ -139,7 +140,7 @@ async fn settings_take_effect() {
     for client in ["192.0.2.1", "192.0.2.2"] {
         let reply = from(client).await.expect(200);
         assert_eq!(reply.header("access-control-allow-origin"), Some("https://app.example"));
-        let policy = r#""ip";q=7;w=3600, "login";q=3;w=86400"#;
+        let policy = r#""ip";q=7;w=3600, "login";q=3;w=86400, "account";q=9;w=60"#;
         assert_eq!(reply.header("ratelimit-policy"), Some(policy));
         assert_eq!(reply.limiters()[0].remaining, 6);
         assert_eq!(reply.json()["expires_in"], 90);

@@ -189,7 +189,8 @@ async fn what_is_refused_first_is_as_the_contract_says() {
     limited().await;
     let twice = |call: Call| call.bearer("x").bearer("x");
     for (call, status, code) in [
-        (twice(put(&bad)).from("192.0.2.1"), 400, "invalid_request"),
+        (twice(put(&bad)), 400, "invalid_request"),
+        (twice(put(&bad)).from("192.0.2.1"), 429, "rate_limited"),
         (put(&bad).from("192.0.2.1"), 429, "rate_limited"),
         (put(&bad).from("192.0.2.1").bearer("x"), 429, "rate_limited"),
         (put(&bad).bearer("x"), 401, "invalid_token"),

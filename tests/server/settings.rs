@@ -86,6 +86,8 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
         ("RATE_LIMIT_PUBLIC", "0/1m"),
         ("RATE_LIMIT_USER", "-1/1m"),
         ("RATE_LIMIT_LOGIN", "5/0s"),
+        ("RATE_LIMIT_ACCOUNT", "50"),
+        ("RATE_LIMIT_REGISTER", "/1h"),
         ("RATE_LIMIT_FREE", "5/1500ms"),
         ("RATE_LIMIT_PAID", "5 per minute"),
         ("RATE_LIMIT_ENTERPRISE", "99999999999/1m"),

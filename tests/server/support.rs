@@ -346,6 +346,8 @@ fn quotas() -> Quotas {
         public: Quota::per_minute(100),
         user: Quota::per_minute(300),
         login: Quota::new(5, 15 * MINUTE).unwrap(),
+        account: Quota::per_hour(50),
+        register: Quota::per_hour(100),
         free: Quota::per_minute(60),
         paid: Quota::per_minute(600),
         enterprise: Quota::per_minute(3000),

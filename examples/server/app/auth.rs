@@ -20,16 +20,25 @@ use super::{
     App,
     body::{FromMembers, Json, Members},
     error::{Answer, invalid_request, method_not_allowed},
+    guesses::Guesses,
 };
 
 /// What needs no token.
 pub fn open_router() -> Router<App> {
     Router::new()
-        .route("/auth/register", post(register).fallback(method_not_allowed))
         .route("/auth/verify", get(verify).fallback(method_not_allowed))
-        .route("/auth/verify/resend", post(resend).fallback(method_not_allowed))
         .route("/auth/refresh", post(refresh).fallback(method_not_allowed))
         .route("/auth/logout", post(logout).fallback(method_not_allowed))
+}
+
+/// Where accounts are made.
+pub fn register_router() -> Router<App> {
+    Router::new().route("/auth/register", post(register).fallback(method_not_allowed))
+}
+
+/// What sends a mail to who asks.
+pub fn mailing_router() -> Router<App> {
+    Router::new().route("/auth/verify/resend", post(resend).fallback(method_not_allowed))
 }
 
 /// The one route that guesses are made at.
@@ -91,11 +100,14 @@ async fn resend(
 }
 
 async fn login(
+    guesses: Guesses,
     State(users): State<UserService>,
     State(tokens): State<TokenService>,
     Json(credentials): Json<Credentials>,
 ) -> Answer<Answered<TokenPair>> {
-    let user = users.authenticate(&credentials.email, credentials.password).await?;
+    let Credentials { email, password } = credentials;
+    let look = async { Ok(users.authenticate(&email, password).await?) };
+    let user = guesses.check(Some(&email), look).await?;
     let pair = tokens.issue(&identity(&user)).await?;
     Ok(Answered(pair))
 }

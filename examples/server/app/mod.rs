@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod cors;
 mod error;
+mod guesses;
 mod keys;
 mod limits;
 mod projects;
@@ -41,8 +42,17 @@ pub fn app(app: App) -> Router {
         .layer(panics)
         .layer(from_fn(error::one_authorization))
         .layer(limits.public());
+    let mailing = auth::mailing_router()
+        .layer(panics)
+        .layer(from_fn(error::one_authorization))
+        .layer(limits.mailing());
+    let registering = auth::register_router()
+        .layer(panics)
+        .layer(from_fn(error::one_authorization))
+        .layer(limits.registering());
     let login = auth::login_router()
         .layer(panics)
+        .layer(from_fn(guesses::tell))
         .layer(from_fn(error::one_authorization))
         .layer(limits.login());
     let in_person = Router::new()
@@ -63,12 +73,18 @@ pub fn app(app: App) -> Router {
                 .layer(panics),
         );
 
-    let api = anyone.merge(login).merge(signed_in).with_state(app.clone()).layer(
-        ServiceBuilder::new()
-            .map_response(security::headers(app.https))
-            .layer(from_fn(auth::never_cached))
-            .option_layer(cors::layer(&app.cors_allowed_origins)),
-    );
+    let api = anyone
+        .merge(mailing)
+        .merge(registering)
+        .merge(login)
+        .merge(signed_in)
+        .with_state(app.clone())
+        .layer(
+            ServiceBuilder::new()
+                .map_response(security::headers(app.https))
+                .layer(from_fn(auth::never_cached))
+                .option_layer(cors::layer(&app.cors_allowed_origins)),
+        );
     // Outside of everything that refuses.
     api.layer(DrainLayer::new())
 }

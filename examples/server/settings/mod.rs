@@ -113,6 +113,8 @@ impl Settings {
                 public: quota("RATE_LIMIT_PUBLIC")?,
                 user: quota("RATE_LIMIT_USER")?,
                 login: quota("RATE_LIMIT_LOGIN")?,
+                account: quota("RATE_LIMIT_ACCOUNT")?,
+                register: quota("RATE_LIMIT_REGISTER")?,
                 free: quota("RATE_LIMIT_FREE")?,
                 paid: quota("RATE_LIMIT_PAID")?,
                 enterprise: quota("RATE_LIMIT_ENTERPRISE")?,

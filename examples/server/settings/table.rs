@@ -69,6 +69,8 @@ pub const SETTINGS: &[Row] = &[
     row("RATE_LIMIT_PUBLIC", "100/1m", "Requests per client IP on routes without authentication"),
     row("RATE_LIMIT_USER", "300/1m", "Requests per user without a plan"),
     row("RATE_LIMIT_LOGIN", "5/15m", "Failed logins per client IP"),
+    row("RATE_LIMIT_ACCOUNT", "50/1h", "Failed logins per account, from all addresses together"),
+    row("RATE_LIMIT_REGISTER", "100/1h", "Registrations and mails asked for, per client IP"),
     row("RATE_LIMIT_FREE", "60/1m", "Requests per user of the plan `free`"),
     row("RATE_LIMIT_PAID", "600/1m", "Requests per user of the plan `paid`"),
     row("RATE_LIMIT_ENTERPRISE", "3000/1m", "Requests per user of the plan `enterprise`"),
