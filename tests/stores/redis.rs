@@ -475,3 +475,133 @@ async fn documented_permissions_are_enough_and_none_is_too_many() {
         cmd("ACL").arg("DELUSER").arg(&user).exec_async(&mut redis).await.unwrap();
     }
 }
+
+/// A value in the form of a log: fields that may be anything, and entries.
+fn crafted() -> impl Strategy<Value = Vec<u8>> {
+    let small = prop_oneof![Just(0u64), Just(1), 0..200_000_000u64, any::<u64>()];
+    let near = prop_oneof![
+        4 => (-200_000_000..200_000_000i64).prop_map(|by| NOW.saturating_add_signed(by)),
+        1 => any::<u64>(),
+    ];
+    let widths = prop_oneof![
+        4 => (4..=6u8, prop_oneof![Just(1u8), Just(2), Just(4)], 0..=1u8)
+            .prop_map(|(at, count, held)| at * 32 + count * 4 + held),
+        1 => any::<u8>(),
+    ];
+    let header = (168..=171u8, widths, near, vec(small.clone(), 4));
+    (header, vec(small, 0..200), any::<bool>(), 0..3_000usize).prop_map(
+        |((tag, widths, base, fields), entries, whole, many)| {
+            let mut bytes = vec![tag, widths];
+            bytes.extend_from_slice(&base.to_le_bytes()[..7]);
+            for field in fields {
+                bytes.extend_from_slice(&field.to_le_bytes()[..6]);
+            }
+            let (at, count, held) = (widths / 32, widths / 4 % 8, widths % 4);
+            let size = usize::from(at + count + held * count).max(1);
+            let entry = |number: &u64| number.to_le_bytes().into_iter().cycle().take(size);
+            bytes.extend(entries.iter().flat_map(entry));
+            if whole {
+                let more = entries.first().copied().unwrap_or(7);
+                bytes.extend((0..many as u64).flat_map(|i| {
+                    (more.wrapping_add(i)).to_le_bytes().into_iter().cycle().take(size)
+                }));
+            }
+            bytes
+        },
+    )
+}
+
+/// Of the test's clock, in microseconds.
+const NOW: u64 = 1_700_000_000_000_000;
+
+#[test]
+#[ignore = "needs Redis: run tests/run"]
+fn no_value_at_a_key_costs_much_or_stays() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(support::OwnServer::start_with(&[
+        "--save",
+        "",
+        "--slowlog-log-slower-than",
+        "50000",
+        "--lua-time-limit",
+        "500",
+    ]));
+    let clock = ManualClock::new();
+    clock.set(UNIX_EPOCH + Duration::from_micros(NOW));
+    let base = RedisRateLimitStore::new(&server.url()).unwrap().with_remembered_refusals(0);
+    let base = base.with_clock_for_tests(Arc::new(clock.clone()));
+    let mut connection = runtime.block_on(support::connection(&server.url()));
+    let config = ProptestConfig { cases: 2_000, failure_persistence: None, ..Default::default() };
+    let limits = prop_oneof![Just(5u32), Just(100), Just(u32::MAX)];
+    let windows = prop_oneof![Just(MINUTE), Just(90 * MINUTE)];
+    let input = (crafted(), limits, windows, 0..4u32, any::<bool>());
+    let sane = |(bytes, limit, window, cost, hold): (Vec<u8>, u32, Duration, u32, bool)| {
+        let prefix = prefix();
+        let store = base.clone().with_prefix(&prefix);
+        let key = format!("{prefix}:ip:=a");
+        let mut redis = connection.clone();
+        runtime.block_on(async {
+            cmd("SET").arg(&key).arg(&bytes).exec_async(&mut redis).await.unwrap();
+            let question = take(limit, window).with_cost(cost);
+            let question = if hold { question.on_trial() } else { question };
+            for _ in 0..3 {
+                let mut answer = store.take(slice::from_ref(&question)).await.unwrap();
+                let decision = answer[0].decision;
+                prop_assert!(decision.remaining() <= limit);
+                let longest = 2 * window;
+                prop_assert!(decision.retry_after().is_none_or(|wait| wait <= longest));
+                prop_assert!(decision.reset_after() <= longest, "{decision:?}");
+                if let Some(hold) = answer[0].hold.take() {
+                    store.settle(*hold, false).await.unwrap();
+                }
+            }
+            let lives = support::pttl(&mut redis, &key).await;
+            let is_ours = cost > 0 || (169..=170).contains(&bytes[0]);
+            prop_assert!(lives != -1 || !is_ours || cost == 0, "it stays for ever");
+            cmd("DEL").arg(&key).exec_async(&mut redis).await.unwrap();
+            Ok(())
+        })
+    };
+    TestRunner::new(config).run(&input, sane).unwrap();
+    let slow: Vec<::redis::Value> =
+        runtime.block_on(cmd("SLOWLOG").arg("GET").query_async(&mut connection)).unwrap();
+    assert!(slow.is_empty(), "{slow:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn value_of_ours_that_would_live_for_ever_does_not() {
+    let (store, prefix, mut redis) = store().await;
+    for (i, (limit, cost)) in [(5, 1), (100, 1), (1, 1), (100, 0)].into_iter().enumerate() {
+        let question = of("ip", &format!("k{i}"), limit);
+        let key = format!("{prefix}:ip:=k{i}");
+        decide(&store, question.clone()).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        cmd("PERSIST").arg(&key).exec_async(&mut redis).await.unwrap();
+        decide(&store, question.with_cost(cost)).await;
+        let lives = support::pttl(&mut redis, &key).await;
+        assert!((1..=61_000).contains(&lives), "{limit}: {lives}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn what_a_longer_window_needs_is_kept() {
+    let hour = Duration::from_secs(3_600);
+    let clock = ManualClock::new();
+    let store = RedisRateLimitStore::new(&support::url()).unwrap().with_prefix(&prefix());
+    let store = store.with_clock_for_tests(Arc::new(clock.clone()));
+    for _ in 0..5 {
+        assert!(decide(&store, take(5, hour)).await.is_allowed());
+    }
+    clock.advance(2 * MINUTE);
+    assert_eq!(decide(&store, take(5, MINUTE).with_cost(0)).await.remaining(), 5);
+    for left in (0..5).rev() {
+        assert_eq!(decide(&store, take(5, MINUTE)).await.remaining(), left);
+    }
+    assert_eq!(decide(&store, take(5, MINUTE)).await.retry_after(), Some(MINUTE));
+    let refused = decide(&store, take(10, hour)).await;
+    assert_eq!((refused.is_allowed(), refused.retry_after()), (false, Some(hour - 2 * MINUTE)));
+    clock.advance(hour - 2 * MINUTE);
+    assert_eq!(decide(&store, take(10, hour)).await.remaining(), 4);
+}

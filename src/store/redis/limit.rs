@@ -7,6 +7,7 @@ use std::{
 };
 
 use smallvec::{SmallVec, smallvec};
+use uuid::Uuid;
 
 use super::{
     connection::Server,
@@ -24,6 +25,9 @@ use crate::{
         store::{Decisions, Hold, RESOLUTION, Take, Taken},
     },
 };
+
+/// The script takes what is longer for none of ours.
+const MOST_INSTANTS: u32 = 1024;
 
 /// Limits in Redis; see the [module](super) docs.
 ///
@@ -107,11 +111,12 @@ impl RedisRateLimitStore {
     /// unknown command, a cluster whose nodes can't be reached at the addresses that they name.
     pub async fn probe(&self) -> Result<(), RedisConfigError> {
         let Settings { server, route, .. } = &self.0.settings;
-        let [one, two] = ["one", "two"].map(|text| self.0.key("probe", &Key::from(text)));
-        let Err(error) = probe::ask(server, route, &one, &two).await else { return Ok(()) };
-        RedisConfigError::of(error.clone())?;
-        tracing::warn!(%error, "Redis decides nothing yet; it is used once it does");
-        Ok(())
+        // Nobody has been there before.
+        let [one, two] = [Uuid::new_v4(), Uuid::new_v4()].map(|id| {
+            let text = id.simple().to_string();
+            self.0.key("probe", &Key::from(text.as_str()))
+        });
+        probe::ask(server, route, &one, &two).await
     }
 
     /// Begins all keys with this instead of `rl`. Taken as it is.
@@ -120,12 +125,12 @@ impl RedisRateLimitStore {
         Self::of(Settings { prefix: prefix.into(), ..self.settings() })
     }
 
-    /// Remembers about so many instants per key, instead of [`RESOLUTION`]: more is more exact, and
-    /// takes more memory.
+    /// Remembers about so many instants per key, instead of [`RESOLUTION`], at most 1,024: more is
+    /// more exact, and takes more memory.
     #[must_use]
     pub fn with_resolution(self, resolution: u32) -> Self {
         let mut settings = self.settings();
-        settings.route.window = Arc::new(Window::new(resolution));
+        settings.route.window = Arc::new(Window::new(resolution.min(MOST_INSTANTS)));
         Self::of(settings)
     }
 

@@ -15,20 +15,40 @@ use super::{
 };
 use crate::Quota;
 
+/// How often a cluster is looked for whose node we have met: it may be busy.
+const TRIES: u32 = 4;
+
 /// Makes the server do once all that limits need. A node of a cluster says that it is one, as these
-/// keys are of different slots; then the cluster is asked.
-pub(super) async fn ask(server: &Server, route: &Route, one: &str, two: &str) -> RedisResult<()> {
-    match all(server, route, one, two).await {
-        Err(error) if is_of_a_cluster(&error) => {
-            if let Err(why) = server.becomes_cluster(route.patience).await {
-                // A permission that lacks says more than that there is a cluster.
-                let refused = RedisConfigError::of(why.clone()).is_err();
-                return Err(if refused { why } else { error });
-            }
-            all(server, route, one, two).await
-        }
-        answer => answer,
+/// keys are of different slots; then the cluster is asked. What is not available now is no error.
+pub(super) async fn ask(
+    server: &Server,
+    route: &Route,
+    one: &str,
+    two: &str,
+) -> Result<(), RedisConfigError> {
+    let mut answer = all(server, route, one, two).await;
+    if matches!(&answer, Err(error) if is_of_a_cluster(error)) {
+        find_cluster(server, route.patience).await?;
+        answer = all(server, route, one, two).await;
     }
+    let Err(error) = answer else { return Ok(()) };
+    RedisConfigError::of(error.clone())?;
+    tracing::warn!(%error, "Redis decides nothing yet; it is used once it does");
+    Ok(())
+}
+
+async fn find_cluster(server: &Server, patience: Duration) -> Result<(), RedisConfigError> {
+    let mut tries = 0;
+    while let Err(error) = server.becomes_cluster(patience).await {
+        // A permission that lacks says more than that there is a cluster.
+        RedisConfigError::of(error.clone())?;
+        tries += 1;
+        if tries == TRIES {
+            return Err(RedisConfigError::Cluster(error));
+        }
+        tokio::time::sleep(patience / 4).await;
+    }
+    Ok(())
 }
 
 async fn all(server: &Server, route: &Route, one: &str, two: &str) -> RedisResult<()> {
