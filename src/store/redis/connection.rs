@@ -78,7 +78,12 @@ impl Server {
 
     /// The server says that it is a node of a cluster: is there one to be asked?
     pub(super) async fn becomes_cluster(&self, within: Duration) -> RedisResult<()> {
-        let none = || RedisError::from((ErrorKind::InvalidClientConfig, "a socket or a Sentinel leads to no cluster"));
+        let none = || {
+            RedisError::from((
+                ErrorKind::InvalidClientConfig,
+                "a socket or a Sentinel leads to no cluster",
+            ))
+        };
         let client = self.cluster.as_ref().ok_or_else(none)?;
         let connecting = tokio::time::timeout(within, connect_cluster(client));
         connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
