@@ -73,7 +73,7 @@ mod rule;
 mod service;
 pub mod store;
 mod verdict;
-mod window;
+pub(crate) mod window;
 
 pub use access::AccessList;
 pub use charge::Charge;

@@ -1,12 +1,16 @@
 //! The arithmetic of the sliding window: pure, in integers, without a clock. [`SlidingWindow`] tells it all.
 
+mod head;
 mod older;
 
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use self::older::Older;
+pub(crate) use self::{
+    head::{Head, Step},
+    older::{BRIEF_COUNT, Brief, Older, REACH},
+};
 use super::{Decision, Quota, store::Mark};
 
 /// How many entries a [`SlidingWindow`] has, about, unless a store is configured otherwise.
@@ -31,12 +35,16 @@ const SECOND: u64 = 1_000_000;
 ///    within `ceil(W / M)` of the moment the newest entry was opened joins it, and *moves its
 ///    instant to now*. Keeping the latest instant makes the error one-sided: never over `L`, and
 ///    room comes back at most `W / M` late.
-/// 4. A refusal changes nothing, and names the first moment at which the same request is admitted.
+/// 4. A refusal counts nothing, and names the first moment at which the same request is admitted.
 /// 5. A request counted on trial is found again by its instant, and kept or given back. What is
 ///    given back is taken only from what is still held at that instant: never twice, never below
 ///    nothing, never from a newer window.
 /// 6. An instant later than now (a clock stepped back) becomes now: it neither frees quota nor
 ///    locks anyone out for longer than `W`.
+/// 7. Counted by quotas of several windows (a user's plan changes), entries are kept for the longest
+///    of those, until none is left; each question counts what is live in its own window. What has
+///    left the window of the quota that counts is kept in `M` entries of the longest, about, so that
+///    room in that one may come back another `W / M` late.
 ///
 /// Instants are microseconds since any fixed moment. The twin of this file for Redis is
 /// `store/redis/window.lua`; one suite of tests runs over both.
@@ -52,22 +60,14 @@ const SECOND: u64 = 1_000_000;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct SlidingWindow {
-    /// When the last request of the newest entry was admitted; means nothing where none is counted.
-    at: u64,
-    /// When the newest entry was opened: what decides which requests join it.
-    opened: u64,
-    /// The sum of all counts. What the older entries don't have of it is the newest one's.
-    used: u32,
-    /// The logarithm of the window by which it was last counted, rounded up.
-    window_log2: u8,
-    /// How much of the limit was free then, in halvings: 0 where none was.
-    room: u8,
-    older: Older,
+    pub(crate) head: Head,
+    /// The entries before the newest.
+    pub(crate) older: Older,
 }
 
 /// Requests that were admitted about the same time.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
     /// When the last of them was.
     at: u64,
     /// The cost of all of them.
@@ -77,27 +77,40 @@ struct Entry {
 }
 
 /// Oldest first. In the order of their instants, which are all different.
-type Entries = SmallVec<[Entry; 4]>;
+type Entries = SmallVec<[Entry; 5]>;
 
 impl SlidingWindow {
     /// Decides a request of this cost, and counts it where it is admitted.
-    #[inline]
     pub fn take(&mut self, now: u64, quota: &Quota, cost: u32, resolution: u32) -> Decision {
-        self.advance(now, quota);
-        if !self.has_room(quota, cost) {
-            return self.refuse(now, quota, cost);
+        match self.head.step(now, quota, cost, resolution) {
+            Step::Stands | Step::Counted => self.head.standing(now, quota),
+            Step::Refused(wait) => self.head.standing(now, quota).refused_for(wait),
+            Step::Whole => {
+                self.advance(now, quota);
+                let decision = self.decide(now, quota, cost);
+                if !decision.is_allowed() {
+                    return decision;
+                }
+                self.count(now, quota, cost, resolution);
+                self.decide(now, quota, 0)
+            }
         }
-        self.count(now, quota, cost, resolution);
-        self.standing(now, quota)
     }
 
     /// Drops what has left the window, and pulls back to `now` what is later than that.
     #[inline]
-    pub fn advance(&mut self, now: u64, quota: &Quota) {
-        if self.oldest() + quota.window_us() <= now {
-            self.drop_dead(now, quota);
+    pub fn advance(&mut self, now: u64, _quota: &Quota) {
+        while self.head.oldest + self.head.window <= now && self.head.used > 0 {
+            match self.older.pop(self.head.at) {
+                Some(entry) => {
+                    self.head.used -= entry.count;
+                    self.head.oldest = self.older.oldest(self.head.at);
+                }
+                None => *self = Self::default(),
+            }
         }
-        if self.at > now {
+        self.head.held = self.older.is_on_trial();
+        if self.head.at > now {
             self.pull_back(now);
         }
     }
@@ -105,15 +118,19 @@ impl SlidingWindow {
     /// How a request of this cost stands; counts nothing. Expects a log that was
     /// [advanced](Self::advance) to now.
     #[must_use]
+    #[inline]
     pub fn decide(&self, now: u64, quota: &Quota, cost: u32) -> Decision {
-        if self.has_room(quota, cost) {
-            self.standing(now, quota)
-        } else {
-            self.refuse(now, quota, cost)
+        let (used, oldest) = self.live(now, quota);
+        let reset = if used > 0 { oldest + quota.window_us() - now } else { 0 };
+        let standing = Decision::in_micros(*quota, quota.limit().saturating_sub(used), reset);
+        if cost == 0 || u64::from(used) + u64::from(cost) <= u64::from(quota.limit()) {
+            return standing;
         }
+        standing.refused_for(self.wait(now, quota, cost, used))
     }
 
     /// Counts a request that was admitted, on trial where `hold` says so; the mark finds it again.
+    #[inline]
     pub fn admit(
         &mut self,
         now: u64,
@@ -124,7 +141,8 @@ impl SlidingWindow {
     ) -> Mark {
         self.count(now, quota, cost, resolution);
         if hold && cost > 0 {
-            self.older.hold(now, cost);
+            self.older.hold(self.head.at, cost);
+            self.head.held = true;
         }
         Mark(now)
     }
@@ -143,7 +161,7 @@ impl SlidingWindow {
         if mark.0.saturating_add(quota.window_us()) <= now {
             return;
         }
-        let mut entries = self.entries();
+        let mut entries: Entries = self.entries().collect();
         // Entries don't overlap, so the one that the request joined is the first that ends no
         // earlier; one that ends much later began after it, in a log that had forgotten it.
         let Some(index) = entries.iter().position(|entry| entry.at >= mark.0) else { return };
@@ -156,44 +174,56 @@ impl SlidingWindow {
         if !keep {
             entry.count -= cost;
         }
-        let mut opened = self.opened;
+        let mut opened = self.head.opened;
         if entry.count == 0 {
             entries.remove(index);
             // Whatever entry is the newest now was opened earlier: nothing later may join it.
             opened = 0;
         }
         self.replace(&entries, opened);
-        self.note(quota);
+        self.head.note(quota);
     }
 
     /// Whether nothing is counted at this moment; for certain, and at most a window late.
     #[must_use]
     pub fn is_idle(&self, now: u64) -> bool {
-        self.used == 0 || self.at + (1 << self.window_log2) <= now
+        self.head.is_idle(now)
     }
 
     /// How far it was from its limit when that last changed: 0 at the limit, 32 where most of it was
     /// free, and one less for each halving of what was.
     #[must_use]
     pub fn room(&self) -> u8 {
-        self.room
+        self.head.room
     }
 
-    /// When a request was last counted; 0 where none is.
+    /// How much is counted in the window of this quota, and since when.
     #[inline]
-    pub(crate) fn latest(&self) -> u64 {
-        self.at
+    fn live(&self, now: u64, quota: &Quota) -> (u32, u64) {
+        if quota.window_us() >= self.head.window {
+            return (self.head.used, self.head.oldest);
+        }
+        self.live_of_shorter(now, quota)
     }
 
-    /// The instant of the oldest entry.
-    #[inline]
-    fn oldest(&self) -> u64 {
-        self.older.oldest(self.at).min(self.at)
+    #[cold]
+    fn live_of_shorter(&self, now: u64, quota: &Quota) -> (u32, u64) {
+        let mut live = self.entries().filter(|entry| entry.at + quota.window_us() > now);
+        let Some(first) = live.next() else { return (0, now) };
+        (live.fold(first.count, |sum, entry| sum.saturating_add(entry.count)), first.at)
     }
 
-    #[inline]
-    fn has_room(&self, quota: &Quota, cost: u32) -> bool {
-        cost == 0 || u64::from(self.used) + u64::from(cost) <= u64::from(quota.limit())
+    /// How long until a request of this cost has room beside those `used`; `u64::MAX` for ever.
+    #[cold]
+    fn wait(&self, now: u64, quota: &Quota, cost: u32, used: u32) -> u64 {
+        if cost > quota.limit() {
+            return u64::MAX;
+        }
+        let needed = u64::from(used) + u64::from(cost) - u64::from(quota.limit());
+        let entries = || self.entries().filter(|entry| entry.at + quota.window_us() > now);
+        let room = leaver(entries(), needed).unwrap_or(now) + quota.window_us() - now;
+        let only_in_flight = self.head.held && in_flight(entries(), now) >= needed;
+        if only_in_flight { room.min(SECOND) } else { room }
     }
 
     #[inline]
@@ -201,116 +231,107 @@ impl SlidingWindow {
         if cost == 0 {
             return;
         }
+        let head = &mut self.head;
         // What is at the same instant always joins, as a mark is found by it.
-        let joins = is_within_span(now - self.opened, quota, resolution) || self.at == now;
-        if !joins || self.used == 0 {
-            self.open(now);
+        let joins = is_within_span(now - head.opened, quota, resolution) || head.at == now;
+        if head.used == 0 {
+            *head = Head { opened: now, oldest: now, ..Head::default() };
+        } else if !joins {
+            self.older.push(head.at, head.used - self.older.sum());
+            head.opened = now;
+        } else if head.oldest == head.at {
+            head.oldest = now;
         }
-        if quota.window_us() > Older::REACH {
-            self.older.spill(self.at);
+        head.window = head.window.max(quota.window_us());
+        if head.window > REACH {
+            self.older.spill(head.at);
         }
-        self.at = now;
-        self.used = self.used.saturating_add(cost);
-        self.note(quota);
-    }
-
-    /// Notes what tells whether it may be forgotten.
-    #[inline]
-    fn note(&mut self, quota: &Quota) {
-        self.window_log2 = (u64::BITS - quota.window_us().leading_zeros()) as u8;
-        self.room = match quota.limit().saturating_sub(self.used) {
-            0 => 0,
-            free => (32 + quota.limit().leading_zeros() - free.leading_zeros()) as u8,
-        };
-    }
-
-    /// Begins another entry.
-    fn open(&mut self, now: u64) {
-        if self.used > 0 {
-            self.older.push(self.at, self.used - self.older.sum());
+        head.at = now;
+        head.used = head.used.saturating_add(cost);
+        // Only quotas of several windows make so many: twice what one of them has, and half as much
+        // again as is left then.
+        let several_windows = quota.window_us() < self.head.window;
+        if several_windows && self.older.len() > 6 * resolution as usize + 6 {
+            self.thin(now, quota, resolution);
         }
-        self.opened = now;
+        self.head.note(quota);
     }
 
-    /// How the limit stands where there is room.
-    #[inline]
-    fn standing(&self, now: u64, quota: &Quota) -> Decision {
-        let reset = if self.used > 0 { self.oldest() + quota.window_us() - now } else { 0 };
-        Decision::in_micros(*quota, quota.limit().saturating_sub(self.used), reset)
-    }
-
+    /// Merges what has left the window of this quota to what the longest one needs.
     #[cold]
-    fn refuse(&self, now: u64, quota: &Quota, cost: u32) -> Decision {
-        let standing = self.standing(now, quota);
-        if cost > quota.limit() {
-            return standing.refused_for(u64::MAX);
-        }
-        let needed = u64::from(self.used) + u64::from(cost) - u64::from(quota.limit());
-        if needed == 1 && !self.older.is_on_trial() {
-            // Each entry counts one at least, so that the oldest makes room.
-            return standing.refused_for(self.oldest() + quota.window_us() - now);
-        }
-        let entries = self.entries();
-        let room = leaver(&entries, needed).unwrap_or(now) + quota.window_us() - now;
-        let only_in_flight = in_flight(&entries, now) >= needed;
-        standing.refused_for(if only_in_flight { room.min(SECOND) } else { room })
-    }
-
-    #[cold]
-    fn drop_dead(&mut self, now: u64, quota: &Quota) {
-        while self.used > 0 && self.oldest() + quota.window_us() <= now {
-            match self.older.pop() {
-                Some(count) => self.used -= count,
-                None => *self = Self::default(),
+    fn thin(&mut self, now: u64, quota: &Quota, resolution: u32) {
+        let opened = self.head.opened;
+        // By spans that lie fixed: what was merged before gets no later by being merged again.
+        let span = self.head.window.div_ceil(resolution.max(1).into());
+        let mut thinner = Entries::new();
+        for entry in self.entries() {
+            let over = entry.at + quota.window_us() <= now;
+            match thinner.last_mut() {
+                Some(last)
+                    if over
+                        && last.held == 0
+                        && entry.held == 0
+                        && last.at / span == entry.at / span =>
+                {
+                    (last.at, last.count) = (entry.at, last.count.saturating_add(entry.count));
+                }
+                _ => thinner.push(entry),
             }
         }
+        self.replace(&thinner, opened);
     }
 
     #[cold]
     fn pull_back(&mut self, now: u64) {
-        let mut entries = self.entries();
-        let later = entries.partition_point(|entry| entry.at < now);
         let mut merged = Entry { at: now, count: 0, held: 0 };
-        for entry in entries.drain(later..) {
-            merged.count += entry.count;
-            merged.held += entry.held;
+        let mut entries = Entries::new();
+        for entry in self.entries() {
+            if entry.at < now {
+                entries.push(entry);
+            } else {
+                merged.count += entry.count;
+                merged.held += entry.held;
+            }
         }
         entries.push(merged);
-        let opened = self.opened.min(now);
-        self.replace(&entries, opened);
+        self.replace(&entries, self.head.opened.min(now));
     }
 
-    fn entries(&self) -> Entries {
-        let mut entries = self.older.entries(self.at);
-        if self.used > 0 {
-            let (count, held) = (self.used - self.older.sum(), self.older.newest_held());
-            entries.push(Entry { at: self.at, count, held });
-        }
-        entries
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        let newest = (self.head.used > 0).then(|| Entry {
+            at: self.head.at,
+            count: self.head.used - self.older.sum(),
+            held: self.older.newest_held(),
+        });
+        self.older.entries(self.head.at).chain(newest)
     }
 
     fn replace(&mut self, entries: &[Entry], opened: u64) {
-        (self.used, self.opened, self.older) = (0, opened, Older::default());
+        let Head { window, room, .. } = self.head;
+        *self = Self::default();
+        let Some(first) = entries.first() else { return };
+        self.head = Head { window, room, opened, oldest: first.at, ..Head::default() };
         for entry in entries {
-            if self.used > 0 {
-                self.older.push(self.at, self.used - self.older.sum());
-                if entry.at - self.oldest() > Older::REACH {
-                    self.older.spill(self.at);
+            if self.head.used > 0 {
+                self.older.push(self.head.at, self.head.used - self.older.sum());
+                if window > REACH {
+                    self.older.spill(self.head.at);
                 }
             }
-            self.at = entry.at;
-            self.used += entry.count;
+            self.head.at = entry.at;
+            self.head.used += entry.count;
             if entry.held > 0 {
                 self.older.hold(entry.at, entry.held);
             }
         }
+        self.head.held = self.older.is_on_trial();
     }
 }
 
 /// When the entry was admitted with whose leaving so much has become free.
-fn leaver(entries: &[Entry], needed: u64) -> Option<u64> {
+fn leaver(mut entries: impl Iterator<Item = Entry>, needed: u64) -> Option<u64> {
     let mut freed = 0;
-    let leaver = entries.iter().find(|entry| {
+    let leaver = entries.find(|entry| {
         freed += u64::from(entry.count);
         freed >= needed
     });
@@ -318,8 +339,8 @@ fn leaver(entries: &[Entry], needed: u64) -> Option<u64> {
 }
 
 /// How much is on trial, of requests that may still be in flight.
-fn in_flight(entries: &[Entry], now: u64) -> u64 {
-    let recent = entries.iter().filter(|entry| now - entry.at < IN_FLIGHT.as_micros() as u64);
+fn in_flight(entries: impl Iterator<Item = Entry>, now: u64) -> u64 {
+    let recent = entries.filter(|entry| now - entry.at < IN_FLIGHT.as_micros() as u64);
     recent.map(|entry| u64::from(entry.held)).sum()
 }
 

@@ -107,6 +107,15 @@ limit_contract!(memory, { #[tokio::test(flavor = "multi_thread")] }, {
     Wing { store: Arc::new(store), clock }
 });
 
+// A case like the others once Redis keeps to it.
+#[tokio::test]
+async fn memory_forgets_nothing_that_a_longer_window_needs() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
+    changed_window_forgets_nothing_that_a_longer_one_needs(&Wing { store: Arc::new(store), clock })
+        .await;
+}
+
 pub(crate) async fn limit_is_admitted_and_no_more(wing: &Wing) {
     for left in [2, 1, 0] {
         let decision = wing.decide(of(3)).await;
@@ -336,7 +345,6 @@ pub(crate) async fn no_key_reaches_another(wing: &Wing) {
 /// that the contract allows. What was counted less than the window of the question ago, and less than
 /// the longest window by which anything still kept was counted, must count; what is older than that
 /// may; nothing else does.
-#[allow(dead_code, reason = "a case like the others once both stores keep to it")]
 pub(crate) async fn changed_window_forgets_nothing_that_a_longer_one_needs(wing: &Wing) {
     let minutes = |n| n * MINUTE;
     let quotas = [(5, minutes(60)), (3, minutes(1)), (4, minutes(10)), (5, minutes(1))]

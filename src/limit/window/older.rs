@@ -1,32 +1,34 @@
 //! The entries of a [`SlidingWindow`](super::SlidingWindow) before its newest one, in little memory: most clients have
-//! made a request or two, and a server remembers many of them.
+//! made a few requests, and a server remembers many of them.
 
 use std::collections::VecDeque;
 
-use super::{Entries, Entry};
+use super::Entry;
 
-/// Oldest first. Two stand in place; more, and those that need a word more, in a block of their own.
+/// Oldest first. Four stand in place; more, and those that need a word more, in a block of their own.
 #[derive(Clone, Debug)]
-pub(super) enum Older {
-    Few([Brief; 2]),
-    Many {
-        /// The instant of the first, here so that whether it is over costs no look at the block;
-        /// `u64::MAX` where there is none.
-        oldest: u64,
-        block: Box<Block>,
-    },
+pub(crate) enum Older {
+    Few([Brief; FEW]),
+    Many(Box<Block>),
 }
 
+const FEW: usize = 4;
+
+/// How much earlier than the newest entry those may be of which half an instant is kept.
+pub(crate) const REACH: u64 = u32::MAX as u64;
+/// The most that a [`Brief`] counts.
+pub(crate) const BRIEF_COUNT: u32 = (1 << 24) - 1;
+
 /// An entry of which nothing is on trial. A count of 0 is none.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Brief {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Brief {
     /// The lower half of its instant. The rest follows from the newest entry's.
-    at_low: u32,
-    count: u32,
+    pub(crate) at_low: u32,
+    pub(crate) count: u32,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Block {
+pub(crate) struct Block {
     entries: VecDeque<Entry>,
     /// Of their counts.
     sum: u32,
@@ -38,30 +40,28 @@ pub(super) struct Block {
 
 impl Default for Older {
     fn default() -> Self {
-        Self::Few([Brief::default(); 2])
+        Self::Few([Brief::default(); FEW])
     }
 }
 
 impl Older {
-    /// How much earlier than the newest entry those may be of which half an instant is kept.
-    pub(super) const REACH: u64 = u32::MAX as u64;
-
-    /// The instant of the first, or, where there is none, something not before the newest's.
-    #[inline]
+    /// The instant of the first, or the newest's, where there is none.
     pub(super) fn oldest(&self, newest: u64) -> u64 {
+        self.entry(0, newest).map_or(newest, |entry| entry.at)
+    }
+
+    pub(super) fn len(&self) -> usize {
         match self {
-            Self::Few([first, _]) if first.count > 0 => first.at(newest),
-            Self::Few(_) => newest,
-            Self::Many { oldest, .. } => *oldest,
+            Self::Few(entries) => entries.iter().filter(|entry| entry.count > 0).count(),
+            Self::Many(block) => block.entries.len(),
         }
     }
 
     /// The sum of the counts.
-    #[inline]
     pub(super) fn sum(&self) -> u32 {
         match self {
             Self::Few(entries) => entries.iter().map(|entry| entry.count).sum(),
-            Self::Many { block, .. } => block.sum,
+            Self::Many(block) => block.sum,
         }
     }
 
@@ -69,92 +69,91 @@ impl Older {
     pub(super) fn newest_held(&self) -> u32 {
         match self {
             Self::Few(_) => 0,
-            Self::Many { block, .. } => block.newest_held,
+            Self::Many(block) => block.newest_held,
         }
     }
 
     /// Whether any request is on trial, one of the newest entry included.
-    #[inline]
     pub(super) fn is_on_trial(&self) -> bool {
-        matches!(self, Self::Many { block, .. } if block.held > 0)
+        matches!(self, Self::Many(block) if block.held > 0)
     }
 
     /// All of them.
-    pub(super) fn entries(&self, newest: u64) -> Entries {
+    pub(super) fn entries(&self, newest: u64) -> impl Iterator<Item = Entry> {
+        (0..).map_while(move |index| self.entry(index, newest))
+    }
+
+    fn entry(&self, index: usize, newest: u64) -> Option<Entry> {
         match self {
             Self::Few(entries) => {
-                let there = entries.iter().filter(|entry| entry.count > 0);
-                there
-                    .map(|entry| Entry { at: entry.at(newest), count: entry.count, held: 0 })
-                    .collect()
+                let brief = entries.get(index).filter(|entry| entry.count > 0)?;
+                Some(Entry { at: brief.at(newest), count: brief.count, held: 0 })
             }
-            Self::Many { block, .. } => block.entries.iter().copied().collect(),
+            Self::Many(block) => block.entries.get(index).copied(),
         }
     }
 
-    /// Drops the first, whose count this is.
-    pub(super) fn pop(&mut self) -> Option<u32> {
+    /// Drops the first.
+    pub(super) fn pop(&mut self, newest: u64) -> Option<Entry> {
+        let first = self.entry(0, newest)?;
         match self {
-            Self::Few([first, second]) => {
-                let count = first.count;
-                (*first, *second) = (*second, Brief::default());
-                (count > 0).then_some(count)
+            Self::Few(entries) => {
+                entries[0] = Brief::default();
+                entries.rotate_left(1);
             }
-            Self::Many { oldest, block } => {
-                let Entry { count, held, .. } = block.entries.pop_front()?;
-                block.sum -= count;
-                block.held -= held;
-                *oldest = block.entries.front().map_or(u64::MAX, |entry| entry.at);
-                if block.entries.is_empty() && block.newest_held == 0 {
+            Self::Many(block) => {
+                block.entries.pop_front();
+                block.sum -= first.count;
+                block.held -= first.held;
+                if block.entries.is_empty() && block.held == 0 {
                     *self = Self::default();
                 }
-                Some(count)
             }
         }
+        Some(first)
     }
 
     /// Appends what was the newest entry.
     pub(super) fn push(&mut self, at: u64, count: u32) {
-        let brief = Brief { at_low: at as u32, count };
-        match self {
-            Self::Few([first, _]) if first.count == 0 => *first = brief,
-            Self::Few([_, second]) if second.count == 0 => *second = brief,
-            _ => self.in_block(at, |oldest, block| {
-                *oldest = (*oldest).min(at);
-                block.sum = block.sum.saturating_add(count);
-                let held = std::mem::take(&mut block.newest_held);
-                block.entries.push_back(Entry { at, count, held });
-            }),
+        if let Self::Few(entries) = self
+            && count <= BRIEF_COUNT
+            && let Some(free) = entries.iter_mut().find(|entry| entry.count == 0)
+        {
+            *free = Brief { at_low: at as u32, count };
+            return;
         }
+        self.in_block(at, |block| {
+            block.sum = block.sum.saturating_add(count);
+            let held = std::mem::take(&mut block.newest_held);
+            block.entries.push_back(Entry { at, count, held });
+        });
     }
 
     /// Notes that so much of the newest entry, which is at that instant, is on trial.
     pub(super) fn hold(&mut self, newest: u64, cost: u32) {
-        self.in_block(newest, |_, block| {
+        self.in_block(newest, |block| {
             block.newest_held = block.newest_held.saturating_add(cost);
             block.held = block.held.saturating_add(cost);
         });
     }
 
-    /// Keeps whole instants from now on, as the newest entry may get out of [`Self::REACH`].
+    /// Keeps whole instants from now on, as the newest entry may get out of [`REACH`].
     pub(super) fn spill(&mut self, newest: u64) {
-        if let Self::Few([first, _]) = self
-            && first.count > 0
-        {
-            self.in_block(newest, |_, _| {});
+        if self.len() > 0 {
+            self.in_block(newest, |_| {});
         }
     }
 
     /// Changes the block, made where there is none.
-    fn in_block(&mut self, newest: u64, change: impl FnOnce(&mut u64, &mut Block)) {
+    fn in_block(&mut self, newest: u64, change: impl FnOnce(&mut Block)) {
         match self {
-            Self::Many { oldest, block } => change(oldest, block),
-            Self::Few([first, _]) => {
-                let mut oldest = if first.count > 0 { first.at(newest) } else { u64::MAX };
-                let entries = self.entries(newest).into_iter().collect();
+            Self::Many(block) => change(block),
+            Self::Few(_) => {
+                let mut entries = VecDeque::with_capacity(2 * FEW);
+                entries.extend(self.entries(newest));
                 let mut block = Box::new(Block { entries, sum: self.sum(), ..Block::default() });
-                change(&mut oldest, &mut block);
-                *self = Self::Many { oldest, block };
+                change(&mut block);
+                *self = Self::Many(block);
             }
         }
     }
@@ -162,6 +161,6 @@ impl Older {
 
 impl Brief {
     fn at(self, newest: u64) -> u64 {
-        newest - u64::from((newest as u32).wrapping_sub(self.at_low))
+        newest.wrapping_sub(u64::from((newest as u32).wrapping_sub(self.at_low)))
     }
 }

@@ -81,7 +81,7 @@ proptest! {
                 }
                 Step::Settle { .. } => {}
             }
-            prop_assert!(log.entries().len() as u64 <= u64::from(resolution.min(quota.limit())) + 1);
+            prop_assert!(log.entries().count() as u64 <= u64::from(resolution.min(quota.limit())) + 1);
         }
     }
 
@@ -245,4 +245,297 @@ fn an_entry_hours_before_the_newest_keeps_its_instant() {
     log.settle(5 * HOUR, &quota, 1, RESOLUTION, mark, true);
     let until_left = Duration::from_secs(864_000 - 4 * 3_600);
     assert_eq!(log.decide(5 * HOUR, &quota, 0).reset_after(), until_left);
+}
+
+/// The same as [`SlidingWindow`], from its rules, without any of its economies.
+#[derive(Clone, Debug, Default)]
+struct Plain {
+    entries: Vec<Entry>,
+    opened: u64,
+    window: u64,
+}
+
+impl Plain {
+    fn advance(&mut self, now: u64) {
+        self.entries.retain(|entry| entry.at + self.window > now);
+        if self.entries.is_empty() {
+            *self = Self::default();
+        }
+        let later = self.entries.partition_point(|entry| entry.at <= now);
+        if later < self.entries.len() {
+            let from = self.entries.partition_point(|entry| entry.at < now);
+            let merged = self.entries.split_off(from);
+            let sum = |part: fn(&Entry) -> u32| merged.iter().map(part).sum();
+            let (count, held) = (sum(|entry| entry.count), sum(|entry| entry.held));
+            self.entries.push(Entry { at: now, count, held });
+            self.opened = self.opened.min(now);
+        }
+    }
+
+    fn decide(&self, now: u64, quota: &Quota, cost: u32) -> Decision {
+        let (window, limit) = (quota.window_us(), quota.limit());
+        let live: Vec<_> = self.entries.iter().filter(|entry| entry.at + window > now).collect();
+        let used: u32 = live.iter().map(|entry| entry.count).sum();
+        let reset = live.first().map_or(0, |first| first.at + window - now);
+        let stands = Decision::in_micros(*quota, limit.saturating_sub(used), reset);
+        if cost == 0 || used + cost <= limit {
+            return stands;
+        }
+        if cost > limit {
+            return stands.refused_for(u64::MAX);
+        }
+        let mut left = used;
+        let leaver = live.iter().find(|entry| {
+            left -= entry.count;
+            left + cost <= limit
+        });
+        let wait = leaver.unwrap().at + window - now;
+        let recent = live.iter().filter(|entry| entry.at + 60_000_000 > now);
+        let in_flight: u32 = recent.map(|entry| entry.held).sum();
+        let due_to_those = used - in_flight.min(used) + cost <= limit;
+        stands.refused_for(if due_to_those { wait.min(1_000_000) } else { wait })
+    }
+
+    fn admit(&mut self, now: u64, quota: &Quota, cost: u32, resolution: u32, hold: bool) {
+        if cost == 0 {
+            return;
+        }
+        let span = quota.window_us().div_ceil(resolution.into());
+        let span = if quota.limit() > resolution { span } else { 0 };
+        self.window = self.window.max(quota.window_us());
+        let held = if hold { cost } else { 0 };
+        match self.entries.last_mut() {
+            Some(newest) if newest.at == now || now - self.opened < span => {
+                newest.at = now;
+                newest.count += cost;
+                newest.held += held;
+            }
+            _ => {
+                self.entries.push(Entry { at: now, count: cost, held });
+                self.opened = now;
+            }
+        }
+    }
+
+    fn settle(&mut self, now: u64, hold: &(Mark, Quota, u32), resolution: u32, keep: bool) {
+        let (mark, quota, cost) = hold;
+        self.advance(now);
+        let span = quota.window_us().div_ceil(resolution.into());
+        let reach = if quota.limit() > resolution { span - 1 } else { 0 };
+        if mark.0 + quota.window_us() <= now {
+            return;
+        }
+        let Some(index) = self.entries.iter().position(|entry| entry.at >= mark.0) else { return };
+        let entry = &mut self.entries[index];
+        if entry.at > mark.0 + reach || entry.held < *cost {
+            return;
+        }
+        entry.held -= cost;
+        if !keep {
+            entry.count -= cost;
+            if entry.count == 0 {
+                self.entries.remove(index);
+                // Far enough away.
+                self.opened = 0;
+            }
+        }
+        if self.entries.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+/// Which of some quotas asks, and what.
+fn asked() -> impl Strategy<Value = (usize, Step)> {
+    let wait = prop_oneof![
+        4 => 0..3_000_000u64,
+        3 => 0..40_000_000u64,
+        1 => 0..900_000_000u64,
+        1 => Just(60_000_000),
+        1 => 0..8_000_000_000u64
+    ];
+    let step = prop_oneof![
+        3 => wait.prop_map(Step::Wait),
+        6 => (prop_oneof![5 => Just(1u32), 1 => 0..5u32], any::<bool>())
+            .prop_map(|(cost, hold)| Step::Take { cost, hold }),
+        3 => (any::<usize>(), any::<bool>())
+            .prop_map(|(which, keep)| Step::Settle { which, keep }),
+    ];
+    (0..8usize, step)
+}
+
+/// Limits below and above the resolution; windows short, long, and longer than half an instant
+/// reaches. Most histories have one of them, some several.
+fn quotas() -> impl Strategy<Value = (Vec<Quota>, u32)> {
+    let window = prop_oneof![
+        4 => Just(60_000_000u64),
+        2 => 1_000..100_000_000u64,
+        1 => 4_000_000_000..4_600_000_000u64,
+        1 => 10_000_000_000..100_000_000_000u64,
+    ];
+    let limit = prop_oneof![1..12u32, 1..90u32, Just(100_000)];
+    let quota = (limit, window)
+        .prop_map(|(limit, window)| Quota::new(limit, Duration::from_micros(window)).unwrap());
+    let resolution = prop_oneof![Just(2u32), Just(8), Just(RESOLUTION)];
+    (prop_oneof![3 => vec(quota.clone(), 1), 1 => vec(quota, 2..4)], resolution).prop_map(
+        // Of several windows at a low resolution entries are merged, which `Plain` doesn't do.
+        |(quotas, resolution)| match quotas.len() {
+            1 => (quotas, resolution),
+            _ => (quotas, RESOLUTION),
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn every_answer_is_that_of_the_rules(
+        (quotas, resolution) in quotas(),
+        steps in vec(asked(), 1..200),
+        back in prop_oneof![3 => Just(0u64), 1 => 0..20_000_000u64],
+    ) {
+        let (mut log, mut plain, mut holds) =
+            (SlidingWindow::default(), Plain::default(), Vec::<(Mark, Quota, u32)>::new());
+        let mut now = 1 << 40;
+        for (number, (which, step)) in steps.into_iter().enumerate() {
+            let quota = quotas[which % quotas.len()];
+            if number % 16 == 15 {
+                now -= back;
+            }
+            match step {
+                Step::Wait(time) => now += time,
+                Step::Take { cost, hold } => {
+                    let mut whole = log.clone();
+                    whole.advance(now, &quota);
+                    plain.advance(now);
+                    let decision = plain.decide(now, &quota, cost);
+                    prop_assert_eq!(whole.decide(now, &quota, cost), decision);
+                    if hold && decision.is_allowed() {
+                        let mark = whole.admit(now, &quota, cost, resolution, true);
+                        plain.admit(now, &quota, cost, resolution, true);
+                        log = whole;
+                        holds.push((mark, quota, cost));
+                    } else {
+                        if decision.is_allowed() {
+                            plain.admit(now, &quota, cost, resolution, false);
+                        }
+                        let taken = log.take(now, &quota, cost, resolution);
+                        prop_assert_eq!(taken.is_allowed(), decision.is_allowed());
+                        prop_assert_eq!(taken.retry_after(), decision.retry_after());
+                    }
+                }
+                Step::Settle { which, keep } if !holds.is_empty() => {
+                    let which = which % holds.len();
+                    // Some are settled twice.
+                    let hold = if which % 4 == 0 { holds[which] } else { holds.remove(which) };
+                    log.settle(now, &hold.1, hold.2, resolution, hold.0, keep);
+                    plain.settle(now, &hold, resolution, keep);
+                }
+                Step::Settle { .. } => {}
+            }
+            let (mut later, mut plainly) = (log.clone(), plain.clone());
+            later.advance(now, &quota);
+            plainly.advance(now);
+            let entries: Vec<_> = later.entries().collect();
+            prop_assert_eq!(&entries, &plainly.entries);
+            prop_assert_eq!(later.is_idle(now), plainly.entries.is_empty());
+            prop_assert_eq!(later.decide(now, &quota, 0), plainly.decide(now, &quota, 0));
+            prop_assert_eq!(later.head.held, entries.iter().any(|entry| entry.held > 0));
+        }
+    }
+
+    #[test]
+    fn a_head_takes_steps_as_the_whole_does((quota, resolution, steps) in history()) {
+        let (mut log, mut now) = (SlidingWindow::default(), 10 * quota.window_us());
+        for step in steps {
+            match step {
+                Step::Wait(time) => now += time,
+                Step::Take { cost, hold } => {
+                    let (mut head, mut whole) = (log.head, log.clone());
+                    let step = head.step(now, &quota, cost, resolution);
+                    whole.advance(now, &quota);
+                    let decision = whole.decide(now, &quota, cost);
+                    if decision.is_allowed() {
+                        whole.admit(now, &quota, cost, resolution, false);
+                    }
+                    match step {
+                        super::Step::Stands => prop_assert!(cost == 0 && head == whole.head),
+                        super::Step::Counted => prop_assert!(cost > 0 && head == whole.head),
+                        super::Step::Refused(wait) => {
+                            let wait = Some(Duration::from_micros(wait));
+                            prop_assert_eq!(decision.retry_after(), wait);
+                            prop_assert_eq!(head.standing(now, &quota).remaining(), decision.remaining());
+                        }
+                        super::Step::Whole => {}
+                    }
+                    if hold {
+                        log.advance(now, &quota);
+                        if log.decide(now, &quota, cost).is_allowed() {
+                            log.admit(now, &quota, cost, resolution, true);
+                        }
+                    } else {
+                        log = whole;
+                    }
+                }
+                Step::Settle { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_read_while_it_was_changed_panics_nowhere(
+        words in any::<[u64; 4]>(), used: u32, room: u8, held: bool,
+        now: u64, limit in 1..u32::MAX, cost: u32, resolution: u32,
+    ) {
+        let [at, opened, oldest, window] = words;
+        let mut head = Head { at, opened, oldest, window, used, room, held };
+        let quota = Quota::new(limit, Duration::from_micros(window.clamp(1_000, 1 << 44))).unwrap();
+        head.step(now.max(at), &quota, cost, resolution);
+        head.standing(now, &quota);
+        head.is_idle(now);
+    }
+
+    #[test]
+    fn quotas_of_several_windows_keep_each_its_promise_in_bounded_memory(
+        steps in vec((0..3usize, 0..40_000_000u64, 1..3u32), 1..900),
+        resolution in prop_oneof![Just(1u32), Just(4), Just(16)],
+    ) {
+        let of = |limit, seconds| Quota::new(limit, Duration::from_secs(seconds)).unwrap();
+        let quotas = [of(4, 1), of(60, 60), of(500, 3_600)];
+        let (mut log, mut oracle, mut now) = (SlidingWindow::default(), Oracle::default(), 1 << 40);
+        let late = 2 * quotas[2].window_us().div_ceil(resolution.into());
+        log.take(now, &quotas[2], 1, resolution);
+        oracle.0.push((now, 1));
+        for (which, wait, cost) in steps {
+            now += wait;
+            let quota = quotas[which];
+            let decision = log.take(now, &quota, cost, resolution);
+            let exact = oracle.counted(now - quota.window_us(), now);
+            if decision.is_allowed() {
+                prop_assert!(exact + u64::from(cost) <= quota.limit().into(), "over the limit");
+                oracle.0.push((now, cost));
+            } else {
+                let lenient = oracle.counted(now - quota.window_us() - late, now);
+                prop_assert!(lenient + u64::from(cost) > quota.limit().into(), "room came too late");
+            }
+            let entries = log.entries().count() as u32;
+            prop_assert!(entries <= 6 * resolution + 8, "{} entries", entries);
+        }
+    }
+}
+
+#[test]
+fn room_is_how_often_the_limit_was_halved() {
+    let mut head = Head::default();
+    let mut room = |limit, used| {
+        head.used = used;
+        head.note(&Quota::per_minute(limit));
+        head.room
+    };
+    let cases = [(100, 0, 32), (100, 36, 32), (100, 37, 31), (100, 68, 31), (100, 69, 30)];
+    for (limit, used, expected) in cases {
+        assert_eq!(room(limit, used), expected, "{used} of {limit}");
+    }
+    assert_eq!((room(100, 99), room(100, 100), room(100, 101), room(1, 0)), (26, 0, 0, 32));
 }

@@ -1,31 +1,26 @@
-//! Whom a limiter counts, in two words: what stands in the table instead of names and addresses.
+//! Whom a limiter counts, in a word and a half: what stands in the table instead of names and addresses.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip::SipHasher13;
 
 use crate::limit::{Key, LimiterName};
 
 /// A limiter and whom it counts.
 ///
-/// An address stands as it is, beside 61 bits of a hash of the limiter's name, of which there are few.
-/// Text stands, with that name, as its SipHash-1-3 of 125 bits under a key that nobody knows: that two
-/// are the same happens as often as somebody guesses such a number.
+/// An address and a number stand as they are, beside the number of the limiter's name. Text stands as its
+/// SipHash-1-3 under a key that nobody knows: that two of a limiter are the same happens as often as
+/// somebody guesses a number of 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Client(pub(super) [u64; 2]);
-
-impl Client {
-    /// Two words, without the length that an array's own hash has.
-    #[inline]
-    pub(super) fn hash(self, hasher: &impl BuildHasher) -> u64 {
-        let [first, second] = self.0;
-        hasher.hash_one((first, second))
-    }
+pub(super) struct Client {
+    /// The limiter, and the kind of key. Never 0.
+    pub(super) whose: u16,
+    pub(super) key: u64,
 }
 
-/// Knows the keys, so it has no `Debug`.
+/// Knows the keys of the hashes, so it has no `Debug`.
 pub(super) struct Clients {
-    names: foldhash::fast::RandomState,
+    places: foldhash::fast::RandomState,
     texts: SipHasher13,
 }
 
@@ -34,39 +29,71 @@ impl Default for Clients {
         // The standard library's state is where it hands out random words.
         let random = RandomState::new();
         Self {
-            names: foldhash::fast::RandomState::default(),
+            places: foldhash::fast::RandomState::default(),
             texts: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
         }
     }
 }
 
-/// In the lowest bits of the first word, so that no kind of key is taken for another.
-const KIND: u64 = 7;
+/// Bits of [`Client::whose`] that tell one kind of key from another.
+const KIND_BITS: u32 = 3;
+/// That of limiters whose number is too great to stand here, of which few programs have any: their
+/// names are hashed with the keys.
+const HASHED: u16 = u16::MAX;
 
 impl Clients {
     /// Whom this limiter counts by this key.
     #[inline]
     pub(super) fn client(&self, limiter: LimiterName, key: &Key) -> Client {
-        let name = || self.names.hash_one(limiter.as_str());
-        let (kind, [first, second]) = match key {
-            Key::ClientIp(ip) => {
-                let (kind, bits) = ip.bits();
-                (u64::from(kind), [name(), bits])
-            }
-            Key::Number(number) => (3, [name(), *number]),
-            Key::User(id) => (4, self.text(limiter.as_str(), id.as_str())),
-            Key::Text(text) => (5, self.text(limiter.as_str(), text)),
+        let (kind, key) = match key {
+            Key::ClientIp(ip) => ip.bits(),
+            Key::Number(number) => (3, *number),
+            Key::User(id) => (4, self.hashed(&[id.as_str().as_bytes()])),
+            Key::Text(text) => (5, self.hashed(&[text.as_bytes()])),
         };
-        Client([first & !KIND | kind, second])
+        // The number 0 is nobody's, as a line's note may be.
+        let number = limiter.number().saturating_add(1);
+        if number >= u32::from(HASHED >> KIND_BITS) {
+            let (kind, key) = ([kind], key.to_le_bytes());
+            let key = self.hashed(&[limiter.as_str().as_bytes(), &kind, &key]);
+            return Client { whose: HASHED, key };
+        }
+        Client { whose: (number as u16) << KIND_BITS | u16::from(kind), key }
     }
 
-    fn text(&self, limiter: &str, text: &str) -> [u64; 2] {
+    /// Where it is looked for. Whoever chooses addresses can't choose that.
+    #[inline]
+    pub(super) fn place(&self, client: Client) -> u64 {
+        self.places.hash_one(client.key ^ u64::from(client.whose) << 48)
+    }
+
+    fn hashed(&self, parts: &[&[u8]]) -> u64 {
         let mut hasher = self.texts;
-        // No name of a limiter holds a space.
-        for part in [limiter, " ", text] {
-            hasher.write(part.as_bytes());
+        for part in parts {
+            hasher.write(part);
+            // No name of a limiter has it in it.
+            hasher.write_u8(b' ');
         }
-        let hash = hasher.finish128();
-        [hash.h1, hash.h2]
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limiters_and_kinds_of_keys_are_told_apart_however_many_names_there_are() {
+        let clients = Clients::default();
+        let names = (0..9_000).map(|i| LimiterName::new(&format!("clients-test-{i}")).unwrap());
+        let keys =
+            [Key::from(7_u64), Key::from("7"), Key::from(std::net::IpAddr::from([0, 0, 0, 7]))];
+        let mut seen = std::collections::HashSet::new();
+        for name in names {
+            for key in &keys {
+                let Client { whose, key } = clients.client(name, key);
+                assert!(whose > 0 && seen.insert((whose, key)), "{name}");
+            }
+        }
     }
 }

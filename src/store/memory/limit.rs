@@ -1,26 +1,21 @@
 //! Limits counted in this process.
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::{
-    clients::{Client, Clients},
-    refusals::Refusal,
+    clients::Clients,
+    codec::{self, Note},
+    line::{Guard, Patience},
+    shard::{self, Apart, Found, Place, Shard, Table},
 };
 use crate::{
-    Answer, SharedClock, StoreError, SystemClock,
+    Answer, Clock, SharedClock, StoreError, SystemClock,
     limit::{
         Decision, Key, LimiterName, RateLimitStore,
         store::{Decisions, Hold, RESOLUTION, SlidingWindow, Take, Taken},
+        window::Step,
     },
 };
 
@@ -30,87 +25,66 @@ use crate::{
 /// a shared store is for. Time is the clock's monotonic one.
 ///
 /// Memory is bounded: at most so many clients are remembered, 1,000,000 unless configured. A client
-/// takes 95 bytes for one request or two and 222 for five, measured with a million. Those whose
-/// requests have all left the window leave first, at most a window later, without a task that anybody
-/// has to start. Where nobody is idle, one that is far from its limit makes room for a stranger; one
-/// that has reached its limit never does, so that a flood of made-up clients doesn't free the
-/// flooder. Where all that were looked at have reached theirs, the store says that it can't decide.
+/// takes some 80 bytes for up to five requests, measured with a million; from the sixth on (where the
+/// limit is high, the sixth 64th of a window that has any) a heap block, which 64 make a kilobyte long.
+/// Those whose requests have all left the window leave first, at most a window later, without a task
+/// that anybody has to start. Where nobody is idle, one that is far from its limit makes room for a
+/// stranger; one that has reached its limit never does, so that a flood of made-up clients doesn't
+/// free the flooder. Where all that were looked at have reached theirs, the store says that it can't
+/// decide.
 ///
-/// A request that is refused again before the instant that the refusal named takes no lock.
+/// A client that is known is decided without a lock that others wait for: it has a cache line of its
+/// own, and a refusal only reads it.
 ///
 /// ```
-/// use tower_warden::{Quota, limit::{LimiterName, RateLimitStore, store::Take}, store::memory::MemoryRateLimitStore};
+/// use tower_warden::{Quota, limit::{LimiterName, RateLimitStore, store::Take}};
+/// use tower_warden::store::memory::MemoryRateLimitStore;
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let store = MemoryRateLimitStore::new();
-/// let quota = Quota::per_minute(1);
-/// let take = Take::new(LimiterName::new("ip")?, "203.0.113.9", quota);
+/// let take = Take::new(LimiterName::new("ip")?, "203.0.113.9", Quota::per_minute(1));
 /// assert!(store.take(std::slice::from_ref(&take)).await?[0].decision.is_allowed());
 /// assert!(!store.take(&[take]).await?[0].decision.is_allowed());
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
 pub struct MemoryRateLimitStore {
-    clock: SharedClock,
+    time: Time,
     resolution: u32,
     state: Arc<State>,
 }
 
 struct State {
     clients: Clients,
-    hasher: RandomState,
-    shards: Box<[Padded]>,
-    shard_capacity: usize,
-    /// So many of each shard, which are written under its lock.
-    refusals: Box<[Refusal]>,
+    shards: Box<[Apart<Shard>]>,
 }
 
-/// A cache line of its own, so that locks taken by different threads don't fight over one.
-#[derive(Default)]
-#[repr(align(64))]
-struct Padded {
-    /// A bit for each of its refusals that has ever been written, so that nobody looks at others.
-    refused: AtomicU32,
-    shard: Mutex<Shard>,
+/// The clock. The machine's is asked without a detour, which takes as long as the arithmetic.
+#[derive(Clone)]
+enum Time {
+    Machine(SystemClock),
+    Other(SharedClock),
 }
 
-#[derive(Default)]
-struct Shard {
-    slots: HashTable<Slot>,
-    /// The bucket where the search for idle slots goes on.
-    hand: usize,
-}
+/// At least so many shards, where each of them has some clients: so many can add one at a time.
+const SHARDS: usize = 16;
+const FEW: usize = 256;
 
-/// What is remembered of one client: a cache line.
-#[repr(align(64))]
-struct Slot {
-    client: Client,
-    log: SlidingWindow,
-}
-
-/// As many clients as a table of 2^14 buckets holds at most: a store that is full has full tables.
-const SHARD_CAPACITY: usize = (1 << 14) / 8 * 7;
-/// So many refusals of a shard are remembered.
-const REFUSALS: usize = 16;
-/// Looked at for each new client, so that idle ones leave as fast as new ones come: at least a
-/// quarter of a table's buckets is in use.
-const SWEPT: usize = 8;
-/// So many are looked at for one that makes room.
-const SAMPLED: usize = 32;
-
-/// Where a client is found.
+/// A client, and its shard.
 #[derive(Clone, Copy)]
-struct Place {
-    client: Client,
-    hash: u64,
+struct Address {
     shard: usize,
+    place: Place,
 }
+
+/// What is done with some takes together: of each its line, locked, where it is known.
+type Locked<'a> = SmallVec<[(usize, usize, Guard<'a>); 4]>;
 
 impl MemoryRateLimitStore {
     /// An empty store on the machine's clock.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            clock: SystemClock::shared(),
+            time: Time::Machine(SystemClock::new()),
             resolution: RESOLUTION,
             state: Arc::new(State::new(1_000_000)),
         }
@@ -119,7 +93,7 @@ impl MemoryRateLimitStore {
     /// The same on another clock.
     #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
-        Self { clock, ..self }
+        Self { time: Time::Other(clock), ..self }
     }
 
     /// An empty store that remembers at most about so many clients.
@@ -138,7 +112,7 @@ impl MemoryRateLimitStore {
     /// How many clients are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.state.shards.iter().map(|shard| shard.lock().slots.len()).sum()
+        self.state.shards.iter().map(|shard| shard.0.len()).sum()
     }
 
     /// Whether none is.
@@ -147,116 +121,252 @@ impl MemoryRateLimitStore {
         self.len() == 0
     }
 
+    #[inline]
     fn now(&self) -> u64 {
-        self.clock.monotonic_micros()
+        match &self.time {
+            Time::Machine(clock) => clock.monotonic_micros(),
+            Time::Other(clock) => clock.monotonic_micros(),
+        }
     }
 
+    #[inline]
     fn decide(&self, take: &Take) -> Result<Taken, StoreError> {
         let now = self.now();
-        let place = self.state.place(take);
-        if let Some(decision) = self.recall(&place, take, now) {
-            return Ok(Taken { decision, hold: None });
-        }
-        let mut shard = self.state.shards[place.shard].lock();
-        let Some(slot) = shard.find(&place) else {
-            let decision = SlidingWindow::default().decide(now, &take.quota, take.cost);
-            if !decision.is_allowed() || take.cost == 0 {
-                return Ok(Taken { decision, hold: None });
-            }
-            shard.make_room(now, self.state.shard_capacity)?;
-            return Ok(shard.insert(&place, &self.state.hasher).admit(now, take, self.resolution));
+        let address = self.state.address(take.limiter, &take.key);
+        let shard = &self.state.shards[address.shard].0;
+        let Some(found) = shard.find(&address.place) else {
+            return self.decide_alone(take, &address, now);
         };
-        // Others may have been here since the clock was read. For each log time goes forward.
-        let now = now.max(slot.log.latest());
-        if take.hold {
-            slot.log.advance(now, &take.quota);
-            if slot.log.decide(now, &take.quota, take.cost).is_allowed() {
-                return Ok(slot.admit(now, take, self.resolution));
+        match self.decide_by_head(found, take, now) {
+            Some(decision) => Ok(Taken::new(decision)),
+            None => match found.line.lock(found.state) {
+                Some(guard) => Ok(self.decide_whole(shard, guard, take, now)),
+                None => self.decide_alone(take, &address, now),
+            },
+        }
+    }
+
+    /// Decides by what most requests need of a client's line, unless that isn't enough, or it was changed
+    /// meanwhile.
+    #[inline(always)]
+    fn decide_by_head(&self, found: Found<'_>, take: &Take, now: u64) -> Option<Decision> {
+        let Found { line, state, .. } = found;
+        let mut head = shard::head_of(line, state);
+        // Others may have been here since the clock was read. For each client time goes forward.
+        let now = now.max(head.at);
+        match head.step(now, &take.quota, take.cost, self.resolution) {
+            Step::Refused(wait) => {
+                line.is_still(state).then(|| head.standing(now, &take.quota).refused_for(wait))
+            }
+            Step::Counted if !take.hold => {
+                let mut guard = line.lock(state)?;
+                codec::set_head(&mut guard, &head);
+                Some(head.standing(now, &take.quota))
+            }
+            Step::Stands => line.is_still(state).then(|| head.standing(now, &take.quota)),
+            Step::Counted | Step::Whole => None,
+        }
+    }
+
+    /// The same for a client who may be a stranger, or one that many ask about.
+    #[cold]
+    #[inline(never)]
+    fn decide_alone(&self, take: &Take, address: &Address, now: u64) -> Result<Taken, StoreError> {
+        let shard = &self.state.shards[address.shard].0;
+        loop {
+            if let Some((_, guard)) = shard.lock(&address.place) {
+                return Ok(self.decide_whole(shard, guard, take, now));
+            }
+            if let Some(taken) = self.decide_stranger(shard, &address.place, take, now)? {
+                return Ok(taken);
             }
         }
-        let decision = slot.log.take(now, &take.quota, take.cost, self.resolution);
-        if !decision.is_allowed() {
-            self.remember(&place, take, &decision, now);
+    }
+
+    #[inline(never)]
+    fn decide_whole(&self, shard: &Shard, mut guard: Guard<'_>, take: &Take, now: u64) -> Taken {
+        shard.change(&mut guard, |log| {
+            let now = now.max(log.head.at);
+            log.advance(now, &take.quota);
+            let decision = log.decide(now, &take.quota, take.cost);
+            if !decision.is_allowed() || take.cost == 0 {
+                return Taken::new(decision);
+            }
+            self.admit(log, take, now)
+        })
+    }
+
+    /// Counts a request that was allowed, and says how the limit stands then.
+    fn admit(&self, log: &mut SlidingWindow, take: &Take, now: u64) -> Taken {
+        let mark = log.admit(now, &take.quota, take.cost, self.resolution, take.hold);
+        let hold = (take.hold && take.cost > 0).then(|| take.held_by(mark));
+        Taken::new(log.decide(now, &take.quota, 0)).with_hold(hold)
+    }
+
+    /// Decides for a client that was not found; `None` where it is there after all.
+    #[cold]
+    fn decide_stranger(
+        &self,
+        shard: &Shard,
+        place: &Place,
+        take: &Take,
+        now: u64,
+    ) -> Result<Option<Taken>, StoreError> {
+        let mut log = SlidingWindow::default();
+        let decision = log.decide(now, &take.quota, take.cost);
+        let mut table = shard.table();
+        if shard.find(place).is_some() {
+            return Ok(None);
         }
-        Ok(Taken { decision, hold: None })
+        if !decision.is_allowed() || take.cost == 0 {
+            return Ok(Some(Taken::new(decision)));
+        }
+        shard.make_room(&mut table, &self.state.clients, now, 1)?;
+        let taken = self.admit(&mut log, take, now);
+        shard.insert(&mut table, &self.state.clients, place, log)?;
+        Ok(Some(taken))
     }
 
     fn decide_all(&self, takes: &[Take]) -> Result<Decisions, StoreError> {
-        let places: SmallVec<[Place; 4]> =
-            takes.iter().map(|take| self.state.place(take)).collect();
-        // Always locked in the same order, so that two requests never wait for one another.
-        let mut order: SmallVec<[usize; 4]> = places.iter().map(|place| place.shard).collect();
-        order.sort_unstable();
-        order.dedup();
-        let mut guards: SmallVec<[MutexGuard<'_, Shard>; 4]> =
-            order.iter().map(|shard| self.state.shards[*shard].lock()).collect();
-        let guard = |place: &Place| order.binary_search(&place.shard).unwrap_or_default();
-        let now = self.now();
+        let addresses: SmallVec<[Address; 4]> =
+            takes.iter().map(|take| self.state.address(take.limiter, &take.key)).collect();
+        let mut patience = Patience::default();
+        loop {
+            if let Some(locked) = self.lock_known(&addresses) {
+                if let Some(decisions) = self.decide_locked(takes, &addresses, locked, None)? {
+                    return Ok(decisions);
+                }
+                // Somebody isn't known. Under these locks nobody comes or goes.
+                let mut shards: SmallVec<[usize; 4]> =
+                    addresses.iter().map(|address| address.shard).collect();
+                shards.sort_unstable();
+                shards.dedup();
+                let mut tables: Tables<'_> = shards
+                    .into_iter()
+                    .map(|shard| (shard, self.state.shards[shard].0.table()))
+                    .collect();
+                if let Some(locked) = self.lock_known(&addresses)
+                    && let Some(decisions) =
+                        self.decide_locked(takes, &addresses, locked, Some(&mut tables))?
+                {
+                    return Ok(decisions);
+                }
+            }
+            patience.wait();
+        }
+    }
 
+    /// Locks the lines of those that are known, always in the same order, so that two requests never
+    /// wait for one another. `None` where one of them went meanwhile.
+    fn lock_known(&self, addresses: &[Address]) -> Option<Locked<'_>> {
+        let mut known: SmallVec<[(usize, usize, &Place); 4]> = SmallVec::new();
+        for Address { shard, place } in addresses {
+            if let Some(found) = self.state.shards[*shard].0.find(place) {
+                known.push((*shard, found.slot, place));
+            }
+        }
+        known.sort_unstable_by_key(|(shard, slot, _)| (*shard, *slot));
+        known.dedup_by_key(|(shard, slot, _)| (*shard, *slot));
+        let mut locked = Locked::new();
+        for (shard, slot, place) in known {
+            let (found, guard) = self.state.shards[shard].0.lock(place)?;
+            // It may have gone and come back: to another slot, out of order.
+            if found.slot != slot {
+                return None;
+            }
+            locked.push((shard, slot, guard));
+        }
+        Some(locked)
+    }
+
+    /// Decides some takes of which all lines that are known are locked; `None` where one is needed
+    /// that isn't there, and it was not said under which tables it may be added.
+    fn decide_locked<'a>(
+        &'a self,
+        takes: &[Take],
+        addresses: &[Address],
+        mut locked: Locked<'a>,
+        tables: Option<&mut Tables<'_>>,
+    ) -> Result<Option<Decisions>, StoreError> {
+        let now = self.now();
+        let latest =
+            |guard: &Guard<'_>| now.max(codec::head(Note(guard.note()), |i| guard.word(i)).at);
         let mut decisions = Decisions::new();
-        let mut crowded: SmallVec<[usize; 4]> = SmallVec::new();
-        for (take, place) in takes.iter().zip(&places) {
-            let decision = match guards[guard(place)].find(place) {
-                Some(slot) => {
-                    slot.log.advance(now, &take.quota);
-                    slot.log.decide(now, &take.quota, take.cost)
+        let mut strangers: SmallVec<[usize; 4]> = SmallVec::new();
+        for (take, address) in takes.iter().zip(addresses) {
+            let decision = match self.line_of(address, &mut locked) {
+                Some((shard, guard)) => {
+                    let now = latest(guard);
+                    shard.change(guard, |log| {
+                        log.advance(now, &take.quota);
+                        log.decide(now, &take.quota, take.cost)
+                    })
                 }
                 None => {
                     if take.cost > 0 {
-                        crowded.push(guard(place));
+                        strangers.push(address.shard);
                     }
                     SlidingWindow::default().decide(now, &take.quota, take.cost)
                 }
             };
-            decisions.push(Taken { decision, hold: None });
+            decisions.push(Taken::new(decision));
         }
         if decisions.iter().any(|taken| !taken.decision.is_allowed()) {
-            return Ok(decisions);
+            return Ok(Some(decisions));
         }
+        let mut none = Tables::new();
+        let tables = match tables {
+            Some(tables) => tables,
+            None if strangers.is_empty() => &mut none,
+            None => return Ok(None),
+        };
         // Room for all before any is counted: a shard that has none must not leave half of them.
-        for shard in crowded {
-            guards[shard].make_room(now, self.state.shard_capacity)?;
+        for (shard, table) in tables.iter_mut() {
+            let newcomers = strangers.iter().filter(|stranger| *stranger == shard).count();
+            let shard = &self.state.shards[*shard].0;
+            shard.make_room(table, &self.state.clients, now, newcomers)?;
         }
-        for ((take, place), taken) in takes.iter().zip(&places).zip(decisions.iter_mut()) {
+        for ((take, address), taken) in takes.iter().zip(addresses).zip(decisions.iter_mut()) {
             if take.cost == 0 {
                 continue;
             }
-            let shard = &mut guards[guard(place)];
-            if shard.find(place).is_none() {
-                shard.insert(place, &self.state.hasher);
-            }
-            if let Some(slot) = shard.find(place) {
-                *taken = slot.admit(now, take, self.resolution);
+            if let Some((shard, guard)) = self.line_of(address, &mut locked) {
+                let now = latest(guard);
+                *taken = shard.change(guard, |log| self.admit(log, take, now));
+            } else if let Some((_, mut guard)) =
+                // Somebody may be a stranger twice.
+                self.state.shards[address.shard].0.lock(&address.place)
+            {
+                let shard = &self.state.shards[address.shard].0;
+                *taken = shard.change(&mut guard, |log| self.admit(log, take, now));
+            } else if let Some((_, table)) =
+                tables.iter_mut().find(|(shard, _)| *shard == address.shard)
+            {
+                let mut log = SlidingWindow::default();
+                *taken = self.admit(&mut log, take, now);
+                let shard = &self.state.shards[address.shard].0;
+                shard.insert(table, &self.state.clients, &address.place, log)?;
             }
         }
-        Ok(decisions)
+        Ok(Some(decisions))
     }
 
-    /// The refusal that is known already, without a lock.
-    #[inline]
-    fn recall(&self, place: &Place, take: &Take, now: u64) -> Option<Decision> {
-        if self.state.shards[place.shard].refused.load(Ordering::Relaxed) & place.refusal_bit() == 0
-        {
-            return None;
-        }
-        let until = self.state.refusal(place).until(place.client, &take.quota)?;
-        let wait = until.checked_sub(now).filter(|wait| *wait > 0)?;
-        (take.cost == 1).then(|| Decision::in_micros(take.quota, 0, wait).refused_for(wait))
-    }
-
-    /// Remembers a refusal that nothing but time ends: all is taken, and what leaves first makes
-    /// room. Expects the shard to be locked.
-    fn remember(&self, place: &Place, take: &Take, decision: &Decision, now: u64) {
-        if take.cost == 1
-            && decision.remaining() == 0
-            && decision.retry_after() == Some(decision.reset_after())
-        {
-            let until = now + decision.reset_after().as_micros() as u64;
-            self.state.refusal(place).put(place.client, &take.quota, until);
-            self.state.shards[place.shard].refused.fetch_or(place.refusal_bit(), Ordering::Relaxed);
-        }
+    /// The line of this client among those that are locked.
+    fn line_of<'a, 'b>(
+        &'a self,
+        address: &Address,
+        locked: &'b mut Locked<'a>,
+    ) -> Option<(&'a Shard, &'b mut Guard<'a>)> {
+        let is_its = |guard: &Guard<'_>| {
+            Note(guard.note()).whose() == address.place.client.whose
+                && guard.word(super::line::KEY) == address.place.client.key
+        };
+        let found = locked.iter_mut().find(|(_, _, guard)| is_its(guard));
+        found.map(|(shard, _, guard)| (&self.state.shards[*shard].0, guard))
     }
 }
+
+type Tables<'a> = SmallVec<[(usize, std::sync::MutexGuard<'a, Table>); 4]>;
 
 impl Default for MemoryRateLimitStore {
     fn default() -> Self {
@@ -277,31 +387,29 @@ impl RateLimitStore for MemoryRateLimitStore {
     }
 
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
-        let place = self.state.place_of(hold.limiter, &hold.key);
-        let mut shard = self.state.shards[place.shard].lock();
-        let now = self.now();
-        Answer::Ready(Ok(match shard.find(&place) {
-            Some(slot) => {
-                slot.log.settle(now, &hold.quota, hold.cost, self.resolution, hold.mark, keep);
-                self.state.refusal(&place).forget();
-                slot.log.decide(now, &hold.quota, 0)
-            }
-            None => SlidingWindow::default().decide(now, &hold.quota, 0),
+        let Address { shard, place } = self.state.address(hold.limiter, &hold.key);
+        let shard = &self.state.shards[shard].0;
+        Answer::Ready(Ok(match shard.lock(&place) {
+            Some((_, mut guard)) => shard.change(&mut guard, |log| {
+                let now = self.now().max(log.head.at);
+                log.settle(now, &hold.quota, hold.cost, self.resolution, hold.mark, keep);
+                log.decide(now, &hold.quota, 0)
+            }),
+            None => SlidingWindow::default().decide(self.now(), &hold.quota, 0),
         }))
     }
 
     fn reset(&self, limiter: LimiterName, key: &Key) -> Answer<Result<(), StoreError>> {
-        let place = self.state.place_of(limiter, key);
-        let mut shard = self.state.shards[place.shard].lock();
-        self.state.refusal(&place).forget();
-        if let Ok(slot) = shard.slots.find_entry(place.hash, |slot| slot.client == place.client) {
-            slot.remove();
-        }
+        let Address { shard, place } = self.state.address(limiter, key);
+        self.state.shards[shard].0.forget(&self.state.clients, &place);
         Answer::Ready(Ok(()))
     }
 
     fn clock(&self) -> SharedClock {
-        Arc::clone(&self.clock)
+        match &self.time {
+            Time::Machine(clock) => Arc::new(clock.clone()),
+            Time::Other(clock) => Arc::clone(clock),
+        }
     }
 }
 
@@ -313,207 +421,22 @@ impl fmt::Debug for MemoryRateLimitStore {
 
 impl State {
     fn new(capacity: usize) -> Self {
-        let shards = capacity.div_ceil(SHARD_CAPACITY).max(1);
-        Self {
-            clients: Clients::default(),
-            hasher: RandomState::default(),
-            shards: (0..shards).map(|_| Padded::default()).collect(),
-            shard_capacity: capacity.div_ceil(shards).max(1),
-            refusals: (0..shards * REFUSALS).map(|_| Refusal::default()).collect(),
-        }
+        let few = (capacity / FEW).clamp(1, SHARDS);
+        let shards = capacity.div_ceil(shard::MOST).max(few);
+        let each = capacity.div_ceil(shards);
+        let shards = std::iter::repeat_with(|| Apart(Shard::new(each))).take(shards);
+        Self { clients: Clients::default(), shards: shards.collect() }
     }
 
     #[inline]
-    fn place(&self, take: &Take) -> Place {
-        self.place_of(take.limiter, &take.key)
-    }
-
-    #[inline]
-    fn place_of(&self, limiter: LimiterName, key: &Key) -> Place {
+    fn address(&self, limiter: LimiterName, key: &Key) -> Address {
         let client = self.clients.client(limiter, key);
-        let hash = client.hash(&self.hasher);
-        // By bits in the middle of the hash, scaled. The table takes a place from the lowest bits and
-        // tells clients apart by the highest: were those alike in a shard, it would look at many.
-        let middle = u64::from((hash >> 24) as u32);
-        let shard = (middle * self.shards.len() as u64) >> 32;
-        Place { client, hash, shard: shard as usize }
-    }
-
-    fn refusal(&self, place: &Place) -> &Refusal {
-        &self.refusals[place.shard * REFUSALS + place.refusal()]
-    }
-}
-
-impl Place {
-    /// Which of the shard's refusals is this client's.
-    fn refusal(&self) -> usize {
-        self.hash as usize % REFUSALS
-    }
-
-    fn refusal_bit(&self) -> u32 {
-        1 << self.refusal()
-    }
-}
-
-impl Padded {
-    fn lock(&self) -> MutexGuard<'_, Shard> {
-        // No code that runs under the lock leaves a log half changed.
-        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shard {
-    fn find(&mut self, place: &Place) -> Option<&mut Slot> {
-        self.slots.find_mut(place.hash, |slot| slot.client == place.client)
-    }
-
-    fn insert(&mut self, place: &Place, hasher: &RandomState) -> &mut Slot {
-        let slot = Slot { client: place.client, log: SlidingWindow::default() };
-        let rehash = |slot: &Slot| slot.client.hash(hasher);
-        self.slots.insert_unique(place.hash, slot, rehash).into_mut()
-    }
-
-    /// Lets idle clients go, and, where the shard is full, one more.
-    fn make_room(&mut self, now: u64, capacity: usize) -> Result<(), StoreError> {
-        for _ in 0..SWEPT.min(self.slots.num_buckets()) {
-            let at = self.next_bucket();
-            if self.slots.get_bucket(at).is_some_and(|slot| slot.log.is_idle(now)) {
-                self.remove(at);
-            }
-        }
-        if self.slots.len() < capacity {
-            return Ok(());
-        }
-        let sampled = (0..self.slots.num_buckets()).filter_map(|_| {
-            let at = self.next_bucket();
-            self.slots.get_bucket(at).map(|slot| (slot.log.room(), at))
-        });
-        match sampled.take(SAMPLED).max() {
-            Some((room, at)) if room > 0 => self.remove(at),
-            _ => return Err(StoreError::unavailable("every client remembered is at its limit")),
-        }
-        Ok(())
-    }
-
-    fn next_bucket(&mut self) -> usize {
-        self.hand = if self.hand + 1 < self.slots.num_buckets() { self.hand + 1 } else { 0 };
-        self.hand
-    }
-
-    fn remove(&mut self, bucket: usize) {
-        if let Ok(slot) = self.slots.get_bucket_entry(bucket) {
-            slot.remove();
-        }
-    }
-}
-
-impl Slot {
-    /// Counts a request that was allowed, and says how the limit stands then.
-    fn admit(&mut self, now: u64, take: &Take, resolution: u32) -> Taken {
-        let mark = self.log.admit(now, &take.quota, take.cost, resolution, take.hold);
-        Taken {
-            decision: self.log.decide(now, &take.quota, 0),
-            hold: (take.hold && take.cost > 0).then(|| take.held_by(mark)),
-        }
+        let hash = self.clients.place(client);
+        // By the upper half of the hash, scaled.
+        let shard = ((hash >> 32) * self.shards.len() as u64) >> 32;
+        Address { shard: shard as usize, place: Place { client, hash } }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{ManualClock, Quota};
-
-    fn name(text: &str) -> LimiterName {
-        LimiterName::new(text).unwrap()
-    }
-
-    fn take(store: &MemoryRateLimitStore, key: &str, limit: u32) -> Result<bool, StoreError> {
-        let take = Take::new(name("ip"), key, Quota::per_minute(limit));
-        store.decide(&take).map(|taken| taken.decision.is_allowed())
-    }
-
-    #[test]
-    fn idle_clients_leave_as_new_ones_come() {
-        let clock = ManualClock::new();
-        let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
-        for i in 0..1_000 {
-            take(&store, &format!("early {i}"), 10).unwrap();
-        }
-        assert_eq!(store.len(), 1_000);
-        clock.advance(Duration::from_secs(120));
-        for i in 0..1_000 {
-            take(&store, &format!("late {i}"), 10).unwrap();
-        }
-        assert!(store.len() < 1_300, "{} clients are remembered", store.len());
-    }
-
-    #[test]
-    fn a_flood_of_strangers_does_not_free_the_flooder() {
-        let store = MemoryRateLimitStore::new().with_capacity(100);
-        for _ in 0..9 {
-            assert!(take(&store, "flooder", 10).unwrap());
-        }
-        for i in 0..10_000 {
-            assert!(take(&store, &format!("made up {i}"), 10).unwrap());
-        }
-        assert_eq!(store.len(), 100);
-        assert!(take(&store, "flooder", 10).unwrap(), "the tenth");
-        for i in 0..10_000 {
-            assert!(take(&store, &format!("made up again {i}"), 10).unwrap());
-        }
-        assert!(!take(&store, "flooder", 10).unwrap());
-    }
-
-    #[test]
-    fn a_store_full_of_clients_at_their_limit_says_that_it_cannot_decide() {
-        let store = MemoryRateLimitStore::new().with_capacity(10);
-        for i in 0..10 {
-            assert!(take(&store, &format!("client {i}"), 1).unwrap());
-        }
-        assert!(take(&store, "stranger", 1).unwrap_err().is_unavailable());
-        assert!(!take(&store, "client 3", 1).unwrap());
-    }
-
-    #[test]
-    fn what_is_given_back_ends_a_refusal_that_was_remembered() {
-        let clock = ManualClock::new();
-        let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
-        let guess = Take::new(name("login"), "client", Quota::per_minute(1)).on_trial();
-        let hold = store.decide(&guess).unwrap().hold.unwrap();
-        clock.advance(Duration::from_millis(59_500));
-        for _ in 0..2 {
-            let refused = store.decide(&guess).unwrap().decision;
-            assert_eq!(refused.retry_after(), Some(Duration::from_millis(500)));
-        }
-        assert!(matches!(store.settle(*hold, false), Answer::Ready(Ok(_))));
-        assert!(store.decide(&guess).unwrap().decision.is_allowed());
-    }
-
-    #[test]
-    fn a_refusal_that_is_remembered_ends_at_the_instant_it_named() {
-        let clock = ManualClock::new();
-        let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
-        assert!(take(&store, "client", 1).unwrap());
-        for _ in 0..2 {
-            assert!(!take(&store, "client", 1).unwrap());
-        }
-        clock.advance(Duration::from_micros(59_999_999));
-        assert!(!take(&store, "client", 1).unwrap());
-        clock.advance(Duration::from_micros(1));
-        assert!(take(&store, "client", 1).unwrap());
-    }
-
-    #[test]
-    fn who_only_looks_needs_no_room() {
-        let store = MemoryRateLimitStore::new().with_capacity(10);
-        for i in 0..9 {
-            assert!(take(&store, &format!("client {i}"), 1).unwrap());
-        }
-        let counts = |key, cost| Take::new(name("ip"), key, Quota::per_minute(10)).with_cost(cost);
-        store.decide(&counts("caller", 5)).unwrap();
-        let decisions = store.decide_all(&[counts("caller", 1), counts("stranger", 0)]).unwrap();
-        assert_eq!(decisions[0].decision.remaining(), 4);
-    }
-}
+mod tests;

@@ -4,9 +4,12 @@
 mod account;
 mod api_key;
 mod clients;
+mod codec;
 mod limit;
-mod refusals;
+mod line;
 mod second_factor;
+mod shard;
+mod sync;
 mod token;
 mod user;
 

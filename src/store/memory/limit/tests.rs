@@ -1,0 +1,288 @@
+use std::time::Duration;
+
+use super::*;
+use crate::{ManualClock, Quota};
+
+fn name(text: &str) -> LimiterName {
+    LimiterName::new(text).unwrap()
+}
+
+fn take(store: &MemoryRateLimitStore, key: &str, limit: u32) -> Result<bool, StoreError> {
+    let take = Take::new(name("ip"), key, Quota::per_minute(limit));
+    store.decide(&take).map(|taken| taken.decision.is_allowed())
+}
+
+#[test]
+fn idle_clients_leave_as_new_ones_come() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
+    for i in 0..1_000 {
+        take(&store, &format!("early {i}"), 10).unwrap();
+    }
+    assert_eq!(store.len(), 1_000);
+    clock.advance(Duration::from_secs(120));
+    for i in 0..1_000 {
+        take(&store, &format!("late {i}"), 10).unwrap();
+    }
+    assert!(store.len() < 1_300, "{} clients are remembered", store.len());
+}
+
+#[test]
+fn a_flood_of_strangers_does_not_free_the_flooder() {
+    let store = MemoryRateLimitStore::new().with_capacity(100);
+    for _ in 0..9 {
+        assert!(take(&store, "flooder", 10).unwrap());
+    }
+    for i in 0..10_000 {
+        assert!(take(&store, &format!("made up {i}"), 10).unwrap());
+    }
+    assert_eq!(store.len(), 100);
+    assert!(take(&store, "flooder", 10).unwrap(), "the tenth");
+    for i in 0..10_000 {
+        assert!(take(&store, &format!("made up again {i}"), 10).unwrap());
+    }
+    assert!(!take(&store, "flooder", 10).unwrap());
+}
+
+#[test]
+fn a_store_full_of_clients_at_their_limit_says_that_it_cannot_decide() {
+    let store = MemoryRateLimitStore::new().with_capacity(10);
+    for i in 0..10 {
+        assert!(take(&store, &format!("client {i}"), 1).unwrap());
+    }
+    assert!(take(&store, "stranger", 1).unwrap_err().is_unavailable());
+    assert!(!take(&store, "client 3", 1).unwrap());
+}
+
+#[test]
+fn what_is_given_back_ends_a_refusal_that_was_remembered() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
+    let guess = Take::new(name("login"), "client", Quota::per_minute(1)).on_trial();
+    let hold = store.decide(&guess).unwrap().hold.unwrap();
+    clock.advance(Duration::from_millis(59_500));
+    for _ in 0..2 {
+        let refused = store.decide(&guess).unwrap().decision;
+        assert_eq!(refused.retry_after(), Some(Duration::from_millis(500)));
+    }
+    assert!(matches!(store.settle(*hold, false), Answer::Ready(Ok(_))));
+    assert!(store.decide(&guess).unwrap().decision.is_allowed());
+}
+
+#[test]
+fn a_refusal_that_is_remembered_ends_at_the_instant_it_named() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
+    assert!(take(&store, "client", 1).unwrap());
+    for _ in 0..2 {
+        assert!(!take(&store, "client", 1).unwrap());
+    }
+    clock.advance(Duration::from_micros(59_999_999));
+    assert!(!take(&store, "client", 1).unwrap());
+    clock.advance(Duration::from_micros(1));
+    assert!(take(&store, "client", 1).unwrap());
+}
+
+#[test]
+fn who_only_looks_needs_no_room() {
+    let store = MemoryRateLimitStore::new().with_capacity(10);
+    for i in 0..9 {
+        assert!(take(&store, &format!("client {i}"), 1).unwrap());
+    }
+    let counts = |key, cost| Take::new(name("ip"), key, Quota::per_minute(10)).with_cost(cost);
+    store.decide(&counts("caller", 5)).unwrap();
+    let decisions = store.decide_all(&[counts("caller", 1), counts("stranger", 0)]).unwrap();
+    assert_eq!(decisions[0].decision.remaining(), 4);
+}
+
+/// Some histories of a few clients by the store, and by plain logs.
+mod twins {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::limit::store::Mark;
+
+    const LIMITS: [(u32, u64); 5] =
+        [(5, 60_000), (50, 60_000), (100_000, 60_000), (3, 9_000_000), (9, 1_000)];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn a_store_answers_as_a_log_does(
+            steps in vec((0..4usize, 0..40u32, 0..3u32, 0..8u8, 0..20_000u64), 1..300),
+            kind in 0..LIMITS.len(),
+        ) {
+            let clock = ManualClock::new();
+            let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
+            let (limit, window) = LIMITS[kind];
+            let quota = Quota::new(limit, Duration::from_millis(window)).unwrap();
+            let mut logs: [SlidingWindow; 4] = Default::default();
+            let mut holds = Vec::new();
+            for (who, which, cost, action, wait) in steps {
+                let log = &mut logs[who];
+                let now = store.now();
+                let take = Take::new(name("twins"), who as u64, quota).with_cost(cost);
+                match action {
+                    0 => clock.advance(Duration::from_millis(wait)),
+                    1 => clock.advance(Duration::from_micros(wait)),
+                    2 if !holds.is_empty() => {
+                        let (who, hold): (usize, Box<Hold>) = holds.remove(which as usize % holds.len());
+                        let (mark, keep): (Mark, bool) = (hold.mark, which % 2 == 0);
+                        let log = &mut logs[who];
+                        log.settle(now, &quota, hold.cost, RESOLUTION, mark, keep);
+                        let Answer::Ready(Ok(stands)) = store.settle(*hold, keep) else {
+                            panic!("it is in this process")
+                        };
+                        prop_assert_eq!(stands, log.decide(now, &quota, 0));
+                    }
+                    3 => {
+                        log.advance(now, &quota);
+                        let decision = log.decide(now, &quota, cost);
+                        let taken = store.decide(&take.on_trial()).unwrap();
+                        prop_assert_eq!(taken.decision.is_allowed(), decision.is_allowed());
+                        prop_assert_eq!(taken.decision.retry_after(), decision.retry_after());
+                        if decision.is_allowed() && cost > 0 {
+                            let mark = log.admit(now, &quota, cost, RESOLUTION, true);
+                            let hold = taken.hold.unwrap();
+                            prop_assert_eq!(hold.mark, mark);
+                            holds.push((who, hold));
+                        }
+                    }
+                    4 => {
+                        let other = (who + 1) % 4;
+                        let takes = [take.clone(), Take::new(name("twins"), other as u64, quota)];
+                        let taken = store.decide_all(&takes).unwrap();
+                        let costs = [(who, cost), (other, 1)];
+                        let room = costs.map(|(who, cost)| {
+                            logs[who].advance(now, &quota);
+                            logs[who].decide(now, &quota, cost).is_allowed()
+                        });
+                        prop_assert_eq!([0, 1].map(|i| taken[i].decision.is_allowed()), room);
+                        if room == [true, true] {
+                            for (who, cost) in costs {
+                                logs[who].admit(now, &quota, cost, RESOLUTION, false);
+                            }
+                        }
+                    }
+                    _ => {
+                        let decision = log.take(now, &quota, cost, RESOLUTION);
+                        prop_assert_eq!(store.decide(&take).unwrap().decision, decision);
+                    }
+                }
+            }
+            for (who, log) in logs.iter_mut().enumerate() {
+                let look = Take::new(name("twins"), who as u64, quota).with_cost(0);
+                log.advance(store.now(), &quota);
+                let expected = log.decide(store.now(), &quota, 0);
+                prop_assert_eq!(store.decide(&look).unwrap().decision, expected);
+            }
+        }
+    }
+}
+
+/// Threads at once, and how often `ask` said yes.
+fn yeses(threads: usize, ask: impl Fn(usize) -> usize + Sync) -> usize {
+    std::thread::scope(|scope| {
+        let ask = &ask;
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || ask(thread))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
+}
+
+#[test]
+fn a_limit_holds_whoever_asks_at_once_while_strangers_come_and_go() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock)).with_capacity(2_000);
+    // Limits that are counted in a line, in a block, and as one entry.
+    for limit in [4, 40, 400] {
+        let admitted = yeses(6, |thread| {
+            let mut admitted = 0;
+            for i in 0..20_000 {
+                let stranger = format!("stranger {limit} {thread} {}", i % 5_000);
+                if i % 3 == 0 && !take(&store, &stranger, 100).unwrap() {
+                    assert!(i >= 5_000, "{stranger} was refused");
+                }
+                let client = format!("client {limit} {}", i % 7);
+                admitted += usize::from(take(&store, &client, limit).unwrap());
+            }
+            admitted
+        });
+        assert_eq!(admitted, 7 * limit as usize);
+        assert!(store.len() <= 2_010, "each shard rounds up");
+    }
+}
+
+#[test]
+fn two_limits_hold_together_whoever_asks_at_once_and_nobody_waits_for_ever() {
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(ManualClock::new()));
+    let of = |key: String, limit| Take::new(name("both"), key, Quota::per_minute(limit));
+    let admitted = yeses(6, |thread| {
+        let mut admitted = 0;
+        for i in 0..3_000 {
+            // In both orders, of clients that are known and that are not.
+            let mut takes = [of(format!("a{}", i % 50), 3), of(format!("b{}", i % 60), 5)];
+            if thread % 2 == 0 {
+                takes.reverse();
+            }
+            let taken = store.decide_all(&takes).unwrap();
+            admitted += usize::from(taken.iter().all(|taken| taken.decision.is_allowed()));
+        }
+        admitted
+    });
+    let left = |key, limit| {
+        let look = of(key, limit).with_cost(0);
+        store.decide(&look).unwrap().decision.remaining() as usize
+    };
+    let of_a: usize = (0..50).map(|i| 3 - left(format!("a{i}"), 3)).sum();
+    let of_b: usize = (0..60).map(|i| 5 - left(format!("b{i}"), 5)).sum();
+    assert_eq!((of_a, of_b), (admitted, admitted));
+}
+
+#[test]
+fn holds_are_given_back_whoever_asks_at_once() {
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(ManualClock::new()));
+    let guess = || Take::new(name("guess"), "client", Quota::per_minute(3)).on_trial();
+    let failed = yeses(4, |thread| {
+        let mut failed = 0;
+        for i in 0..5_000 {
+            let Some(hold) = store.decide(&guess()).unwrap().hold else { continue };
+            let keep = thread == 0 && i % 1_000 == 999;
+            failed += usize::from(keep);
+            assert!(matches!(store.settle(*hold, keep), Answer::Ready(Ok(_))));
+        }
+        failed
+    });
+    let stands = store.decide(&guess().with_cost(0)).unwrap().decision;
+    assert_eq!(stands.remaining() as usize, 3 - failed.min(3));
+}
+
+#[test]
+fn clients_come_and_go_and_the_rest_are_found() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone())).with_capacity(300);
+    let mut random = 7_u64;
+    for round in 0..40 {
+        for _ in 0..200 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let key = format!("client {}", (random >> 33) % 400);
+            take(&store, &key, 1_000).unwrap();
+            if random >> 60 == 0 {
+                let Answer::Ready(Ok(())) = store.reset(name("ip"), &Key::from(key.as_str()))
+                else {
+                    panic!("it is in this process")
+                };
+            }
+            // Once for each that is there: were one lost from the index, it would be there twice.
+            assert!(store.len() <= 300);
+        }
+        clock.advance(Duration::from_secs(round % 3 * 25));
+    }
+    for i in 0..400 {
+        let Answer::Ready(Ok(())) = store.reset(name("ip"), &Key::from(format!("client {i}")))
+        else {
+            panic!("it is in this process")
+        };
+    }
+    assert_eq!(store.len(), 0);
+}
