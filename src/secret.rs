@@ -29,13 +29,27 @@ impl<const BYTES: usize> OpaqueToken<BYTES> {
         SystemRandom::new()
             .fill(&mut *bytes)
             .map_err(|_| StoreError::internal("the system gave no random bytes"))?;
+        Ok(Self::from_bytes(&bytes))
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; BYTES]) -> Self {
         let mut text = Zeroizing::new(String::with_capacity(2 * BYTES));
-        for byte in bytes.iter() {
+        for byte in bytes {
             for nibble in [byte >> 4, byte & 15] {
                 text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
             }
         }
-        Ok(Self(text))
+        Self(text)
+    }
+
+    /// The random bytes that the text spells.
+    pub(crate) fn to_bytes(&self) -> Zeroizing<[u8; BYTES]> {
+        let nibble = |digit: u8| if digit <= b'9' { digit - b'0' } else { digit - b'a' + 10 };
+        let mut bytes = Zeroizing::new([0; BYTES]);
+        for (byte, digits) in bytes.iter_mut().zip(self.0.as_bytes().chunks_exact(2)) {
+            *byte = nibble(digits[0]) << 4 | nibble(digits[1]);
+        }
+        bytes
     }
 
     /// Reads what a client presents: exactly so many lower-case hex digits, or nothing.
@@ -105,6 +119,7 @@ mod tests {
         assert_eq!(a.expose().len(), 128);
         assert_ne!(a.expose(), b.expose());
         assert_eq!(OpaqueToken::<64>::parse(a.expose()).unwrap().hash(), a.hash());
+        assert_eq!(OpaqueToken::from_bytes(&a.to_bytes()).expose(), a.expose());
         assert_ne!(a.hash(), b.hash());
         assert!(!format!("{a:?}{:?}", a.hash()).contains(&a.expose()[..8]));
     }

@@ -9,8 +9,9 @@
 //! | `tower_warden_limit_store_errors_total` | counter | `kind`: `refused`, `late` |
 //! | `tower_warden_limit_breaker_open` | gauge | |
 //! | `tower_warden_limit_values_replaced_total` | counter | |
-//! | `tower_warden_token_verifications_total` | counter | `outcome`: `remembered`, `verified`, `expired`, `invalid` |
-//! | `tower_warden_token_refreshes_total` | counter | `outcome`: `rotated`, `reused`, `expired`, `revoked`, `unknown`, `no_user`, `failed` |
+//! | `tower_warden_token_verifications_total` | counter | `outcome`: `remembered`, `verified`, `expired`, `revoked`, `invalid` |
+//! | `tower_warden_token_refreshes_total` | counter | `outcome`: `rotated`, `replayed`, `reused`, `expired`, `revoked`, `unknown`, `no_user`, `failed` |
+//! | `tower_warden_revocations_stale_seconds`, `tower_warden_revocations` | gauge | |
 //! | `tower_warden_logins_total` | counter | `outcome`: `ok`, `invalid_credentials`, `not_verified`, `suspended`, `busy`, `failed` |
 //! | `tower_warden_api_keys_total` | counter | `outcome`: `ok`, `expired`, `revoked`, `invalid`, `failed` |
 //! | `tower_warden_mail_total` | counter | `outcome`: `sent`, `given_up`, `dropped` |
@@ -154,6 +155,11 @@ mod enabled {
         counter!("tower_warden_token_refreshes_total", "outcome" => outcome).increment(1);
     }
 
+    pub(crate) fn revocations(stale: Duration, known: usize) {
+        gauge!("tower_warden_revocations_stale_seconds").set(stale.as_secs_f64());
+        gauge!("tower_warden_revocations").set(known as f64);
+    }
+
     pub(crate) fn login(outcome: &'static str) {
         counter!("tower_warden_logins_total", "outcome" => outcome).increment(1);
     }
@@ -192,6 +198,7 @@ mod disabled {
     pub(crate) fn limit_values_replaced(values: u64) {}
     pub(crate) fn token_verified(outcome: &'static str) {}
     pub(crate) fn token_refreshed(outcome: &'static str) {}
+    pub(crate) fn revocations(stale: Duration, known: usize) {}
     pub(crate) fn login(outcome: &'static str) {}
     pub(crate) fn api_key_verified(outcome: &'static str) {}
     pub(crate) fn mail(outcome: &'static str) {}

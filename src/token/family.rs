@@ -6,17 +6,19 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::{Sealed, SessionInfo};
 use crate::{UserId, secret::OpaqueToken};
 
 /// A refresh token: 64 random bytes, as 128 lower-case hex digits.
 pub type RefreshToken = OpaqueToken<64>;
 
 /// The identifier of a family: a UUID as text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FamilyId(Box<str>);
 
 /// A family as a store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Family {
     /// Which family.
     pub id: FamilyId,
@@ -30,6 +32,33 @@ pub struct Family {
     pub expires_at: Option<SystemTime>,
     /// Since when and why it is worth nothing.
     pub revoked: Option<(SystemTime, RevokeReason)>,
+    /// By which methods the user logged in (RFC 8176).
+    pub amr: Vec<String>,
+    /// From where and with what it was last used.
+    pub info: SessionInfo,
+    /// How often all sessions of the user had been ended when it was opened.
+    pub epoch: u64,
+    /// The live token, for who presents the one that it replaced. `None` once the live one was used.
+    pub sealed: Option<Sealed>,
+}
+
+impl Family {
+    /// A family as it is when it is opened.
+    #[must_use]
+    pub fn new(id: FamilyId, user_id: UserId, created_at: SystemTime) -> Self {
+        Self {
+            id,
+            user_id,
+            created_at,
+            last_used_at: created_at,
+            expires_at: None,
+            revoked: None,
+            amr: Vec::new(),
+            info: SessionInfo::new(),
+            epoch: 0,
+            sealed: None,
+        }
+    }
 }
 
 /// A token of a family as a store keeps it.
@@ -55,13 +84,20 @@ pub enum RevokeReason {
     LogoutAll,
     /// A token was presented that had been replaced.
     Reuse,
+    /// The user ended this session from another one.
+    Ended,
+    /// The user had more sessions than may be, and this was the oldest idle one.
+    Displaced,
 }
 
 /// What a presented token means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is the live one: replace it.
     Rotate,
+    /// It was replaced a moment ago, and what replaced it is still unused: that one again.
+    Replay,
     /// It was replaced before: revoke the family.
     Reuse,
     /// It, or its family, is past its time.
@@ -76,8 +112,7 @@ pub enum Verdict {
 /// # use tower_warden::{token::{judge, Family, FamilyId, StoredToken, Verdict}, UserId};
 /// # use std::time::{Duration, SystemTime};
 /// # let login = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-/// # let family = Family { id: FamilyId::random(), user_id: UserId::from("42"), created_at: login,
-/// #     last_used_at: login, expires_at: None, revoked: None };
+/// # let family = Family::new(FamilyId::random(), UserId::from("42"), login);
 /// let token = StoredToken { generation: 0, issued_at: login,
 ///     expires_at: login + Duration::from_secs(60), superseded_at: None };
 /// assert_eq!(judge(login, &family, &token), Verdict::Rotate);
@@ -90,12 +125,24 @@ pub fn judge(now: SystemTime, family: &Family, token: &StoredToken) -> Verdict {
     if family.revoked.is_some() {
         Verdict::Revoked
     } else if token.superseded_at.is_some() {
-        Verdict::Reuse
-    } else if now >= token.expires_at || family.expires_at.is_some_and(|end| now >= end) {
+        // The family's seal is that of the live token's immediate parent, and there only while the
+        // live one is unused.
+        let unsealed =
+            |sealed: &Sealed| sealed.generation == token.generation && now < sealed.until;
+        match &family.sealed {
+            Some(sealed) if unsealed(sealed) && family_ended(now, family) => Verdict::Expired,
+            Some(sealed) if unsealed(sealed) => Verdict::Replay,
+            _ => Verdict::Reuse,
+        }
+    } else if now >= token.expires_at || family_ended(now, family) {
         Verdict::Expired
     } else {
         Verdict::Rotate
     }
+}
+
+fn family_ended(now: SystemTime, family: &Family) -> bool {
+    family.expires_at.is_some_and(|end| now >= end)
 }
 
 /// When a token made now ends: after its time to live, but not after its family.
@@ -137,12 +184,15 @@ impl RevokeReason {
             Self::Logout => "logout",
             Self::LogoutAll => "logout_all",
             Self::Reuse => "reuse",
+            Self::Ended => "ended",
+            Self::Displaced => "displaced",
         }
     }
 
     /// Reads the word back.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Logout, Self::LogoutAll, Self::Reuse].into_iter().find(|r| r.as_str() == word)
+        let all = [Self::Logout, Self::LogoutAll, Self::Reuse, Self::Ended, Self::Displaced];
+        all.into_iter().find(|reason| reason.as_str() == word)
     }
 }

@@ -65,9 +65,13 @@ mod claims;
 mod der;
 mod error;
 mod family;
+mod feed;
 mod key_files;
 mod keys;
+mod revocation;
+mod seal;
 mod service;
+mod session;
 mod store;
 mod verified;
 
@@ -75,6 +79,13 @@ pub use error::{InvalidRefresh, KeyError, KeyFileError, RefreshError, TokenError
 pub use family::{
     Family, FamilyId, RefreshToken, RevokeReason, StoredToken, Verdict, judge, token_expiry,
 };
+pub use feed::{Following, RevocationFeed};
 pub use keys::{KeySet, SigningKey, VerifyingKey};
+pub use revocation::{Revocation, Revocations, Revoked};
+pub use seal::Sealed;
 pub use service::{TokenPair, TokenService};
-pub use store::{NewFamily, RenewRequest, Renewed, RotateRequest, Rotation, TokenStore};
+pub use session::{NewSession, Session, SessionInfo};
+pub use store::{
+    NewFamily, Opening, PresentedToken, RenewRequest, Renewed, RotateRequest, Rotation, Sealing,
+    TokenStore,
+};

@@ -11,14 +11,18 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use zeroize::Zeroizing;
 
 use super::{
-    FamilyId, InvalidRefresh, KeySet, NewFamily, RefreshError, RefreshToken, RenewRequest,
-    RotateRequest, Rotation, TokenError, TokenStore,
+    FamilyId, InvalidRefresh, KeySet, NewFamily, NewSession, Opening, PresentedToken, RefreshError,
+    RefreshToken, RenewRequest, Revocations, RevokeReason, RotateRequest, Rotation, Sealing,
+    Session, SessionInfo, TokenError, TokenStore, Verdict,
     claims::{Rules, Subjects},
     error::Unsigned,
+    judge,
+    revocation::too_stale,
+    seal::{seal, unseal},
     token_expiry,
     verified::VerifiedTokens,
 };
-use crate::{Identity, SharedClock, StoreError, SystemClock, TokenHash, UserId, signals};
+use crate::{Identity, SharedClock, StoreError, TokenHash, UserId, signals};
 
 /// Issues and verifies access tokens, and refreshes and revokes the sessions behind them. Not a
 /// `tower::Service`: nothing is called with requests here.
@@ -30,6 +34,10 @@ pub struct TokenService {
     rules: Arc<Rules>,
     refresh_ttl: Duration,
     session_ttl: Option<Duration>,
+    session_cap: Option<u32>,
+    refresh_leeway: Duration,
+    revocations: Revocations,
+    stale_limit: Option<Duration>,
     store: Arc<dyn TokenStore>,
     clock: SharedClock,
     verified: Arc<VerifiedTokens>,
@@ -54,6 +62,9 @@ pub struct TokenPair {
 
 const ACCESS_TTL: Duration = Duration::from_secs(15 * 60);
 const REFRESH_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const SESSION_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const SESSION_CAP: u32 = 100;
+const LONGEST_REFRESH_LEEWAY: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 10_000;
 
 /// Times far beyond this can't be added to a date.
@@ -63,8 +74,9 @@ impl TokenService {
     /// A service that signs and verifies with these keys, as this issuer (`iss`), for this audience
     /// (`aud`), and keeps refresh tokens in this store.
     ///
-    /// Access tokens live 15 minutes, refresh tokens 7 days, sessions as long as they are refreshed;
-    /// 10,000 verified tokens are remembered.
+    /// Access tokens live 15 minutes, refresh tokens 7 days, sessions 30 days at most, and a user has
+    /// 100 of them at most; 10,000 verified tokens are remembered. Time comes from the store's
+    /// clock.
     #[must_use]
     pub fn new(
         keys: KeySet,
@@ -79,13 +91,19 @@ impl TokenService {
             leeway: Duration::ZERO,
             subjects: Subjects::default(),
         };
+        let revocations = store.revocations();
+        revocations.keep_for(rules.lifetime);
         Self {
             keys: Arc::new(keys),
             rules: Arc::new(rules),
             refresh_ttl: REFRESH_TTL,
-            session_ttl: None,
+            session_ttl: Some(SESSION_TTL),
+            session_cap: Some(SESSION_CAP),
+            refresh_leeway: Duration::ZERO,
+            revocations,
+            stale_limit: None,
+            clock: store.clock(),
             store: Arc::new(store),
-            clock: SystemClock::shared(),
             verified: Arc::new(VerifiedTokens::new(CACHE_CAPACITY)),
         }
     }
@@ -96,6 +114,7 @@ impl TokenService {
     pub fn with_access_ttl(mut self, time_to_live: Duration) -> Self {
         let seconds = time_to_live.min(LONGEST_TTL).as_millis().div_ceil(1000).max(1);
         Arc::make_mut(&mut self.rules).lifetime = Duration::from_secs(seconds as u64);
+        self.revocations.keep_for(self.rules.lifetime + self.rules.leeway);
         self
     }
 
@@ -106,11 +125,41 @@ impl TokenService {
         self
     }
 
-    /// How long a session lives from its login on, however often it is refreshed; `None`: as long
-    /// as it is.
+    /// How long a session lives from its login on, however often it is refreshed: 30 days unless
+    /// set. `None`: as long as it is.
     #[must_use]
     pub fn with_session_ttl(mut self, time_to_live: Option<Duration>) -> Self {
         self.session_ttl = time_to_live.map(|ttl| ttl.min(LONGEST_TTL));
+        self
+    }
+
+    /// How many live sessions a user may have, 100 unless set; with one more, the one that was idle
+    /// for longest ends. `None`: any number.
+    #[must_use]
+    pub fn with_session_cap(mut self, at_most: Option<u32>) -> Self {
+        self.session_cap = at_most.map(|at_most| at_most.max(1));
+        self
+    }
+
+    /// For how long after a refresh the token that was replaced, sent again, is answered with the same
+    /// new refresh token, in place of ending the session: none unless set, and a minute at most. For
+    /// clients that lose answers, or have two tabs.
+    ///
+    /// Only the immediate predecessor of the live token, and only until that is first used. It extends
+    /// nothing and notes nothing. Who steals a token within its leeway stays unseen for as long;
+    /// without one (RFC 9700, section 4.14.2) the second of two ends the session whatever came first.
+    #[must_use]
+    pub fn with_refresh_leeway(mut self, leeway: Duration) -> Self {
+        self.refresh_leeway = leeway.min(LONGEST_REFRESH_LEEWAY);
+        self
+    }
+
+    /// After how long without news from the [feed](super::RevocationFeed) that is followed access
+    /// tokens are no longer believed, and answered with an unavailable store; `None`, unless set: they
+    /// are believed until they end.
+    #[must_use]
+    pub fn with_stale_limit(mut self, limit: Option<Duration>) -> Self {
+        self.stale_limit = limit;
         self
     }
 
@@ -119,6 +168,7 @@ impl TokenService {
     #[must_use]
     pub fn with_leeway(mut self, leeway: Duration) -> Self {
         Arc::make_mut(&mut self.rules).leeway = leeway;
+        self.revocations.keep_for(self.rules.lifetime + leeway);
         self
     }
 
@@ -153,12 +203,22 @@ impl TokenService {
     /// ([`auth_time`](Identity::auth_time); now, unless said) it proved who it is.
     ///
     /// # Errors
-    /// [`TokenError::InvalidIdentity`], [`TokenError::Signing`], [`TokenError::Store`];
-    /// [`TokenError::Overtaken`] where the user's sessions were all ended since the login began.
+    /// As [`open_session`](Self::open_session).
     pub async fn issue(&self, identity: &Identity) -> Result<TokenPair, TokenError> {
+        self.open_session(NewSession::new(identity.clone())).await
+    }
+
+    /// The same, with what is known of the session.
+    ///
+    /// # Errors
+    /// [`TokenError::InvalidIdentity`], [`TokenError::Signing`], [`TokenError::Store`];
+    /// [`TokenError::Overtaken`] where the user's sessions were all ended since the login began, so
+    /// that a password that was reset while it was being checked opens none.
+    pub async fn open_session(&self, new: NewSession) -> Result<TokenPair, TokenError> {
+        let NewSession { identity, info } = new;
         let now = self.clock.now();
         let expires_at = self.session_ttl.map(|ttl| now + ttl);
-        let pair = self.sign_pair(identity, FamilyId::random(), expires_at, now)??;
+        let mut pair = self.sign_pair(&identity, FamilyId::random(), expires_at, now)??;
         let family = NewFamily {
             id: pair.session.clone(),
             user_id: identity.user_id().clone(),
@@ -166,17 +226,30 @@ impl TokenService {
             created_at: now,
             token_expires_at: pair.refresh_expires_at,
             expires_at,
+            amr: identity.amr().to_vec(),
+            info,
             epoch: identity.epoch(),
+            at_most: self.session_cap,
         };
-        let opened = self.store.open_family(family).await?;
-        opened.then_some(pair).ok_or(TokenError::Overtaken)
+        match self.store.open_family(family).await? {
+            Opening::Outdated => Err(TokenError::Overtaken),
+            Opening::Opened { not_before } => {
+                let issued_at = after_mark(now, not_before);
+                if issued_at != now {
+                    pair.access_token = self.sign(&identity, &pair.session, issued_at)?;
+                }
+                Ok(pair)
+            }
+        }
     }
 
-    /// Who presents this access token. Asks no store: one that is out is good until it ends.
+    /// Who presents this access token. Asks no store: that it was revoked is known in this process
+    /// ([`Revocations`]).
     ///
     /// # Errors
-    /// [`TokenError::Expired`] for a genuine token past its time, [`TokenError::Invalid`] for
-    /// anything else.
+    /// [`TokenError::Expired`] for a genuine token past its time, or that says another role than its
+    /// user has now; [`TokenError::Revoked`]; [`TokenError::Store`] past the
+    /// [limit](Self::with_stale_limit); [`TokenError::Invalid`] for anything else.
     pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
         self.verify_bytes(token.as_bytes())
     }
@@ -193,16 +266,28 @@ impl TokenService {
                 Err(_) => Err(TokenError::Invalid("not text")),
             },
         };
+        if let (Ok(identity), false) = (&outcome, from_memory) {
+            self.verified.insert(token, identity.clone());
+        }
+        let outcome =
+            outcome.and_then(|identity| self.refuse_revoked(&identity).map(|()| identity));
         signals::token_verified(match &outcome {
             Ok(_) if from_memory => "remembered",
             Ok(_) => "verified",
             Err(TokenError::Expired) => "expired",
+            Err(TokenError::Revoked) => "revoked",
             Err(_) => "invalid",
         });
-        if let (Ok(identity), false) = (&outcome, from_memory) {
-            self.verified.insert(token, identity.clone());
-        }
         outcome
+    }
+
+    /// After the memory of verified tokens, which knows nothing of it.
+    fn refuse_revoked(&self, identity: &Identity) -> Result<(), TokenError> {
+        self.revocations.check(identity)?;
+        match (self.stale_limit, self.revocations.staleness()) {
+            (Some(limit), Some(stale)) if stale > limit => Err(too_stale()),
+            _ => Ok(()),
+        }
     }
 
     /// A new pair for a refresh token, which is worth nothing from then on. Presented again, it ends
@@ -222,55 +307,132 @@ impl TokenService {
     where
         F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
     {
-        let outcome = self.rotate(presented, current).await;
-        signals::token_refreshed(match &outcome {
-            Ok(_) => "rotated",
-            Err(RefreshError::Invalid(reason)) => reason.as_str(),
-            Err(_) => "failed",
-        });
-        outcome
+        self.refresh_from(presented, SessionInfo::new(), current).await
     }
 
-    async fn rotate<F>(
+    /// The same, from where and with what the session is used now.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub async fn refresh_from<F>(
         &self,
         presented: &str,
+        info: SessionInfo,
         current: impl FnOnce(UserId) -> F + Send,
     ) -> Result<TokenPair, RefreshError>
     where
         F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
     {
+        let outcome = self.rotate(presented, info, current).await;
+        signals::token_refreshed(match &outcome {
+            Ok((_, "replayed")) => "replayed",
+            Ok(_) => "rotated",
+            Err(RefreshError::Invalid(reason)) => reason.as_str(),
+            Err(_) => "failed",
+        });
+        outcome.map(|(pair, _)| pair)
+    }
+
+    async fn rotate<F>(
+        &self,
+        presented: &str,
+        info: SessionInfo,
+        current: impl FnOnce(UserId) -> F + Send,
+    ) -> Result<(TokenPair, &'static str), RefreshError>
+    where
+        F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
+    {
         let invalid = |reason| Err(RefreshError::Invalid(reason));
-        let Some(presented) = hash_of(presented) else { return invalid(InvalidRefresh::Unknown) };
-        let Some(family) = self.store.family(&presented).await? else {
+        let Some(presented) = RefreshToken::parse(presented) else {
             return invalid(InvalidRefresh::Unknown);
         };
-        let Some(identity) = current(family.user_id).await? else {
-            self.store.revoke_family(&presented, &self.clock).await?;
+        let Some(PresentedToken { family, token, not_before }) =
+            self.store.find_token(&presented.hash()).await?
+        else {
+            return invalid(InvalidRefresh::Unknown);
+        };
+        // A signature is made for a token only that looks good. What this was read from may change
+        // before the store decides: it has the last word, under its locks.
+        match judge(self.clock.now(), &family, &token) {
+            Verdict::Rotate | Verdict::Replay => {}
+            Verdict::Expired => return invalid(InvalidRefresh::Expired),
+            Verdict::Revoked => return invalid(InvalidRefresh::Revoked),
+            Verdict::Reuse => return self.end_reused(&presented).await,
+        }
+        let Some(identity) = current(family.user_id.clone()).await? else {
+            let reason = RevokeReason::Logout;
+            self.store.revoke_family(&presented.hash(), reason, &self.clock).await?;
             return invalid(InvalidRefresh::NoUser);
         };
         // Before the store is asked to rotate, so that a failure to sign burns nothing.
-        let (identity, now) = (identity.with_auth_time(family.created_at), self.clock.now());
-        let pair = self.sign_pair(&identity, family.id, family.expires_at, now)??;
-        let request = RotateRequest {
-            presented,
-            successor: pair.refresh_token.hash(),
-            time_to_live: self.refresh_ttl,
-            clock: self.clock.clone(),
-        };
-        match self.store.rotate(request).await? {
-            Rotation::Rotated { .. } => Ok(pair),
-            Rotation::Reused { family, user_id } => {
-                tracing::warn!(
-                    family = family.as_str(),
-                    user_id = user_id.as_str(),
-                    "a refresh token was presented twice; its session is revoked"
-                );
-                invalid(InvalidRefresh::Reused)
-            }
-            Rotation::Expired => invalid(InvalidRefresh::Expired),
-            Rotation::Revoked => invalid(InvalidRefresh::Revoked),
-            Rotation::Unknown => invalid(InvalidRefresh::Unknown),
+        let now = after_mark(self.clock.now(), not_before);
+        let identity =
+            identity.with_auth_time(family.created_at).with_amr(family.amr.iter().cloned());
+        let mut pair = self.sign_pair(&identity, family.id.clone(), family.expires_at, now)??;
+        let mut request = RotateRequest::new(
+            presented.hash(),
+            pair.refresh_token.hash(),
+            self.refresh_ttl,
+            self.clock.clone(),
+        );
+        request.info = info;
+        if !self.refresh_leeway.is_zero() {
+            let bytes = seal(&pair.refresh_token, &presented, &family.id, token.generation);
+            request.sealing = bytes.map(|bytes| Sealing { bytes, leeway: self.refresh_leeway });
         }
+        match self.store.rotate(request).await? {
+            Rotation::Rotated { .. } => Ok((pair, "rotated")),
+            Rotation::Replayed { family, successor, expires_at } => {
+                let successor = unseal(&successor, &presented, &family)
+                    .ok_or_else(|| StoreError::internal("the sealed token is damaged"))?;
+                pair.refresh_token = successor;
+                pair.refresh_expires_at = expires_at;
+                Ok((pair, "replayed"))
+            }
+            refused => invalid(refusal(refused)),
+        }
+    }
+
+    /// Of a token that was replaced: its session ends, and nothing is signed.
+    async fn end_reused(
+        &self,
+        presented: &RefreshToken,
+    ) -> Result<(TokenPair, &'static str), RefreshError> {
+        let nothing = RefreshToken::random()?;
+        let (clock, ttl) = (self.clock.clone(), self.refresh_ttl);
+        let request = RotateRequest::new(presented.hash(), nothing.hash(), ttl, clock);
+        Err(RefreshError::Invalid(refusal(self.store.rotate(request).await?)))
+    }
+
+    /// The live sessions of a user, the last used first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn sessions(&self, user: &UserId) -> Result<Vec<Session>, StoreError> {
+        self.store.sessions(user, self.clock.now()).await
+    }
+
+    /// Ends a session by its identifier (`sid`), if it is the user's. Answers whether it was, and
+    /// was live.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn end_session(&self, user: &UserId, session: &str) -> Result<bool, StoreError> {
+        self.store.end_session(user, &FamilyId::from(session.to_owned()), &self.clock).await
+    }
+
+    /// Ends all sessions of a user but this one, and answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store failed.
+    pub async fn end_other_sessions(
+        &self,
+        user: &UserId,
+        session: &str,
+    ) -> Result<u64, StoreError> {
+        let keep = FamilyId::from(session.to_owned());
+        let reason = RevokeReason::LogoutAll;
+        self.store.revoke_user(user, Some(&keep), reason, &self.clock).await
     }
 
     /// A new pair for a session (`sid`) of a caller whose access token named it: its refresh token is
@@ -296,7 +458,7 @@ impl TokenService {
     /// [`StoreError`] where the store failed.
     pub async fn logout(&self, presented: &str) -> Result<(), StoreError> {
         if let Some(presented) = hash_of(presented) {
-            self.store.revoke_family(&presented, &self.clock).await?;
+            self.store.revoke_family(&presented, RevokeReason::Logout, &self.clock).await?;
         }
         Ok(())
     }
@@ -306,16 +468,25 @@ impl TokenService {
     /// # Errors
     /// [`StoreError`] where the store failed.
     pub async fn logout_all(&self, user: &UserId) -> Result<u64, StoreError> {
-        self.store.revoke_user(user, &self.clock).await
+        self.store.revoke_user(user, None, RevokeReason::LogoutAll, &self.clock).await
     }
 
-    /// Forgets sessions that have ended, at most so many, and answers how many. To be called now and
-    /// then, again at once where it answers `at_most`.
+    /// Forgets sessions that have ended and revocations that no longer matter. At most so many tokens
+    /// in one call; answers how many. To be called now and then, again at once where it answers
+    /// `at_most`: a thousand take some milliseconds, for which others don't wait.
     ///
     /// # Errors
     /// [`StoreError`] where the store failed.
     pub async fn delete_expired(&self, at_most: u32) -> Result<u64, StoreError> {
-        self.store.delete_expired_sessions(self.clock.now(), at_most).await
+        let now = self.clock.now();
+        self.store.delete_revocations(self.revocations.in_force_since(now)).await?;
+        self.store.delete_expired_sessions(now, at_most).await
+    }
+
+    /// What is known in this process to be revoked: the store's.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// The public keys, for others to verify access tokens with.
@@ -332,8 +503,7 @@ impl TokenService {
         now: SystemTime,
     ) -> Result<Result<TokenPair, Unsigned>, StoreError> {
         let refresh_token = RefreshToken::random()?;
-        let key = self.keys.signing_key();
-        let access_token = self.rules.sign(identity, session.as_str(), key, now);
+        let access_token = self.sign(identity, &session, now);
         Ok(access_token.map(|access_token| TokenPair {
             access_token,
             expires_in: self.rules.lifetime,
@@ -341,6 +511,39 @@ impl TokenService {
             refresh_expires_at: token_expiry(now, self.refresh_ttl, session_ends),
             session,
         }))
+    }
+}
+
+impl TokenService {
+    fn sign(
+        &self,
+        identity: &Identity,
+        session: &FamilyId,
+        issued_at: SystemTime,
+    ) -> Result<Zeroizing<String>, Unsigned> {
+        self.rules.sign(identity, session.as_str(), self.keys.signing_key(), issued_at)
+    }
+}
+
+/// After everything that was issued to a user was revoked up to a second, what is issued next says a
+/// later one.
+fn after_mark(now: SystemTime, not_before: Option<SystemTime>) -> SystemTime {
+    not_before.map_or(now, |mark| now.max(mark + Duration::from_secs(1)))
+}
+
+fn refusal(rotation: Rotation) -> InvalidRefresh {
+    match rotation {
+        Rotation::Reused { family, user_id } => {
+            tracing::warn!(
+                family = family.as_str(),
+                user_id = user_id.as_str(),
+                "a refresh token was presented twice; its session is revoked"
+            );
+            InvalidRefresh::Reused
+        }
+        Rotation::Expired => InvalidRefresh::Expired,
+        Rotation::Revoked => InvalidRefresh::Revoked,
+        _ => InvalidRefresh::Unknown,
     }
 }
 

@@ -8,32 +8,79 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Family, FamilyId};
-use crate::{SharedClock, StoreError, TokenHash, UserId};
+use super::{
+    Family, FamilyId, Revocations, RevokeReason, Sealed, Session, SessionInfo, StoredToken,
+};
+use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 
 /// Where families of refresh tokens are kept: verbs of intent, each atomic.
 ///
-/// - Every verb that writes takes the family's lock first, then reads, decides by
-///   [`judge`](super::judge), and writes. Of many presentations of one token at once exactly one is
-///   [`Rotated`](Rotation::Rotated).
+/// - Every verb that writes takes its locks first, in the order user, family, token, then reads,
+///   decides by [`judge`](super::judge), and writes. Of many presentations of one token at once exactly
+///   one is [`Rotated`](Rotation::Rotated).
 /// - The time is read from the given clock after the lock was taken.
 /// - What a verb decided is durable when it answers, a revocation for reuse too: the answer
 ///   `Reused` doesn't roll it back. It is carried through even where the caller stops waiting.
+/// - Whatever ends a family tells so in [`revocations`](Self::revocations), at once in this process, and
+///   to other processes that share the store within a second; what it tells is written together with
+///   what it did.
 /// - Tokens that were replaced are kept as long as their family: forget one early, and who presents it is
 ///   merely unknown.
-/// - Clones share their state. Nothing but hashes of tokens is ever stored.
+/// - Clones share their state. Nothing but hashes of tokens is ever stored, and, for a moment, a
+///   successor that only its parent can [unseal](Sealed).
 #[async_trait]
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
-    /// Opens a family with its first token (generation 0), and answers whether it did: not, where it
-    /// names an [epoch](NewFamily::epoch) and the user is suspended, gone, or in a later one.
-    async fn open_family(&self, family: NewFamily) -> Result<bool, StoreError>;
+    /// Opens a family with its first token (generation 0): not, where it names an
+    /// [epoch](NewFamily::epoch) and the user is suspended, gone, or in a later one. Where the user has [`NewFamily::at_most`] live ones already, those
+    /// that were idle for longest end ([`RevokeReason::Displaced`]).
+    ///
+    /// Openings of one user, and whatever ends all sessions of that user, happen one after the other.
+    async fn open_family(&self, family: NewFamily) -> Result<Opening, StoreError>;
 
-    /// The family of a token, whatever the state of both; `None` for one never seen, or forgotten.
-    async fn family(&self, token: &TokenHash) -> Result<Option<Family>, StoreError>;
+    /// A token and its family, whatever the state of both; `None` for one never seen, or forgotten.
+    /// Takes no lock: what is read may be otherwise a moment later.
+    async fn find_token(&self, token: &TokenHash) -> Result<Option<PresentedToken>, StoreError>;
 
-    /// Replaces a token by its successor, if it is the live one of its family; revokes the family
-    /// if it was replaced before.
+    /// Replaces a token by its successor, if it is the live one of its family; answers the sealed
+    /// successor, if it was replaced within its leeway; revokes the family if it was replaced before.
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError>;
+
+    /// Revokes the family of a token, whichever of its generations it is. Answers whether a family that
+    /// was not revoked before was found.
+    async fn revoke_family(
+        &self,
+        token: &TokenHash,
+        reason: RevokeReason,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError>;
+
+    /// Revokes all families of a user but the one to keep, and answers how many it revoked one by
+    /// one. One that is being rotated meanwhile is revoked with its new token.
+    async fn revoke_user(
+        &self,
+        user: &UserId,
+        keep: Option<&FamilyId>,
+        reason: RevokeReason,
+        clock: &SharedClock,
+    ) -> Result<u64, StoreError>;
+
+    /// The live families of a user, the last used first.
+    async fn sessions(&self, user: &UserId, now: SystemTime) -> Result<Vec<Session>, StoreError> {
+        let _ = (user, now);
+        Err(StoreError::not_offered("sessions"))
+    }
+
+    /// Revokes a family of this user ([`RevokeReason::Ended`]). Answers whether the user has such a
+    /// one, and it was live.
+    async fn end_session(
+        &self,
+        user: &UserId,
+        family: &FamilyId,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError> {
+        let _ = (user, family, clock);
+        Err(StoreError::not_offered("end_session"))
+    }
 
     /// Replaces the live token of a family that is this user's, without being shown it, and answers
     /// when the family ends, if it does; nothing where it has ended, or is none of the user's.
@@ -42,24 +89,27 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         Err(StoreError::not_offered("renew"))
     }
 
-    /// Revokes the family of a token, whichever of its generations it is ([`RevokeReason::Logout`]).
-    /// Answers whether a family that was not revoked before was found.
-    ///
-    /// [`RevokeReason::Logout`]: super::RevokeReason::Logout
-    async fn revoke_family(
-        &self,
-        token: &TokenHash,
-        clock: &SharedClock,
-    ) -> Result<bool, StoreError>;
+    /// What is known in this process to be revoked. The default knows nothing: access tokens of a
+    /// store without it are good until they end.
+    fn revocations(&self) -> Revocations {
+        Revocations::new()
+    }
 
-    /// Revokes all families of a user ([`RevokeReason::LogoutAll`]), and answers how many. One that
-    /// is being rotated meanwhile is revoked with its new token.
-    ///
-    /// [`RevokeReason::LogoutAll`]: super::RevokeReason::LogoutAll
-    async fn revoke_user(&self, user: &UserId, clock: &SharedClock) -> Result<u64, StoreError>;
+    /// The clock of the store, which a service over it takes unless told otherwise.
+    fn clock(&self) -> SharedClock {
+        SystemClock::shared()
+    }
 
-    /// Forgets families whose last token ended before `before`, at most so many in one call, and
-    /// answers how many. Servers that call it at the same time don't wait for one another.
+    /// Forgets revocations that were written before then.
+    async fn delete_revocations(&self, before: SystemTime) -> Result<u64, StoreError> {
+        let _ = before;
+        Ok(0)
+    }
+
+    /// Forgets families whose last token ended before `before`: at most so many tokens in one call,
+    /// those of a family in steps, if need be. Answers how many; where that is `at_most`, there may be
+    /// more. Servers that call it at the same time don't wait for one another, and nobody waits long
+    /// for it.
     async fn delete_expired_sessions(
         &self,
         before: SystemTime,
@@ -69,6 +119,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
 /// A family to open.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct NewFamily {
     /// Which.
     pub id: FamilyId,
@@ -82,13 +133,89 @@ pub struct NewFamily {
     pub token_expires_at: SystemTime,
     /// When the family ends whatever is refreshed; `None`: never.
     pub expires_at: Option<SystemTime>,
+    /// By which methods the user logged in (RFC 8176).
+    pub amr: Vec<String>,
+    /// From where and with what.
+    pub info: SessionInfo,
     /// The epoch of the user's account in which the login began; `None` for users that are kept
     /// elsewhere.
     pub epoch: Option<u64>,
+    /// How many live families the user may have, this one included.
+    pub at_most: Option<u32>,
+}
+
+impl NewFamily {
+    /// A family of this user with this first token, opened now.
+    #[must_use]
+    pub fn new(
+        user_id: UserId,
+        token: TokenHash,
+        created_at: SystemTime,
+        token_expires_at: SystemTime,
+    ) -> Self {
+        Self {
+            id: FamilyId::random(),
+            user_id,
+            token,
+            created_at,
+            token_expires_at,
+            expires_at: None,
+            amr: Vec::new(),
+            info: SessionInfo::new(),
+            epoch: None,
+            at_most: None,
+        }
+    }
+
+    /// The family as it is when it is opened at this epoch.
+    #[must_use]
+    pub fn family(&self, epoch: u64) -> Family {
+        let mut family = Family::new(self.id.clone(), self.user_id.clone(), self.created_at);
+        family.expires_at = self.expires_at;
+        family.amr.clone_from(&self.amr);
+        family.info = self.info.clone();
+        family.epoch = epoch;
+        family
+    }
+}
+
+/// What became of a family to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Opening {
+    /// It is open.
+    Opened {
+        /// Access tokens whose `iat` is not after this second are revoked with all others of the
+        /// user.
+        not_before: Option<SystemTime>,
+    },
+    /// The user is suspended or gone, or all sessions ended since the login began. Nothing was opened.
+    Outdated,
+}
+
+/// A token that was presented.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PresentedToken {
+    /// Its family. Where all sessions of the user were ended, it is revoked.
+    pub family: Family,
+    /// The token.
+    pub token: StoredToken,
+    /// As in [`Opening::Opened`].
+    pub not_before: Option<SystemTime>,
+}
+
+impl PresentedToken {
+    /// A token of a family.
+    #[must_use]
+    pub fn new(family: Family, token: StoredToken) -> Self {
+        Self { family, token, not_before: None }
+    }
 }
 
 /// A token to replace.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RotateRequest {
     /// What was presented.
     pub presented: TokenHash,
@@ -98,6 +225,39 @@ pub struct RotateRequest {
     pub time_to_live: Duration,
     /// What time it is, once the family is locked.
     pub clock: SharedClock,
+    /// From where and with what; what is not known stays as it was.
+    pub info: SessionInfo,
+    /// The successor, sealed, and for how long.
+    pub sealing: Option<Sealing>,
+}
+
+/// A successor to keep for who presents its parent again.
+#[derive(Clone)]
+pub struct Sealing {
+    /// What is kept.
+    pub bytes: Box<[u8]>,
+    /// For how long.
+    pub leeway: Duration,
+}
+
+impl fmt::Debug for Sealing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealing").field("leeway", &self.leeway).finish_non_exhaustive()
+    }
+}
+
+impl RotateRequest {
+    /// A token to replace by this one, which lives for so long.
+    #[must_use]
+    pub fn new(
+        presented: TokenHash,
+        successor: TokenHash,
+        time_to_live: Duration,
+        clock: SharedClock,
+    ) -> Self {
+        let (info, sealing) = (SessionInfo::new(), None);
+        Self { presented, successor, time_to_live, clock, info, sealing }
+    }
 }
 
 /// A family whose live token is to be replaced.
@@ -150,11 +310,22 @@ impl Renewed {
 
 /// What became of a presented token.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Rotation {
     /// It was replaced.
     Rotated {
         /// In which family.
         family: FamilyId,
+    },
+    /// It had been replaced a moment ago, and its successor is still unused: that is to be answered
+    /// again.
+    Replayed {
+        /// In which family.
+        family: FamilyId,
+        /// The successor.
+        successor: Sealed,
+        /// When the successor ends.
+        expires_at: SystemTime,
     },
     /// It had been replaced before; its family is revoked now.
     Reused {
@@ -173,32 +344,64 @@ pub enum Rotation {
 
 #[async_trait]
 impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
-    async fn open_family(&self, family: NewFamily) -> Result<bool, StoreError> {
+    async fn open_family(&self, family: NewFamily) -> Result<Opening, StoreError> {
         (**self).open_family(family).await
     }
 
-    async fn family(&self, token: &TokenHash) -> Result<Option<Family>, StoreError> {
-        (**self).family(token).await
+    async fn find_token(&self, token: &TokenHash) -> Result<Option<PresentedToken>, StoreError> {
+        (**self).find_token(token).await
     }
 
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
         (**self).rotate(request).await
     }
 
+    async fn revoke_family(
+        &self,
+        token: &TokenHash,
+        reason: RevokeReason,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError> {
+        (**self).revoke_family(token, reason, clock).await
+    }
+
+    async fn revoke_user(
+        &self,
+        user: &UserId,
+        keep: Option<&FamilyId>,
+        reason: RevokeReason,
+        clock: &SharedClock,
+    ) -> Result<u64, StoreError> {
+        (**self).revoke_user(user, keep, reason, clock).await
+    }
+
+    async fn sessions(&self, user: &UserId, now: SystemTime) -> Result<Vec<Session>, StoreError> {
+        (**self).sessions(user, now).await
+    }
+
+    async fn end_session(
+        &self,
+        user: &UserId,
+        family: &FamilyId,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError> {
+        (**self).end_session(user, family, clock).await
+    }
+
     async fn renew(&self, request: RenewRequest) -> Result<Option<Renewed>, StoreError> {
         (**self).renew(request).await
     }
 
-    async fn revoke_family(
-        &self,
-        token: &TokenHash,
-        clock: &SharedClock,
-    ) -> Result<bool, StoreError> {
-        (**self).revoke_family(token, clock).await
+    fn revocations(&self) -> Revocations {
+        (**self).revocations()
     }
 
-    async fn revoke_user(&self, user: &UserId, clock: &SharedClock) -> Result<u64, StoreError> {
-        (**self).revoke_user(user, clock).await
+    fn clock(&self) -> SharedClock {
+        (**self).clock()
+    }
+
+    async fn delete_revocations(&self, before: SystemTime) -> Result<u64, StoreError> {
+        (**self).delete_revocations(before).await
     }
 
     async fn delete_expired_sessions(

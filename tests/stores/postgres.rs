@@ -143,7 +143,7 @@ async fn clean_up_waits_for_nobody_and_takes_the_tokens_along() {
         .execute(&mut *holder)
         .await
         .unwrap();
-    assert_eq!(store.delete_expired_sessions(after, 10).await.unwrap(), 1);
+    assert_eq!(store.delete_expired_sessions(after, 10).await.unwrap(), 2);
     holder.commit().await.unwrap();
     let tokens = "SELECT count(*) FROM tower_warden.refresh_tokens";
     assert_eq!(query_scalar::<_, i64>(tokens).fetch_one(&pool).await.unwrap(), 1);

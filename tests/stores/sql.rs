@@ -10,7 +10,7 @@ use std::{
 
 use tower_warden::{
     Clock, ManualClock, Role, SharedClock, TokenHash, UserId,
-    token::{FamilyId, NewFamily, RefreshToken, RotateRequest, TokenStore},
+    token::{NewFamily, RefreshToken, RotateRequest, TokenStore},
     user::{Email, NewUser, PasswordHash, UserStore},
 };
 
@@ -23,15 +23,7 @@ pub(crate) fn random_hash() -> TokenHash {
 /// Opens a family whose first token lives an hour.
 pub(crate) async fn login(store: &dyn TokenStore, user: &UserId, clock: &ManualClock) -> TokenHash {
     let token = random_hash();
-    let family = NewFamily {
-        id: FamilyId::random(),
-        user_id: user.clone(),
-        token,
-        created_at: clock.now(),
-        token_expires_at: clock.now() + HOUR,
-        expires_at: None,
-        epoch: None,
-    };
+    let family = NewFamily::new(user.clone(), token, clock.now(), clock.now() + HOUR);
     store.open_family(family).await.unwrap();
     token
 }
@@ -42,7 +34,7 @@ pub(crate) fn rotation(
     clock: &ManualClock,
 ) -> RotateRequest {
     let clock: SharedClock = Arc::new(clock.clone());
-    RotateRequest { presented, successor, time_to_live: HOUR, clock }
+    RotateRequest::new(presented, successor, HOUR, clock)
 }
 
 pub(crate) async fn add_user(store: &dyn UserStore, email: &str, role: Role) -> UserId {
@@ -79,7 +71,7 @@ pub(crate) async fn a_caller_who_leaves_stops_nothing(store: &dyn TokenStore) {
     }
     let all_there = async {
         for successor in &successors {
-            while store.family(successor).await.unwrap().is_none() {
+            while store.find_token(successor).await.unwrap().is_none() {
                 tokio::task::yield_now().await;
             }
         }

@@ -132,7 +132,7 @@ async fn clean_up_takes_the_tokens_along() {
 
     assert_eq!(store.delete_expired_sessions(clock.now() + sql::HOUR, 10).await.unwrap(), 0);
     clock.advance(std::time::Duration::from_micros(1));
-    assert_eq!(store.delete_expired_sessions(clock.now() + sql::HOUR, 10).await.unwrap(), 1);
+    assert_eq!(store.delete_expired_sessions(clock.now() + sql::HOUR, 10).await.unwrap(), 2);
     let tokens = "SELECT count(*) FROM tower_warden_refresh_tokens";
     assert_eq!(query_scalar::<_, i64>(tokens).fetch_one(&pool).await.unwrap(), 0);
 }

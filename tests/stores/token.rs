@@ -9,7 +9,7 @@ use std::{
 use tower_warden::{
     Clock, ManualClock, SharedClock, TokenHash, UserId,
     store::memory::MemoryStore,
-    token::{FamilyId, NewFamily, RotateRequest, Rotation, TokenStore, token_expiry},
+    token::{NewFamily, RevokeReason, RotateRequest, Rotation, TokenStore, token_expiry},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -98,25 +98,15 @@ impl Login {
 
     async fn open_for(&self, user: &str, token: u32, family_expires_at: Option<SystemTime>) {
         let now = self.clock.now();
-        let family = NewFamily {
-            id: FamilyId::random(),
-            user_id: UserId::from(user),
-            token: hash(token),
-            created_at: now,
-            token_expires_at: token_expiry(now, HOUR, family_expires_at),
-            expires_at: family_expires_at,
-            epoch: None,
-        };
+        let end = token_expiry(now, HOUR, family_expires_at);
+        let mut family = NewFamily::new(UserId::from(user), hash(token), now, end);
+        family.expires_at = family_expires_at;
         self.store.open_family(family).await.unwrap();
     }
 
     async fn rotate(&self, presented: u32, successor: u32) -> Rotation {
-        let request = RotateRequest {
-            presented: hash(presented),
-            successor: hash(successor),
-            time_to_live: HOUR,
-            clock: self.shared_clock(),
-        };
+        let clock = self.shared_clock();
+        let request = RotateRequest::new(hash(presented), hash(successor), HOUR, clock);
         self.store.rotate(request).await.unwrap()
     }
 
@@ -129,16 +119,18 @@ impl Login {
     }
 
     async fn logout(&self, token: u32) -> bool {
-        self.store.revoke_family(&hash(token), &self.shared_clock()).await.unwrap()
+        let (hash, reason) = (hash(token), RevokeReason::Logout);
+        self.store.revoke_family(&hash, reason, &self.shared_clock()).await.unwrap()
     }
 
     async fn logout_all(&self, user: &str) -> u64 {
-        self.store.revoke_user(&UserId::from(user), &self.shared_clock()).await.unwrap()
+        let (user, reason) = (UserId::from(user), RevokeReason::LogoutAll);
+        self.store.revoke_user(&user, None, reason, &self.shared_clock()).await.unwrap()
     }
 
     async fn owner(&self, token: u32) -> Option<String> {
-        let family = self.store.family(&hash(token)).await.unwrap();
-        family.map(|family| family.user_id.as_str().to_owned())
+        let found = self.store.find_token(&hash(token)).await.unwrap();
+        found.map(|found| found.family.user_id.as_str().to_owned())
     }
 
     async fn delete_expired(&self, at_most: u32) -> u64 {

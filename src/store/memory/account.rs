@@ -8,7 +8,7 @@ use super::{
     token::Sessions,
     user::Register,
 };
-use crate::{SharedClock, SystemClock};
+use crate::{SharedClock, SystemClock, token::Revocations};
 
 /// Users and their sessions in this process, gone when it ends. For tests, examples, and single
 /// servers whose users don't mind to register again.
@@ -19,7 +19,7 @@ use crate::{SharedClock, SystemClock};
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
 }
 
 /// One lock for all of it, so that what concerns a user and the user's sessions happens at once.
@@ -27,6 +27,9 @@ pub struct MemoryStore {
 pub(super) struct State {
     pub(super) register: Register,
     pub(super) sessions: Sessions,
+    pub(super) revocations: Revocations,
+    /// How much was told to be revoked.
+    pub(super) told: u64,
     pub(super) api_keys: ApiKeys,
     pub(super) second_factors: SecondFactors,
     pub(super) pending_logins: PendingLogins,

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use super::{MemoryStore, account::State};
 use crate::{
     Role, SharedClock, StoreError, TokenHash, UserId,
-    token::RevokeReason,
+    token::{RevokeReason, Revoked},
     user::{
         CreateUserError, Email, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
         PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserPage, UserStore,
@@ -111,7 +111,15 @@ impl UserStore for MemoryStore {
                 account.end_links(now);
             }
             let suspended = changed.suspended && !account.user.suspended;
+            let role = (account.user.role != changed.role).then(|| changed.role.clone());
+            let other_plan = account.user.plan != changed.plan;
             account.user = changed.clone();
+            if let Some(role) = role {
+                state.tell(Revoked::Role { user: id.clone(), role }, now);
+            }
+            if other_plan {
+                state.tell(Revoked::Account(id.clone()), now);
+            }
             if suspended {
                 state.end_logins_and_sessions(id, None, now);
                 state.api_keys.revoke_all(id, now);
@@ -395,7 +403,8 @@ impl State {
     /// Ends what was opened by the password that was good until now, except one session.
     fn end_logins_and_sessions(&mut self, id: &UserId, except: Option<&str>, now: SystemTime) {
         self.pending_logins.end_all(id);
-        self.sessions.end_all(id, except, now, RevokeReason::LogoutAll);
+        self.end_sessions(id, except, now, RevokeReason::LogoutAll);
+        self.tell(Revoked::Account(id.clone()), now);
     }
 }
 

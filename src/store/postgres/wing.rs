@@ -1,14 +1,23 @@
 //! How a connection to PostgreSQL does what the algorithms ask.
 
+use std::{sync::Arc, time::Duration};
+
 use sqlx::{
-    Column, Encode, PgConnection, Postgres, Row as _, Type, TypeInfo, ValueRef,
+    Column, Encode, PgConnection, PgPool, Postgres, Row as _, Type, TypeInfo, ValueRef,
     encode::IsNull,
     error::{BoxDynError, DatabaseError},
-    postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, types::Oid},
+    postgres::{
+        PgArgumentBuffer, PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow,
+        PgTypeInfo, types::Oid,
+    },
     query,
 };
+use tokio::{sync::Notify, task::AbortHandle, time::sleep};
 
-use super::super::sql::{Meaning, Primitives, Row, Statement, Value, Wing, Work};
+use super::super::sql::{CHANNEL, Meaning, Primitives, Row, Statement, Value, Wing, Work};
+
+/// After a connection that listened broke.
+const RECONNECT: Duration = Duration::from_secs(1);
 
 impl Wing for Postgres {
     // The answer may never come, and who takes the connection next would wait for it.
@@ -17,6 +26,11 @@ impl Wing for Postgres {
     // Whatever the database's defaults are: a statement that waited for a lock sees what its holder
     // wrote.
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+    const NOTIFY: Option<Statement> = Some(Statement {
+        sqlite: "",
+        postgres: "SELECT pg_notify('tower_warden_revocations', '')",
+    });
 
     fn meaning(error: &dyn DatabaseError) -> Meaning {
         let Some(code) = error.code() else { return Meaning::Fault };
@@ -34,6 +48,31 @@ impl Wing for Postgres {
             _ => Meaning::Fault,
         }
     }
+
+    /// On a connection of its own, so that none of the pool's is taken for good; made anew where it
+    /// breaks. What was missed meanwhile is read by the poll.
+    fn listen(pool: &PgPool, changed: Arc<Notify>) -> Option<AbortHandle> {
+        let options = pool.connect_options();
+        let listen = async move {
+            loop {
+                let heard = listen_once(&options, &changed).await;
+                tracing::debug!(error = ?heard.err(), "listening for revocations again");
+                sleep(RECONNECT).await;
+            }
+        };
+        Some(tokio::spawn(listen).abort_handle())
+    }
+}
+
+async fn listen_once(options: &PgConnectOptions, changed: &Notify) -> sqlx::Result<()> {
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await?;
+    while listener.try_recv().await?.is_some() {
+        changed.notify_one();
+    }
+    Ok(())
 }
 
 impl Primitives for PgConnection {

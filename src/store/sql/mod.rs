@@ -19,13 +19,15 @@
 //! 2. Its algorithm: `async fn suspend(tx: &mut Tx<'_>, id: &UserId) -> sqlx::Result<…>`. Lock first,
 //!    in the order user, session, token; then read, in a statement of its own, and take the time; let
 //!    a pure function of the room (`token::judge` …) decide, as the memory wing does; write. What is
-//!    answered with `Ok` is committed, a refusal too; `Err` rolls back.
+//!    answered with `Ok` is committed, a refusal too; `Err` rolls back. What ends sessions calls
+//!    `token::end_sessions`; what else others may remember is told by `tx.revoke(…)`.
 //! 3. The method of the contract, which hands owned arguments over:
 //!    `self.transact(id.clone(), |tx, id| Box::pin(suspend(tx, id))).await`; or `self.ask(…)` for what
 //!    is a single statement, which needs no transaction.
 
 mod api_key;
 mod migrations;
+mod revocation;
 mod second_factor;
 mod statement;
 mod store;
@@ -36,6 +38,8 @@ mod verb;
 mod wing;
 
 pub(super) use migrations::{File as MigrationFile, run_missing};
+#[cfg(feature = "postgres")]
+pub(super) use revocation::CHANNEL;
 pub(super) use statement::Statement;
 pub(super) use store::SqlStore;
 pub(super) use value::{Row, Value};

@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::Pool;
 
 use super::Wing;
-use crate::{SharedClock, SystemClock};
+use crate::{SharedClock, SystemClock, token::Revocations};
 
 /// Users and their sessions in one SQL database: `SqliteStore`, `PostgresStore`.
 ///
@@ -13,13 +13,14 @@ use crate::{SharedClock, SystemClock};
 pub struct SqlStore<W: Wing> {
     pub(super) pool: Pool<W>,
     pub(super) clock: SharedClock,
+    pub(super) revocations: Revocations,
 }
 
 impl<W: Wing> SqlStore<W> {
     /// A store on a database that was migrated.
     #[must_use]
     pub fn new(pool: Pool<W>) -> Self {
-        Self { pool, clock: SystemClock::shared() }
+        Self { pool, clock: SystemClock::shared(), revocations: Revocations::new() }
     }
 
     /// Where time comes from: the machine's clock unless set.
@@ -33,11 +34,21 @@ impl<W: Wing> SqlStore<W> {
     pub fn clock(&self) -> SharedClock {
         self.clock.clone()
     }
+
+    /// What is known in this process to be revoked.
+    #[must_use]
+    pub fn revocations(&self) -> Revocations {
+        self.revocations.clone()
+    }
 }
 
 impl<W: Wing> Clone for SqlStore<W> {
     fn clone(&self) -> Self {
-        Self { pool: self.pool.clone(), clock: self.clock.clone() }
+        Self {
+            pool: self.pool.clone(),
+            clock: self.clock.clone(),
+            revocations: self.revocations.clone(),
+        }
     }
 }
 

@@ -5,110 +5,219 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::{
-    Row, SqlStore, Value, Wing,
+    Row, SqlStore, Wing, revocation,
     statement::{Statement, sql},
+    value::{FromValue, Value, unreadable},
     verb::Tx,
 };
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
     token::{
-        Family, FamilyId, NewFamily, RenewRequest, Renewed, RevokeReason, RotateRequest, Rotation,
-        StoredToken, TokenStore, Verdict, judge, token_expiry,
+        Family, FamilyId, NewFamily, Opening, PresentedToken, RenewRequest, Renewed, Revocations,
+        RevokeReason, Revoked, RotateRequest, Rotation, Sealed, Session, SessionInfo, StoredToken,
+        TokenStore, Verdict, judge, token_expiry,
     },
 };
 
-const INSERT_FAMILY: Statement = sql!(
-    "INSERT INTO " families " (id, user_id, created_at, last_used_at, expires_at)
-     VALUES ($1, $2, $3, $3, $4)"
+/// Takes the lock of all sessions of a user, and answers how often they were ended.
+const LOCK_USER: Statement = sql!(
+    "INSERT INTO " user_sessions " AS old (user_id, epoch) VALUES ($1, 0)
+     ON CONFLICT (user_id) DO UPDATE SET epoch = old.epoch
+     RETURNING epoch, marked_at"
 );
-const FAMILY_OF: Statement = sql!(
-    "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason
+const BEGIN_EPOCH: Statement = sql!(
+    "UPDATE " user_sessions "
+     SET epoch = epoch + 1, ended_at = $2, marked_at = coalesce($3, marked_at)
+     WHERE user_id = $1"
+);
+const LOCK_EPOCH: Statement = sql!("SELECT epoch, suspended_at FROM " users " WHERE id = $1" lock);
+const INSERT_FAMILY: Statement = sql!(
+    "INSERT INTO " families "
+        (id, user_id, created_at, last_used_at, expires_at, amr, ip, user_agent, label, epoch)
+     VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, $9)"
+);
+/// Those that may stay are passed over, the last used first.
+const LOCK_DISPLACED: Statement = sql!(
+    "SELECT id FROM " families "
+     WHERE user_id = $1 AND revoked_at IS NULL AND (epoch IS NULL OR epoch = $2)
+         AND id IN (SELECT family_id FROM " refresh_tokens "
+                    WHERE superseded_at IS NULL AND expires_at > $3)
+     ORDER BY last_used_at DESC, id LIMIT 1000 OFFSET $4" lock
+);
+const FIND_FAMILY: Statement = sql!(
+    "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason, amr, ip,
+         user_agent, label, epoch, sealed, sealed_generation, sealed_until
      FROM " families "
      WHERE id = (SELECT family_id FROM " refresh_tokens " WHERE hash = $1)"
 );
 const LOCK_FAMILY: Statement = sql!(
-    "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason
+    "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason, amr, ip,
+         user_agent, label, epoch, sealed, sealed_generation, sealed_until
      FROM " families "
      WHERE id = (SELECT family_id FROM " refresh_tokens " WHERE hash = $1)" lock
 );
-const LOCK_FAMILY_BY_ID: Statement = sql!(
-    "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason
-     FROM " families " WHERE id = $1" lock
+const LOCK_FAMILY_OF: Statement = sql!(
+    "SELECT id, user_id, created_at, last_used_at, expires_at, revoked_at, revoked_reason, amr, ip,
+         user_agent, label, epoch, sealed, sealed_generation, sealed_until
+     FROM " families " WHERE id = $1 AND user_id = $2" lock
+);
+/// A token, the live one of its family, and how all sessions of its user were ended.
+const TOKEN: Statement = sql!(
+    "SELECT token.generation, token.issued_at, token.expires_at, token.superseded_at,
+         live.generation, live.expires_at, mark.epoch, mark.ended_at, mark.marked_at
+     FROM " refresh_tokens " AS token
+     LEFT JOIN " refresh_tokens " AS live
+         ON live.family_id = token.family_id AND live.superseded_at IS NULL
+     LEFT JOIN " user_sessions " AS mark ON mark.user_id = $2
+     WHERE token.hash = $1"
 );
 const LIVE_TOKEN: Statement = sql!(
-    "SELECT generation, issued_at, expires_at, superseded_at
-     FROM " refresh_tokens " WHERE family_id = $1 AND superseded_at IS NULL"
-);
-const TOKEN: Statement = sql!(
-    "SELECT generation, issued_at, expires_at, superseded_at FROM " refresh_tokens " WHERE hash = $1"
+    "SELECT live.hash, live.generation, live.issued_at, live.expires_at, live.superseded_at,
+         live.generation, live.expires_at, mark.epoch, mark.ended_at, mark.marked_at
+     FROM " refresh_tokens " AS live
+     LEFT JOIN " user_sessions " AS mark ON mark.user_id = $2
+     WHERE live.family_id = $1 AND live.superseded_at IS NULL"
 );
 const INSERT_TOKEN: Statement = sql!(
     "INSERT INTO " refresh_tokens "
         (hash, family_id, generation, issued_at, expires_at, superseded_at)
      VALUES ($1, $2, $3, $4, $5, NULL)"
 );
-const USE_FAMILY: Statement = sql!("UPDATE " families " SET last_used_at = $2 WHERE id = $1");
+const USE_FAMILY: Statement = sql!(
+    "UPDATE " families "
+     SET last_used_at = $2, ip = coalesce($3, ip), user_agent = coalesce($4, user_agent),
+         label = coalesce($5, label), sealed = $6, sealed_generation = $7, sealed_until = $8
+     WHERE id = $1"
+);
 const SUPERSEDE: Statement =
     sql!("UPDATE " refresh_tokens " SET superseded_at = $2 WHERE hash = $1");
-const SUPERSEDE_LIVE: Statement = sql!(
-    "UPDATE " refresh_tokens " SET superseded_at = $2
-     WHERE family_id = $1 AND superseded_at IS NULL"
+const REVOKE: Statement = sql!(
+    "UPDATE " families " SET revoked_at = $2, revoked_reason = $3, sealed = NULL WHERE id = $1"
 );
-const REVOKE: Statement =
-    sql!("UPDATE " families " SET revoked_at = $2, revoked_reason = $3 WHERE id = $1");
+/// Always in the same order. More than a thousand end by the epoch alone.
 const LOCK_FAMILIES_OF: Statement = sql!(
-    "SELECT id FROM " families " WHERE user_id = $1 AND revoked_at IS NULL ORDER BY id" lock
+    "SELECT id FROM " families "
+     WHERE user_id = $1 AND revoked_at IS NULL ORDER BY id LIMIT 1001" lock
 );
 const REVOKE_ALL: Statement = sql!(
-    "UPDATE " families " SET revoked_at = $2, revoked_reason = $3
-     WHERE user_id = $1 AND revoked_at IS NULL AND ($4 IS NULL OR id <> $4)"
+    "UPDATE " families " SET revoked_at = $2, revoked_reason = $3, sealed = NULL
+     WHERE id" one_of
+         "SELECT id FROM " families "
+          WHERE user_id = $1 AND revoked_at IS NULL AND id <> $4 ORDER BY id LIMIT 1001" end
 );
-const LOCK_EPOCH: Statement = sql!("SELECT epoch, suspended_at FROM " users " WHERE id = $1" lock);
-/// Token and family are both locked, so that one rotated since the statement began is read anew,
-/// and stays.
-const DELETE_EXPIRED: Statement = sql!(
-    "DELETE FROM " families " WHERE id" one_of
-        "SELECT family.id
-         FROM " refresh_tokens " AS token
-         JOIN " families " AS family ON family.id = token.family_id
-         WHERE token.superseded_at IS NULL AND token.expires_at < $1
-         ORDER BY token.expires_at LIMIT $2" skip_locked end
+const KEEP_FAMILY: Statement =
+    sql!("UPDATE " families " SET epoch = $3 WHERE id = $1 AND user_id = $2");
+const SESSIONS: Statement = sql!(
+    "SELECT family.id, family.user_id, family.created_at, family.last_used_at, family.expires_at,
+         family.revoked_at, family.revoked_reason, family.amr, family.ip, family.user_agent,
+         family.label, family.epoch, family.sealed, family.sealed_generation, family.sealed_until,
+         live.expires_at, mark.epoch, mark.ended_at
+     FROM " families " AS family
+     JOIN " refresh_tokens " AS live
+         ON live.family_id = family.id AND live.superseded_at IS NULL
+     LEFT JOIN " user_sessions " AS mark ON mark.user_id = family.user_id
+     WHERE family.user_id = $1 AND family.revoked_at IS NULL AND live.expires_at > $2
+         AND (family.expires_at IS NULL OR family.expires_at > $2)
+     ORDER BY family.last_used_at DESC, family.id LIMIT 1000"
 );
+const ENDED: Statement = sql!(
+    "SELECT family_id FROM " refresh_tokens "
+     WHERE superseded_at IS NULL AND expires_at < $1 ORDER BY expires_at LIMIT $2"
+);
+const LOCK_ENDED: Statement = sql!("SELECT id FROM " families " WHERE id = $1" skip_locked);
+/// One that was rotated before it was locked has not ended.
+const STILL_ENDED: Statement = sql!(
+    "SELECT family_id FROM " refresh_tokens "
+     WHERE family_id = $1 AND superseded_at IS NULL AND expires_at < $2"
+);
+const DELETE_USED: Statement = sql!(
+    "DELETE FROM " refresh_tokens " WHERE hash" one_of
+        "SELECT hash FROM " refresh_tokens "
+         WHERE family_id = $1 AND superseded_at IS NOT NULL LIMIT $2" end
+);
+const DELETE_FAMILY: Statement = sql!("DELETE FROM " families " WHERE id = $1");
+
+/// How many sessions are ended one by one; more are by a mark.
+const ONE_BY_ONE: usize = 1000;
+
+/// How many families are looked at in one step of the clean-up.
+const FAMILIES_PER_STEP: u32 = 100;
 
 #[async_trait]
 impl<W: Wing> TokenStore for SqlStore<W> {
-    async fn open_family(&self, family: NewFamily) -> Result<bool, StoreError> {
+    async fn open_family(&self, family: NewFamily) -> Result<Opening, StoreError> {
         self.transact(family, |tx, family| Box::pin(open_family(tx, family))).await
     }
 
-    async fn family(&self, token: &TokenHash) -> Result<Option<Family>, StoreError> {
-        self.ask(*token, |tx, token| Box::pin(family_of(tx, token))).await
+    async fn find_token(&self, token: &TokenHash) -> Result<Option<PresentedToken>, StoreError> {
+        self.ask(*token, |tx, token| {
+            Box::pin(async move {
+                Ok(read_presented(tx, &FIND_FAMILY, token).await?.map(|(found, _)| found))
+            })
+        })
+        .await
     }
 
     async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
         self.transact(request, |tx, request| Box::pin(rotate(tx, request))).await
     }
 
+    async fn revoke_family(
+        &self,
+        token: &TokenHash,
+        reason: RevokeReason,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError> {
+        self.transact((*token, reason, clock.clone()), |tx, (token, reason, clock)| {
+            Box::pin(revoke_family(tx, token, *reason, clock))
+        })
+        .await
+    }
+
+    async fn revoke_user(
+        &self,
+        user: &UserId,
+        keep: Option<&FamilyId>,
+        reason: RevokeReason,
+        clock: &SharedClock,
+    ) -> Result<u64, StoreError> {
+        let arguments = (user.clone(), keep.cloned(), reason, clock.clone());
+        self.transact(arguments, |tx, (user, keep, reason, clock)| {
+            Box::pin(revoke_user(tx, user, keep.as_ref(), *reason, clock))
+        })
+        .await
+    }
+
+    async fn sessions(&self, user: &UserId, now: SystemTime) -> Result<Vec<Session>, StoreError> {
+        self.ask((user.clone(), now), |tx, (user, now)| Box::pin(sessions(tx, user, *now))).await
+    }
+
+    async fn end_session(
+        &self,
+        user: &UserId,
+        id: &FamilyId,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError> {
+        self.transact((user.clone(), id.clone(), clock.clone()), |tx, (user, id, clock)| {
+            Box::pin(end_session(tx, user, id, clock))
+        })
+        .await
+    }
+
     async fn renew(&self, request: RenewRequest) -> Result<Option<Renewed>, StoreError> {
         self.transact(request, |tx, request| Box::pin(renew(tx, request))).await
     }
 
-    async fn revoke_family(
-        &self,
-        token: &TokenHash,
-        clock: &SharedClock,
-    ) -> Result<bool, StoreError> {
-        self.transact((*token, clock.clone()), |tx, (token, clock)| {
-            Box::pin(revoke_family(tx, token, clock))
-        })
-        .await
+    fn revocations(&self) -> Revocations {
+        self.revocations.clone()
     }
 
-    async fn revoke_user(&self, user: &UserId, clock: &SharedClock) -> Result<u64, StoreError> {
-        self.transact((user.clone(), clock.clone()), |tx, (user, clock)| {
-            Box::pin(revoke_user(tx, user, clock))
-        })
-        .await
+    fn clock(&self) -> SharedClock {
+        self.clock.clone()
+    }
+
+    async fn delete_revocations(&self, before: SystemTime) -> Result<u64, StoreError> {
+        self.ask(before, |tx, before| Box::pin(revocation::delete(tx, *before))).await
     }
 
     async fn delete_expired_sessions(
@@ -116,24 +225,28 @@ impl<W: Wing> TokenStore for SqlStore<W> {
         before: SystemTime,
         at_most: u32,
     ) -> Result<u64, StoreError> {
-        self.ask((before, at_most), |tx, (before, at_most)| {
-            Box::pin(async move {
-                tx.execute(&DELETE_EXPIRED, [(*before).into(), (*at_most).into()]).await
-            })
+        self.transact((before, at_most), |tx, (before, at_most)| {
+            Box::pin(delete_expired(tx, *before, *at_most))
         })
         .await
     }
 }
 
-async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<bool> {
+async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<Opening> {
     if let Some(epoch) = new.epoch
         && !is_epoch(tx, &new.user_id, epoch).await?
     {
-        return Ok(false);
+        return Ok(Opening::Outdated);
     }
-    let family =
-        [(&new.id).into(), (&new.user_id).into(), new.created_at.into(), new.expires_at.into()];
-    tx.execute(&INSERT_FAMILY, family).await?;
+    let (epoch, not_before) = lock_user(tx, &new.user_id).await?;
+    if let Some(others) = new.at_most.map(|at_most| at_most.saturating_sub(1)) {
+        let live =
+            [(&new.user_id).into(), to_i64(epoch).into(), new.created_at.into(), others.into()];
+        for mut displaced in tx.all(&LOCK_DISPLACED, live).await? {
+            revoke(tx, &displaced.take()?, new.created_at, RevokeReason::Displaced).await?;
+        }
+    }
+    insert_family(tx, &new.family(epoch)).await?;
     let token = StoredToken {
         generation: 0,
         issued_at: new.created_at,
@@ -141,115 +254,298 @@ async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<bool> {
         superseded_at: None,
     };
     insert_token(tx, &new.id, &new.token, &token).await?;
-    Ok(true)
-}
-
-/// Whether the account may be used, and is in this epoch, until the transaction ends.
-async fn is_epoch(tx: &mut Tx<'_>, user: &UserId, epoch: u64) -> sqlx::Result<bool> {
-    let Some(mut row) = tx.one(&LOCK_EPOCH, [user.into()]).await? else { return Ok(false) };
-    let (now, suspended_at): (i64, Option<SystemTime>) = (row.take()?, row.take()?);
-    Ok(now.unsigned_abs() == epoch && suspended_at.is_none())
-}
-
-async fn family_of(tx: &mut Tx<'_>, token: &TokenHash) -> sqlx::Result<Option<Family>> {
-    tx.one(&FAMILY_OF, [token.into()]).await?.map(family).transpose()
+    Ok(Opening::Opened { not_before })
 }
 
 async fn rotate(tx: &mut Tx<'_>, request: &RotateRequest) -> sqlx::Result<Rotation> {
-    let Some(family) = lock_family(tx, &request.presented).await? else {
-        return Ok(Rotation::Unknown);
-    };
-    let Some(token) = read_token(tx, &request.presented).await? else {
+    let Some((PresentedToken { family, token, .. }, live)) =
+        read_presented(tx, &LOCK_FAMILY, &request.presented).await?
+    else {
         return Ok(Rotation::Unknown);
     };
     let now = request.clock.now();
-    match judge(now, &family, &token) {
-        Verdict::Expired => Ok(Rotation::Expired),
-        Verdict::Revoked => Ok(Rotation::Revoked),
+    Ok(match judge(now, &family, &token) {
+        Verdict::Revoked => Rotation::Revoked,
         Verdict::Reuse => {
             revoke(tx, &family.id, now, RevokeReason::Reuse).await?;
-            Ok(Rotation::Reused { family: family.id, user_id: family.user_id })
+            Rotation::Reused { family: family.id, user_id: family.user_id }
         }
+        Verdict::Replay => match (family.sealed, live) {
+            (Some(successor), Some((_, expires_at))) if now < expires_at => {
+                Rotation::Replayed { family: family.id, successor, expires_at }
+            }
+            _ => Rotation::Expired,
+        },
         Verdict::Rotate => {
-            tx.execute(&USE_FAMILY, [(&family.id).into(), now.into()]).await?;
-            tx.execute(&SUPERSEDE, [(&request.presented).into(), now.into()]).await?;
-            let successor = StoredToken {
-                generation: token.generation.saturating_add(1),
-                issued_at: now,
-                expires_at: token_expiry(now, request.time_to_live, family.expires_at),
-                superseded_at: None,
-            };
-            insert_token(tx, &family.id, &request.successor, &successor).await?;
-            Ok(Rotation::Rotated { family: family.id })
+            replace(tx, &family, &token, request, now).await?;
+            Rotation::Rotated { family: family.id }
         }
-    }
+        Verdict::Expired => Rotation::Expired,
+    })
 }
 
-async fn renew(tx: &mut Tx<'_>, request: &RenewRequest) -> sqlx::Result<Option<Renewed>> {
-    let locked = tx.one(&LOCK_FAMILY_BY_ID, [(&request.family).into()]).await?;
-    let Some(family) = locked.map(family).transpose()? else { return Ok(None) };
-    let live = tx.one(&LIVE_TOKEN, [(&family.id).into()]).await?;
-    let Some(live) = live.map(stored_token).transpose()? else { return Ok(None) };
-    let now = request.clock.now();
-    if family.user_id != request.user_id || judge(now, &family, &live) != Verdict::Rotate {
-        return Ok(None);
-    }
-    tx.execute(&USE_FAMILY, [(&family.id).into(), now.into()]).await?;
-    tx.execute(&SUPERSEDE_LIVE, [(&family.id).into(), now.into()]).await?;
+/// The live token of a locked family, by its successor.
+async fn replace(
+    tx: &mut Tx<'_>,
+    family: &Family,
+    live: &StoredToken,
+    request: &RotateRequest,
+    now: SystemTime,
+) -> sqlx::Result<()> {
+    let sealing = request.sealing.as_ref();
+    let info = &request.info;
+    let used = [
+        (&family.id).into(),
+        now.into(),
+        info.ip().map(|ip| ip.to_string()).as_deref().into(),
+        info.user_agent().into(),
+        info.label().into(),
+        sealing.map(|sealing| Value::Bytes(sealing.bytes.to_vec())).into(),
+        sealing.map(|_| live.generation).into(),
+        sealing.map(|sealing| now + sealing.leeway).into(),
+    ];
+    tx.execute(&USE_FAMILY, used).await?;
+    tx.execute(&SUPERSEDE, [(&request.presented).into(), now.into()]).await?;
     let successor = StoredToken {
         generation: live.generation.saturating_add(1),
         issued_at: now,
         expires_at: token_expiry(now, request.time_to_live, family.expires_at),
         superseded_at: None,
     };
-    insert_token(tx, &family.id, &request.successor, &successor).await?;
-    Ok(Some(Renewed::new(family, successor.expires_at)))
+    insert_token(tx, &family.id, &request.successor, &successor).await
+}
+
+/// Whether the account may be used, and is in this epoch, until the transaction ends.
+async fn is_epoch(tx: &mut Tx<'_>, user: &UserId, epoch: u64) -> sqlx::Result<bool> {
+    let Some(mut row) = tx.one(&LOCK_EPOCH, [user.into()]).await? else { return Ok(false) };
+    let (now, suspended_at): (u64, Option<SystemTime>) = (row.take()?, row.take()?);
+    Ok(now == epoch && suspended_at.is_none())
+}
+
+/// Whichever token is live: it is as if it had been presented.
+async fn renew(tx: &mut Tx<'_>, request: &RenewRequest) -> sqlx::Result<Option<Renewed>> {
+    let Some((hash, found)) = lock_live(tx, &request.family, &request.user_id).await? else {
+        return Ok(None);
+    };
+    let PresentedToken { family, token, .. } = found;
+    let now = request.clock.now();
+    if judge(now, &family, &token) != Verdict::Rotate {
+        return Ok(None);
+    }
+    let (time_to_live, clock) = (request.time_to_live, request.clock.clone());
+    let rotation = RotateRequest::new(hash, request.successor, time_to_live, clock);
+    replace(tx, &family, &token, &rotation, now).await?;
+    let expires_at = token_expiry(now, time_to_live, family.expires_at);
+    Ok(Some(Renewed::new(family, expires_at)))
 }
 
 async fn revoke_family(
     tx: &mut Tx<'_>,
     token: &TokenHash,
+    reason: RevokeReason,
     clock: &SharedClock,
 ) -> sqlx::Result<bool> {
-    match lock_family(tx, token).await? {
-        Some(family) if family.revoked.is_none() => {
-            revoke(tx, &family.id, clock.now(), RevokeReason::Logout).await?;
+    match read_presented(tx, &LOCK_FAMILY, token).await? {
+        Some((found, _)) if found.family.revoked.is_none() => {
+            revoke(tx, &found.family.id, clock.now(), reason).await?;
             Ok(true)
         }
         _ => Ok(false),
     }
 }
 
-/// All are locked, always in the same order, before the first is written.
-async fn revoke_user(tx: &mut Tx<'_>, user: &UserId, clock: &SharedClock) -> sqlx::Result<u64> {
-    tx.all(&LOCK_FAMILIES_OF, [user.into()]).await?;
-    let reason = RevokeReason::LogoutAll.as_str();
-    tx.execute(&REVOKE_ALL, [user.into(), clock.now().into(), reason.into(), Value::Null]).await
+async fn end_session(
+    tx: &mut Tx<'_>,
+    user: &UserId,
+    id: &FamilyId,
+    clock: &SharedClock,
+) -> sqlx::Result<bool> {
+    let Some((_, found)) = lock_live(tx, id, user).await? else { return Ok(false) };
+    let now = clock.now();
+    if judge(now, &found.family, &found.token) != Verdict::Rotate {
+        return Ok(false);
+    }
+    revoke(tx, id, now, RevokeReason::Ended).await?;
+    Ok(true)
 }
 
-/// Ends all sessions of a user, except one. The user is locked already.
+async fn revoke_user(
+    tx: &mut Tx<'_>,
+    user: &UserId,
+    keep: Option<&FamilyId>,
+    reason: RevokeReason,
+    clock: &SharedClock,
+) -> sqlx::Result<u64> {
+    lock_user(tx, user).await?;
+    end_sessions(tx, user, keep.map(FamilyId::as_str), clock.now(), reason).await
+}
+
+/// Ends all sessions of a user but the one to keep, and answers how many it ended one by one.
+///
+/// Every verb that does so, on whichever side, calls this, after the user's own row is locked if it
+/// is to be. It takes the lock that openings take, and begins a new epoch of the sessions: what was
+/// opened before has ended with it, however many they are. A login whose password was right until a
+/// moment ago is kept out by the epoch of the account, which such verbs of the user side begin.
 pub(super) async fn end_sessions(
     tx: &mut Tx<'_>,
     user: &UserId,
-    except: Option<&str>,
+    keep: Option<&str>,
     now: SystemTime,
     reason: RevokeReason,
-) -> sqlx::Result<()> {
-    tx.all(&LOCK_FAMILIES_OF, [user.into()]).await?;
-    let row = [user.into(), now.into(), reason.as_str().into(), except.into()];
-    tx.execute(&REVOKE_ALL, row).await?;
+) -> sqlx::Result<u64> {
+    let (epoch, _) = lock_user(tx, user).await?;
+    let mut ids = Vec::new();
+    for mut row in tx.all(&LOCK_FAMILIES_OF, [user.into()]).await? {
+        ids.push(row.take::<FamilyId>()?);
+    }
+    let mark = (ids.len() > ONE_BY_ONE).then(|| now + MARK_MARGIN);
+    tx.execute(&BEGIN_EPOCH, [user.into(), now.into(), mark.into()]).await?;
+    if let Some(keep) = keep {
+        tx.execute(&KEEP_FAMILY, [keep.into(), user.into(), to_i64(epoch + 1).into()]).await?;
+    }
+    let kept = keep.unwrap_or_default();
+    let all = [user.into(), now.into(), reason.as_str().into(), kept.into()];
+    let ended = tx.execute(&REVOKE_ALL, all).await?;
+    if let Some(before) = mark {
+        tx.revoke(Revoked::User { id: user.clone(), before }, now).await?;
+    } else {
+        for id in ids.into_iter().filter(|id| id.as_str() != kept) {
+            tx.revoke(Revoked::Session(id), now).await?;
+        }
+    }
+    Ok(ended)
+}
+
+/// For clocks that differ: what another server issued a moment ago may say a later second than ours.
+const MARK_MARGIN: std::time::Duration = std::time::Duration::from_secs(2);
+
+async fn sessions(tx: &mut Tx<'_>, user: &UserId, now: SystemTime) -> sqlx::Result<Vec<Session>> {
+    let mut sessions = Vec::new();
+    for mut row in tx.all(&SESSIONS, [user.into(), now.into()]).await? {
+        let mut family = take_family(&mut row)?;
+        let expires_at = row.take()?;
+        if !end_by_epoch(&mut family, row.take()?, row.take()?) {
+            sessions.push(Session::new(family, expires_at));
+        }
+    }
+    Ok(sessions)
+}
+
+/// In short steps: the used tokens of a family that has ended, then the family with its last one.
+async fn delete_expired(tx: &mut Tx<'_>, before: SystemTime, at_most: u32) -> sqlx::Result<u64> {
+    let mut left = u64::from(at_most);
+    let families = at_most.min(FAMILIES_PER_STEP);
+    for mut row in tx.all(&ENDED, [before.into(), families.into()]).await? {
+        let id: FamilyId = row.take()?;
+        if tx.one(&LOCK_ENDED, [(&id).into()]).await?.is_none()
+            || tx.one(&STILL_ENDED, [(&id).into(), before.into()]).await?.is_none()
+        {
+            continue;
+        }
+        left -= tx.execute(&DELETE_USED, [(&id).into(), to_i64(left).into()]).await?;
+        if left == 0 {
+            break;
+        }
+        left -= tx.execute(&DELETE_FAMILY, [(&id).into()]).await?;
+    }
+    Ok(u64::from(at_most) - left)
+}
+
+/// How often all sessions of a user were ended; nobody opens one, or ends all, until the transaction
+/// ends.
+async fn lock_user(tx: &mut Tx<'_>, user: &UserId) -> sqlx::Result<(u64, Option<SystemTime>)> {
+    let row = tx.one(&LOCK_USER, [user.into()]).await?;
+    let mut row = row.ok_or_else(|| unreadable("no row of what was just written"))?;
+    Ok((row.take()?, row.take()?))
+}
+
+/// A family of this user, which nobody else writes until the transaction ends, and its live token.
+async fn lock_live(
+    tx: &mut Tx<'_>,
+    family_id: &FamilyId,
+    user: &UserId,
+) -> sqlx::Result<Option<(TokenHash, PresentedToken)>> {
+    let owned = [family_id.into(), user.into()];
+    let Some(mut row) = tx.one(&LOCK_FAMILY_OF, owned).await? else { return Ok(None) };
+    let family = take_family(&mut row)?;
+    let live = tx.one(&LIVE_TOKEN, [family_id.into(), user.into()]).await?;
+    let Some(mut row) = live else { return Ok(None) };
+    let hash = row.take()?;
+    Ok(Some((hash, presented(family, row)?.0)))
+}
+
+/// A token and its family, which nobody else writes until the transaction ends if the statement
+/// locks it; and the live token of that family: its generation, and when it ends.
+///
+/// The token is read in a statement of its own: the one that waited for the lock sees it as it was
+/// before.
+async fn read_presented(
+    tx: &mut Tx<'_>,
+    find_family: &Statement,
+    token: &TokenHash,
+) -> sqlx::Result<Option<(PresentedToken, Option<Live>)>> {
+    let Some(mut row) = tx.one(find_family, [token.into()]).await? else { return Ok(None) };
+    let family = take_family(&mut row)?;
+    let row = tx.one(&TOKEN, [token.into(), (&family.user_id).into()]).await?;
+    row.map(|row| presented(family, row)).transpose()
+}
+
+/// The generation of a live token, and when it ends.
+type Live = (u32, SystemTime);
+
+/// From the columns of [`TOKEN`].
+fn presented(mut family: Family, mut row: Row) -> sqlx::Result<(PresentedToken, Option<Live>)> {
+    let token = StoredToken {
+        generation: row.take()?,
+        issued_at: row.take()?,
+        expires_at: row.take()?,
+        superseded_at: row.take()?,
+    };
+    let live: Option<Live> = match (row.take()?, row.take()?) {
+        (Some(generation), Some(expires_at)) => Some((generation, expires_at)),
+        _ => None,
+    };
+    // An older server replaces the live token and leaves the seal.
+    let is_live =
+        |generation: u32| live.is_some_and(|(live, _)| generation.checked_add(1) == Some(live));
+    family.sealed = family.sealed.filter(|sealed| is_live(sealed.generation));
+    end_by_epoch(&mut family, row.take()?, row.take()?);
+    let mut presented = PresentedToken::new(family, token);
+    presented.not_before = row.take()?;
+    Ok((presented, live))
+}
+
+/// Whether a family was ended with all of its user's; if so, that it was revoked.
+fn end_by_epoch(family: &mut Family, epoch: Option<u64>, ended_at: Option<SystemTime>) -> bool {
+    let opened_before = match family.epoch {
+        // By an older server.
+        NO_EPOCH => ended_at.is_some_and(|ended_at| family.created_at <= ended_at),
+        opened_in => epoch.is_some_and(|epoch| opened_in < epoch),
+    };
+    if opened_before && family.revoked.is_none() {
+        let at = ended_at.unwrap_or(family.last_used_at);
+        family.revoked = Some((at, RevokeReason::LogoutAll));
+    }
+    opened_before
+}
+
+/// Of a family that an older server opened.
+const NO_EPOCH: u64 = u64::MAX;
+
+async fn insert_family(tx: &mut Tx<'_>, family: &Family) -> sqlx::Result<()> {
+    let row = [
+        (&family.id).into(),
+        (&family.user_id).into(),
+        family.created_at.into(),
+        family.expires_at.into(),
+        (&*family.amr.join(" ")).into(),
+        family.info.ip().map(|ip| ip.to_string()).as_deref().into(),
+        family.info.user_agent().into(),
+        family.info.label().into(),
+        to_i64(family.epoch).into(),
+    ];
+    tx.execute(&INSERT_FAMILY, row).await?;
     Ok(())
-}
-
-/// The family of a token, which nobody else writes until the transaction ends.
-async fn lock_family(tx: &mut Tx<'_>, token: &TokenHash) -> sqlx::Result<Option<Family>> {
-    tx.one(&LOCK_FAMILY, [token.into()]).await?.map(family).transpose()
-}
-
-/// Only sound once the family is locked, and in a statement of its own: the one that waited for
-/// the lock sees tokens as they were before.
-async fn read_token(tx: &mut Tx<'_>, token: &TokenHash) -> sqlx::Result<Option<StoredToken>> {
-    tx.one(&TOKEN, [token.into()]).await?.map(stored_token).transpose()
 }
 
 async fn insert_token(
@@ -276,32 +572,50 @@ async fn revoke(
     reason: RevokeReason,
 ) -> sqlx::Result<()> {
     tx.execute(&REVOKE, [family.into(), now.into(), reason.as_str().into()]).await?;
-    Ok(())
+    tx.revoke(Revoked::Session(family.clone()), now).await
 }
 
-fn family(mut row: Row) -> sqlx::Result<Family> {
-    Ok(Family {
-        id: row.take()?,
-        user_id: row.take()?,
-        created_at: row.take()?,
-        last_used_at: row.take()?,
-        expires_at: row.take()?,
-        revoked: revoked(&mut row)?,
-    })
+fn take_family(row: &mut Row) -> sqlx::Result<Family> {
+    let mut family = Family::new(row.take()?, row.take()?, row.take()?);
+    family.last_used_at = row.take()?;
+    family.expires_at = row.take()?;
+    family.revoked = take_revoked(row)?;
+    let amr: Option<String> = row.take()?;
+    family.amr = amr.iter().flat_map(|amr| amr.split_whitespace()).map(str::to_owned).collect();
+    family.info = take_info(row)?;
+    family.epoch = row.take::<Option<u64>>()?.unwrap_or(NO_EPOCH);
+    let (sealed, generation, until) = (row.take()?, row.take()?, row.take()?);
+    family.sealed = match (sealed, generation, until) {
+        (Some(bytes), Some(generation), Some(until)) => {
+            Some(Sealed::new(generation, Vec::from_value(bytes)?, until))
+        }
+        _ => None,
+    };
+    Ok(family)
 }
 
-fn revoked(row: &mut Row) -> sqlx::Result<Option<(SystemTime, RevokeReason)>> {
+fn take_revoked(row: &mut Row) -> sqlx::Result<Option<(SystemTime, RevokeReason)>> {
     let (at, reason): (Option<SystemTime>, Option<String>) = (row.take()?, row.take()?);
     // A newer server may know more reasons. That the family is revoked is what counts.
     let reason = reason.as_deref().and_then(RevokeReason::parse).unwrap_or(RevokeReason::Logout);
     Ok(at.map(|at| (at, reason)))
 }
 
-fn stored_token(mut row: Row) -> sqlx::Result<StoredToken> {
-    Ok(StoredToken {
-        generation: row.take()?,
-        issued_at: row.take()?,
-        expires_at: row.take()?,
-        superseded_at: row.take()?,
-    })
+fn take_info(row: &mut Row) -> sqlx::Result<SessionInfo> {
+    let mut info = SessionInfo::new();
+    // For display alone: what can't be read is not known.
+    if let Some(ip) = row.take::<Option<String>>()?.and_then(|ip| ip.parse().ok()) {
+        info = info.with_ip(ip);
+    }
+    if let Some(user_agent) = row.take::<Option<String>>()? {
+        info = info.with_user_agent(user_agent);
+    }
+    if let Some(label) = row.take::<Option<String>>()? {
+        info = info.with_label(label);
+    }
+    Ok(info)
+}
+
+fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

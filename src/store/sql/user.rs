@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Role, SharedClock, StoreError, TokenHash, UserId,
-    token::RevokeReason,
+    token::{RevokeReason, Revoked},
     user::{
         CreateUserError, Email, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
         PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserPage, UserStore,
@@ -399,7 +399,8 @@ async fn end_logins_and_sessions(
     now: SystemTime,
 ) -> sqlx::Result<()> {
     second_factor::end_logins(tx, id).await?;
-    end_sessions(tx, id, except, now, RevokeReason::LogoutAll).await
+    end_sessions(tx, id, except, now, RevokeReason::LogoutAll).await?;
+    tx.revoke(Revoked::Account(id.clone()), now).await
 }
 
 async fn find(tx: &mut Tx<'_>, id: &UserId) -> sqlx::Result<Option<User>> {
@@ -470,6 +471,15 @@ async fn update(
         now.into(),
     ];
     tx.execute(&CHANGE, row).await?;
+    if let Some(before) = users.iter().find(|user| user.id == *id) {
+        if before.role != changed.role {
+            let (user, role) = (id.clone(), changed.role.clone());
+            tx.revoke(Revoked::Role { user, role }, now).await?;
+        }
+        if before.plan != changed.plan {
+            tx.revoke(Revoked::Account(id.clone()), now).await?;
+        }
+    }
     Ok(Ok(changed))
 }
 

@@ -111,6 +111,18 @@ impl FromValue for u32 {
     }
 }
 
+impl FromValue for u64 {
+    fn from_value(value: Value) -> sqlx::Result<Self> {
+        i64::from_value(value)?.try_into().map_err(unreadable)
+    }
+}
+
+impl FromValue for Value {
+    fn from_value(value: Value) -> sqlx::Result<Self> {
+        Ok(value)
+    }
+}
+
 impl FromValue for SystemTime {
     fn from_value(value: Value) -> sqlx::Result<Self> {
         from_micros(i64::from_value(value)?)

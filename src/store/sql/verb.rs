@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 use super::{Meaning, Primitives, Row, SqlStore, Value, Wing, Work, statement::Statement};
-use crate::{SharedClock, StoreError};
+use crate::{SharedClock, StoreError, token::Revocation};
 
 /// How long a verb takes at most, waiting for a connection included: a request is to be answered
 /// within five seconds.
@@ -23,6 +23,8 @@ const ATTEMPTS: u32 = 5;
 pub(super) struct Tx<'c> {
     connection: &'c mut dyn Primitives,
     clock: &'c SharedClock,
+    /// What is to be told once this is committed.
+    pub(super) revoked: Vec<Revocation>,
 }
 
 /// A verb: what is done with owned arguments, perhaps more than once.
@@ -150,11 +152,18 @@ impl<W: Wing> SqlStore<W> {
     ) -> sqlx::Result<T> {
         let clock = &self.clock;
         if !transact {
-            return verb(&mut Tx { connection, clock }, arguments).await;
+            return verb(&mut Tx { connection, clock, revoked: Vec::new() }, arguments).await;
         }
         let mut transaction = connection.begin_with(W::BEGIN).await?;
-        let value = verb(&mut Tx { connection: &mut *transaction, clock }, arguments).await?;
+        let mut tx = Tx { connection: &mut *transaction, clock, revoked: Vec::new() };
+        let value = verb(&mut tx, arguments).await?;
+        let revoked = std::mem::take(&mut tx.revoked);
+        if let (false, Some(notify)) = (revoked.is_empty(), &W::NOTIFY) {
+            tx.execute(notify, []).await?;
+        }
         transaction.commit().await?;
+        // In this process at once: whoever is answered finds it so.
+        revoked.iter().for_each(|revocation| self.revocations.apply(revocation));
         Ok(value)
     }
 }

@@ -1,8 +1,9 @@
 //! What the wings do differently.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
-use sqlx::{Database, error::DatabaseError};
+use sqlx::{Database, Pool, error::DatabaseError};
+use tokio::{sync::Notify, task::AbortHandle};
 
 use super::{Row, Statement, Value};
 
@@ -18,8 +19,14 @@ pub trait Wing: Database<Connection: Primitives> {
     /// What begins a transaction that writes, and sees what others wrote while it waited for a lock.
     const BEGIN: &'static str;
 
+    /// What wakes others who [`listen`](Self::listen), with the commit of the transaction.
+    const NOTIFY: Option<Statement>;
+
     /// What an error of the database means.
     fn meaning(error: &dyn DatabaseError) -> Meaning;
+
+    /// Tells when another server says that something was revoked, where the database can.
+    fn listen(pool: &Pool<Self>, changed: Arc<Notify>) -> Option<AbortHandle>;
 }
 
 /// What a connection does for the algorithms.

@@ -13,6 +13,11 @@ const FILES: &[MigrationFile] = &[
     ),
     (3, "accounts", include_str!("../../../migrations/sqlite/0003_accounts.sql")),
     (
+        2,
+        "sessions and revocations",
+        include_str!("../../../migrations/sqlite/0002_sessions_and_revocations.sql"),
+    ),
+    (
         4,
         "API keys and second factors",
         include_str!("../../../migrations/sqlite/0004_api_keys_and_second_factors.sql"),

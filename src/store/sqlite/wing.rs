@@ -1,11 +1,14 @@
 //! How a connection to SQLite does what the algorithms ask.
 
+use std::sync::Arc;
+
 use sqlx::{
-    Column, Row as _, Sqlite, SqliteConnection, TypeInfo, ValueRef,
+    Column, Row as _, Sqlite, SqliteConnection, SqlitePool, TypeInfo, ValueRef,
     error::DatabaseError,
     query,
     sqlite::{SqliteArguments, SqliteRow},
 };
+use tokio::{sync::Notify, task::AbortHandle};
 
 use super::super::sql::{Meaning, Primitives, Row, Statement, Value, Wing, Work};
 
@@ -17,6 +20,8 @@ impl Wing for Sqlite {
     // first read.
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
 
+    const NOTIFY: Option<Statement> = None;
+
     fn meaning(error: &dyn DatabaseError) -> Meaning {
         let code = error.code().and_then(|code| code.parse::<u32>().ok());
         // The low byte is the primary result code: https://www.sqlite.org/rescode.html
@@ -25,6 +30,10 @@ impl Wing for Sqlite {
             Some(5 | 6 | 7 | 8 | 10 | 13 | 14) => Meaning::Unavailable,
             _ => Meaning::Fault,
         }
+    }
+
+    fn listen(_: &SqlitePool, _: Arc<Notify>) -> Option<AbortHandle> {
+        None
     }
 }
 
