@@ -32,6 +32,8 @@ async fn admin_changes_role_and_plan() {
         let user = server.patch(&path, change).by(&admin).await.expect(200).json();
         assert_eq!(user["id"], json!(member.id));
         assert_eq!((&user["role"], &user["plan"]), (&json!(role), &plan));
+        let role = user["role"].as_str().unwrap().into();
+        let member = server.session(&member.id.as_str().into(), role, &member.email).await;
         let me = server.get("/auth/me").by(&member).await.json();
         assert_eq!(me, user);
     }

@@ -193,7 +193,7 @@ async fn walk_from_registration_to_the_limit() {
     let promoted = program
         .patch(&format!("/admin/users/{}", registered.text("id")), json!({"role": "editor"}));
     promoted.bearer(&root).await.expect(200);
-    create(&pair).await.refused(403, "insufficient_permissions");
+    create(&pair).await.refused(401, "token_expired");
 
     let refresh = json!({"refresh_token": pair.text("refresh_token")});
     let pair = program.post("/auth/refresh", refresh.clone()).await.expect(200);
@@ -201,12 +201,12 @@ async fn walk_from_registration_to_the_limit() {
     let location = project.header("location").unwrap();
     let found = program.get(location).bearer(&pair.text("access_token")).await.expect(200);
     assert_eq!(found.json(), project.json());
-    for _ in 4..10 {
+    for _ in 3..10 {
         create(&pair).await.expect(201);
     }
     create(&pair).await.refused(429, "rate_limited");
     let figures = program.get("/analytics").bearer(&root).await.expect(200).json();
-    assert_eq!((&figures["users"], &figures["projects"]), (&json!(2), &json!(7)));
+    assert_eq!((&figures["users"], &figures["projects"]), (&json!(2), &json!(8)));
     program.post("/auth/refresh", refresh).await.refused(401, "invalid_refresh_token");
     program.stop().await;
 }

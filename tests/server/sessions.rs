@@ -170,7 +170,7 @@ async fn changed_role_and_plan_show_in_the_next_pair() {
     server.patch(&format!("/admin/users/{}", member.id), change).by(&admin).await.expect(200);
 
     let create = |token: &str| server.post("/projects", json!({"name": "p"})).bearer(token);
-    create(&member.access).await.refused(403, "insufficient_permissions");
+    create(&member.access).await.refused(401, "token_expired");
     let pair = server.refresh(&member.refresh).await.expect(200);
     let reply = create(&pair.text("access_token")).await.expect(201);
     assert_eq!(reply.limit().unwrap()[0], 3000);
@@ -192,7 +192,7 @@ async fn logout_ends_one_session() {
     }
     refused(server.refresh(&next).await);
     server.refresh(&other).await.expect(200);
-    server.get("/auth/me").by(&member).await.expect(200);
+    server.get("/auth/me").by(&member).await.refused(401, "token_revoked");
 }
 
 #[tokio::test]
@@ -207,8 +207,9 @@ async fn logout_all_ends_all_sessions_of_the_user() {
         refused(server.refresh(token).await);
     }
     server.refresh(&stranger.refresh).await.expect(200);
-    server.get("/auth/me").by(&member).await.expect(200);
-    server.login(&member.email, PASSWORD).await.expect(200);
+    server.get("/auth/me").by(&member).await.refused(401, "token_revoked");
+    let again = server.login(&member.email, PASSWORD).await.expect(200).text("access_token");
+    server.get("/auth/me").bearer(&again).await.expect(200);
 }
 
 #[tokio::test]

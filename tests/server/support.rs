@@ -92,7 +92,7 @@ impl Server {
         let (post_office, letters) = mpsc::unbounded_channel();
         let outbox = Outbox::new(PostOffice(post_office));
         let mail = LinkMail::verification("https://api.example/auth/verify").unwrap();
-        let store = sqlite::SqliteStore::new(database.clone());
+        let store = sqlite::SqliteStore::new(database.clone()).with_clock(shared.clone());
         let users = UserService::new(store.clone(), hashing, mail, outbox.clone());
         let key = SigningKey::from_pem(PRIVATE_KEY.as_bytes()).unwrap();
         let tokens = TokenService::new(KeySet::new(key), "tower-warden", "api", store)
