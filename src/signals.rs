@@ -44,13 +44,16 @@ mod enabled {
             "tower_warden_token_verifications_total",
             "Access tokens that were presented.",
             "outcome",
-            &["remembered", "verified", "expired", "invalid"],
+            &["remembered", "verified", "expired", "revoked", "invalid"],
         ),
         (
             "tower_warden_token_refreshes_total",
             "Refresh tokens that were presented.",
             "outcome",
-            &["rotated", "reused", "expired", "revoked", "unknown", "no_user", "failed"],
+            &[
+                "rotated", "replayed", "reused", "expired", "revoked", "unknown", "no_user",
+                "failed",
+            ],
         ),
         (
             "tower_warden_logins_total",
@@ -77,6 +80,14 @@ mod enabled {
 
     const GAUGES: &[(&str, &str)] = &[
         ("tower_warden_limit_breaker_open", "1 while the store of the limits is not asked."),
+        (
+            "tower_warden_revocations_stale_seconds",
+            "How long ago all that other servers revoked was known here.",
+        ),
+        (
+            "tower_warden_revocations",
+            "Sessions and users of whom something is known to be revoked.",
+        ),
         ("tower_warden_hashing_running", "Passwords that are being hashed."),
         ("tower_warden_hashing_waiting", "Passwords that wait to be hashed."),
     ];
