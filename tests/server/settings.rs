@@ -381,7 +381,8 @@ fn walk(directory: &Path, visit: &mut impl FnMut(&Path)) {
     }
 }
 
-fn letter(directory: &TempDir) -> String {
+/// The one letter that was written.
+pub(crate) fn letter(directory: &TempDir) -> String {
     let letters = fs::read_dir(directory.path().join("data/mail")).unwrap();
     let letters: Vec<_> = letters.map(|entry| entry.unwrap().path()).collect();
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };

@@ -2,14 +2,14 @@
 
 use axum::{
     Json as Answered, Router,
-    extract::{Query, Request, State, rejection::QueryRejection},
+    extract::{FromRequest, Query, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{HeaderValue, Method, StatusCode, header};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use serde::Serialize;
+use serde_json::json;
 use tower_warden::{
     Identity, Problem, StoreError, TokenService, UserId, UserService,
     token::TokenPair,
@@ -18,15 +18,16 @@ use tower_warden::{
 
 use super::{
     App,
-    body::{FromMembers, Json, Members},
+    body::{Form, FromMembers, Json, Members},
     error::{Answer, invalid_request, method_not_allowed},
     guesses::Guesses,
+    pages::{self, Link, only},
 };
 
 /// What needs no token.
 pub fn open_router() -> Router<App> {
     Router::new()
-        .route("/auth/verify", get(verify).fallback(method_not_allowed))
+        .route("/auth/verify", get(verify).post(verify_posted).fallback(method_not_allowed))
         .route("/auth/refresh", post(refresh).fallback(method_not_allowed))
         .route("/auth/logout", post(logout).fallback(method_not_allowed))
 }
@@ -79,16 +80,38 @@ async fn register(
 async fn verify(
     State(users): State<UserService>,
     method: Method,
-    query: Result<Query<Verification>, QueryRejection>,
-) -> Answer<Answered<Value>> {
-    let Query(Verification { token }) =
-        query.map_err(|_| invalid_request("The query needs one token"))?;
-    // Mail scanners ask with HEAD what a link is; that must not use it up.
-    match method {
-        Method::HEAD => users.check_verification(&token).await?,
-        _ => drop(users.verify_email(&token).await?),
+    headers: HeaderMap,
+    link: Link,
+) -> Answer<Response> {
+    // Mail scanners open links, too: what is opened asks before it uses them up.
+    if pages::is_wanted(&headers) {
+        return Ok(pages::VERIFY.asked(&link));
     }
-    Ok(Answered(json!({"email_verified": true})))
+    let link = link.map(|Query(query)| query).unwrap_or_default();
+    let token = only(&link, "token").ok_or_else(|| invalid_request("The query needs one token"))?;
+    // And they ask with HEAD what a link is.
+    match method {
+        Method::HEAD => users.check_verification(token).await?,
+        _ => drop(users.verify_email(token).await?),
+    }
+    Ok(verified())
+}
+
+/// JSON, or the form of the page.
+async fn verify_posted(State(users): State<UserService>, request: Request) -> Answer<Response> {
+    if !Form::is_sent(request.headers()) {
+        let Json(Verification { token }) = Json::from_request(request, &()).await?;
+        users.verify_email(&token).await?;
+        return Ok(verified());
+    }
+    let Form(form) = Form::from_request(request, &()).await?;
+    let Some(token) = only(&form, "token") else { return Ok(pages::VERIFY.incomplete()) };
+    let done = users.verify_email(token).await;
+    Ok(pages::VERIFY.outcome(token, done.map(drop).map_err(Into::into)))
+}
+
+fn verified() -> Response {
+    ([(header::VARY, "accept")], Answered(json!({"email_verified": true}))).into_response()
 }
 
 async fn resend(
@@ -228,7 +251,12 @@ impl FromMembers for Resend {
     }
 }
 
-#[derive(Deserialize)]
 struct Verification {
     token: String,
+}
+
+impl FromMembers for Verification {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        Some(Self { token: members.text("token")? })
+    }
 }

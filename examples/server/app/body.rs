@@ -42,9 +42,8 @@ impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
         let bytes = read(&head.headers, body).await?;
-        if !is_json(&head.headers) {
-            let (status, code) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
-            return Err(Problem::new(status, code, "Unsupported media type"));
+        if !is_of_type(&head.headers, "application/json") {
+            return Err(unsupported_media_type());
         }
         let body = json::parse(&bytes).map_err(|error| match error {
             json::JsonError::DuplicateMember => invalid_request("A member is named twice"),
@@ -64,6 +63,28 @@ impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
             Some(read) if members.errors.0.is_empty() => Ok(Self(read)),
             _ => Err(members.errors.into()),
         }
+    }
+}
+
+/// A form that was sent: names and values.
+pub struct Form(pub Vec<(String, String)>);
+
+impl<S: Sync> FromRequest<S> for Form {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (head, body) = request.into_parts();
+        let bytes = read(&head.headers, body).await?;
+        if !Self::is_sent(&head.headers) {
+            return Err(unsupported_media_type());
+        }
+        Ok(Self(url::form_urlencoded::parse(&bytes).into_owned().collect()))
+    }
+}
+
+impl Form {
+    pub fn is_sent(headers: &HeaderMap) -> bool {
+        is_of_type(headers, "application/x-www-form-urlencoded")
     }
 }
 
@@ -100,10 +121,15 @@ fn not_whole(error: &(dyn Error + 'static)) -> Problem {
         .with_header(header::CONNECTION, HeaderValue::from_static("close"))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn unsupported_media_type() -> Problem {
+    let (status, code) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+    Problem::new(status, code, "Unsupported media type")
+}
+
+fn is_of_type(headers: &HeaderMap, expected: &str) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or("").trim();
-    essence.eq_ignore_ascii_case("application/json")
+    essence.eq_ignore_ascii_case(expected)
 }
 
 /// The members of a JSON object, and what was found wrong with them.

@@ -9,6 +9,7 @@ mod error;
 mod guesses;
 mod keys;
 mod limits;
+mod pages;
 mod projects;
 mod projects_store;
 mod security;
@@ -38,6 +39,7 @@ pub fn app(app: App) -> Router {
     let anyone = Router::new()
         .merge(status::router())
         .merge(auth::open_router())
+        .merge(pages::router())
         .fallback(error::not_found)
         .layer(panics)
         .layer(from_fn(error::one_authorization))

@@ -1,0 +1,139 @@
+//! The pages that links in mail open.
+
+use http::Method;
+use serde_json::json;
+
+use crate::{
+    browser::Browser,
+    program::{Program, directory_with_keys},
+    support::{Api, Call, MINUTE, PASSWORD, Server},
+};
+
+/// As Chromium, Firefox and Safari ask for a page.
+const BROWSERS: [&str; 2] = [
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    "text/html",
+];
+/// As programs ask.
+const PROGRAMS: [&str; 6] = [
+    "*/*",
+    "application/json",
+    "application/json, text/plain, */*",
+    "application/*",
+    "text/html;q=0.5, application/json",
+    "text/html;q=0, */*",
+];
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn check_page(reply: &crate::reply::Reply) -> String {
+    let header = |name| reply.header(name).unwrap_or_else(|| panic!("no {name}: {reply:?}"));
+    assert_eq!(header("content-type"), "text/html; charset=utf-8");
+    assert_eq!(header("cache-control"), "no-store");
+    assert_eq!(header("referrer-policy"), "no-referrer");
+    assert_eq!(header("x-content-type-options"), "nosniff");
+    for directive in ["default-src 'none'", "frame-ancestors 'none'", "form-action 'self'"] {
+        assert!(header("content-security-policy").contains(directive), "{reply:?}");
+    }
+    let page = String::from_utf8(reply.body.to_vec()).unwrap();
+    for outside in ["<script", "http:", "https:", "//"] {
+        assert!(!page.contains(outside), "{outside} in {page}");
+    }
+    page
+}
+
+#[tokio::test]
+async fn link_asks_a_browser_before_it_is_used_up() {
+    let server = Server::start().await;
+    let token = server.register("ada@example.com").await;
+    let link = format!("/auth/verify?token={token}");
+    for accept in BROWSERS {
+        let page = server.get(&link).header("accept", accept).await.expect(200);
+        assert_eq!(page.header("vary"), Some("accept"));
+        let page = check_page(&page);
+        assert!(page.contains(r#"<form method="post" action="verify">"#), "{page}");
+        assert!(page.contains(&format!(r#"value="{token}""#)), "{page}");
+        server.head(&link).header("accept", accept).await.expect(200);
+    }
+    let form = |token: &str| {
+        let call = server.call(Method::POST, "/auth/verify").header("accept", BROWSERS[0]);
+        call.body(FORM, format!("token={token}"))
+    };
+    check_page(&form("x").await.expect(400));
+    let done = form(&token).await.expect(200);
+    assert!(check_page(&done).contains("is confirmed"));
+    check_page(&form(&token).await.expect(400));
+    server.login("ada@example.com", PASSWORD).await.expect(200);
+}
+
+#[tokio::test]
+async fn programs_get_json_and_may_post_it() {
+    let server = Server::start().await;
+    for (n, accept) in PROGRAMS.iter().enumerate() {
+        let token = server.register(&format!("ada{n}@example.com")).await;
+        let link = format!("/auth/verify?token={token}");
+        let reply = server.get(&link).header("accept", accept).await.expect(200);
+        assert_eq!(reply.json(), json!({"email_verified": true}), "{accept}");
+    }
+    let token = server.register("bob@example.com").await;
+    let post = |token: &str| server.post("/auth/verify", json!({"token": token}));
+    assert_eq!(post(&token).await.expect(200).json(), json!({"email_verified": true}));
+    post(&token).await.refused(400, "invalid_verification_token");
+    server.call(Method::POST, "/auth/verify").await.refused(415, "unsupported_media_type");
+    assert_eq!(server.post("/auth/verify", json!({})).await.field_errors(), ["token: required"]);
+    server.get("/auth/verify").await.refused(400, "invalid_request");
+}
+
+/// Each page, and what is no link of it.
+#[tokio::test]
+async fn page_without_a_token_is_400_and_repeats_nothing_that_runs() {
+    let server = Server::start().await;
+    let page = |path: &str| -> Call { server.get(path).header("accept", BROWSERS[0]) };
+    for path in ["/auth/verify", "/reset", "/confirm-email"] {
+        for query in ["", "?", "?token=", "?token=a&token=b", "?other=a"] {
+            check_page(&page(&format!("{path}{query}")).await.expect(400));
+        }
+        let mean = r#"?token=%22%3E%3Cscript%3Ealert(1)%3C/script%3E%27"#;
+        let shown = check_page(&page(&format!("{path}{mean}")).await.expect(200));
+        assert!(shown.contains("&quot;&gt;&lt;script&gt;"), "{shown}");
+        let own = path.rsplit('/').next().unwrap();
+        assert!(shown.contains(&format!(r#"method="post" action="{own}""#)), "{shown}");
+        if path != "/auth/verify" {
+            continue;
+        }
+        let form = server.call(Method::POST, path);
+        check_page(&form.body(FORM, "other=a").await.expect(400));
+        let form = server.call(Method::POST, path);
+        check_page(&form.body(FORM, "token=x&password=Correct-Horse-2").await.expect(400));
+        server.clock.advance(MINUTE);
+    }
+    server.get("/reset/").await.refused(404, "not_found");
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: run tests/run"]
+async fn pages_work_in_a_browser() {
+    let directory = directory_with_keys();
+    let program = Program::start(directory.path(), &[]).await;
+    let browser = Browser::start().await;
+    let ada = json!({"email": "ada@example.com", "password": PASSWORD});
+    program.post("/auth/register", ada.clone()).await.expect(201);
+    let link = crate::settings::letter(&directory);
+    let link = link.lines().find(|line| line.starts_with(&program.base)).unwrap().to_owned();
+    browser.open(&link).await;
+    assert_eq!(browser.title().await, "Confirm your e-mail address");
+    browser.picture("verify.png").await;
+    program.post("/auth/login", ada.clone()).await.refused(403, "email_not_verified");
+    browser.click("button").await;
+    browser.shows("[role=status]", "is confirmed").await;
+    assert_eq!(browser.url().await, format!("{}/auth/verify", program.base));
+    program.post("/auth/login", ada).await.expect(200);
+    browser.open(&link).await;
+    browser.click("button").await;
+    browser.shows("[role=alert]", "Invalid or expired verification token").await;
+    let complaints = browser.complaints().await;
+    let ours = complaints.iter().filter(|text| !text.contains("favicon") && !text.contains("400"));
+    assert_eq!(ours.count(), 0, "{complaints:?}");
+    browser.stop().await;
+    program.stop().await;
+}
