@@ -75,7 +75,8 @@ impl Reply {
         if to_head {
             assert!(reply.body.is_empty(), "{reply:?}");
         }
-        let is_page = reply.header("content-type").is_some_and(|kind| kind.starts_with("text/html"));
+        let is_page =
+            reply.header("content-type").is_some_and(|kind| kind.starts_with("text/html"));
         if status.as_u16() >= 400 && !is_page {
             reply.check_problem(to_head);
         }
