@@ -118,10 +118,11 @@ async fn pages_work_in_a_browser() {
     let browser = Browser::start().await;
     let ada = json!({"email": "ada@example.com", "password": PASSWORD});
     program.post("/auth/register", ada.clone()).await.expect(201);
-    let link = crate::settings::letter(&directory);
+    let link = crate::settings::letter(&directory).await;
     let link = link.lines().find(|line| line.starts_with(&program.base)).unwrap().to_owned();
     browser.open(&link).await;
     assert_eq!(browser.title().await, "Confirm your e-mail address");
+    browser.resize(390, 700).await;
     browser.picture("verify.png").await;
     program.post("/auth/login", ada.clone()).await.refused(403, "email_not_verified");
     browser.click("button").await;

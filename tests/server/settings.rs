@@ -6,10 +6,12 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     program::{Program, directory_with_keys, spawn},
@@ -252,7 +254,7 @@ async fn white_space_around_a_value_is_no_part_of_it() {
     program.post("/auth/register", new).await.expect(201);
     program.stop().await;
     assert_eq!(made(&directory), made_by_default());
-    let letter = letter(&directory);
+    let letter = letter(&directory).await;
     assert!(letter.contains("From: \"The API\" <api@api.example>"), "{letter}");
 }
 
@@ -332,7 +334,8 @@ async fn links_lead_to_an_address_that_can_be_opened() {
     let new = json!({"email": "ada@example.com", "password": PASSWORD});
     program.post("/auth/register", new).await.expect(201);
     program.stop().await;
-    assert!(letter(&directory).contains("\nhttp://127.0.0.1:"), "{}", letter(&directory));
+    let sent = letter(&directory).await;
+    assert!(sent.contains("\nhttp://127.0.0.1:"), "{sent}");
 
     let directory = directory_with_keys();
     let public = [("PUBLIC_URL", "https://api.example/base/")];
@@ -341,7 +344,7 @@ async fn links_lead_to_an_address_that_can_be_opened() {
     let reply = program.post("/auth/register", new).await.expect(201);
     assert!(reply.header("strict-transport-security").is_some());
     program.stop().await;
-    let letter = letter(&directory);
+    let letter = letter(&directory).await;
     assert!(letter.contains("\nhttps://api.example/base/auth/verify?token="), "{letter}");
     assert!(letter.contains("From: no-reply@api.example"), "{letter}");
 }
@@ -381,10 +384,17 @@ fn walk(directory: &Path, visit: &mut impl FnMut(&Path)) {
     }
 }
 
-/// The one letter that was written.
-pub(crate) fn letter(directory: &TempDir) -> String {
-    let letters = fs::read_dir(directory.path().join("data/mail")).unwrap();
-    let letters: Vec<_> = letters.map(|entry| entry.unwrap().path()).collect();
-    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
-    fs::read_to_string(letter).unwrap()
+/// The one letter that is written, sooner or later.
+pub(crate) async fn letter(directory: &TempDir) -> String {
+    let mail = directory.path().join("data/mail");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let files = fs::read_dir(&mail).unwrap().map(|entry| entry.unwrap().path());
+        let letters = files.filter(|path| path.extension().is_some_and(|name| name == "eml"));
+        match letters.collect::<Vec<_>>().as_slice() {
+            [letter] => return fs::read_to_string(letter).unwrap(),
+            letters => assert!(letters.is_empty() && Instant::now() < deadline, "{letters:?}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
