@@ -11,12 +11,14 @@ use crate::{
 };
 
 /// The contract's routes, and the least role that they are for; `None`: anyone.
-const ROUTES: [(&str, &str, Option<&str>); 20] = [
+const ROUTES: [(&str, &str, Option<&str>); 22] = [
     ("POST", "/auth/register", None),
     ("GET", "/auth/verify", None),
     ("POST", "/auth/verify", None),
     ("GET", "/reset", None),
+    ("POST", "/reset", None),
     ("GET", "/confirm-email", None),
+    ("POST", "/confirm-email", None),
     ("POST", "/auth/login", None),
     ("POST", "/auth/refresh", None),
     ("POST", "/auth/logout", None),

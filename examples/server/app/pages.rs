@@ -5,16 +5,16 @@ use std::sync::LazyLock;
 
 use axum::{
     Router,
-    extract::Query,
+    extract::{Query, State},
     response::{Html, IntoResponse, Response},
     routing::get,
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ring::digest::{SHA256, digest};
-use tower_warden::Problem;
+use tower_warden::{Problem, UserService, user::Password};
 
-use super::{App, error::method_not_allowed};
+use super::{App, body::Form, error::method_not_allowed};
 
 /// A page that asks before it uses up what its link holds.
 pub struct Page {
@@ -81,10 +81,24 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 });
 
 pub fn router() -> Router<App> {
-    let asked = |page: &'static Page| {
-        get(async |query: Link| page.asked(&query)).fallback(method_not_allowed)
+    let asked = |page: &'static Page| get(async |link: Link| page.asked(&link));
+    Router::new()
+        .route("/reset", asked(&RESET).post(reset).fallback(method_not_allowed))
+        .route("/confirm-email", asked(&CONFIRM_EMAIL).post(confirm).fallback(method_not_allowed))
+}
+
+async fn reset(State(users): State<UserService>, Form(form): Form) -> Response {
+    let (Some(token), Some(password)) = (only(&form, "token"), only(&form, "password")) else {
+        return RESET.incomplete();
     };
-    Router::new().route("/reset", asked(&RESET)).route("/confirm-email", asked(&CONFIRM_EMAIL))
+    let done = users.reset_password(token, Password::from(password)).await;
+    RESET.outcome(token, done.map(drop).map_err(Into::into))
+}
+
+async fn confirm(State(users): State<UserService>, Form(form): Form) -> Response {
+    let Some(token) = only(&form, "token") else { return CONFIRM_EMAIL.incomplete() };
+    let done = users.confirm_email(token).await;
+    CONFIRM_EMAIL.outcome(token, done.map(drop).map_err(Into::into))
 }
 
 /// The query of a link.
