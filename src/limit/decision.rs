@@ -100,6 +100,12 @@ impl Decision {
         (!matches!(self.retry_us, 0 | NEVER)).then_some(self.retry_us)
     }
 
+    /// The same, when so many more would be admitted.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_remaining(self, remaining: u32) -> Self {
+        Self { remaining, ..self }
+    }
+
     /// How a refusal stands when so much time has passed, where nothing else has happened.
     #[cfg(feature = "redis")]
     pub(crate) fn later(self, passed: Duration) -> Self {

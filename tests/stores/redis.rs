@@ -3,14 +3,17 @@
 
 use std::{
     slice,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, UNIX_EPOCH},
 };
 
 use ::redis::{aio::MultiplexedConnection, cmd};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 use tower_warden::{
-    Clock, ManualClock, Quota,
+    Answer, Clock, ManualClock, Quota,
     limit::{
         Decision, LimiterName, RateLimitStore,
         store::{Hold, RESOLUTION, SlidingWindow, Take},
@@ -604,4 +607,176 @@ async fn what_a_longer_window_needs_is_kept() {
     assert_eq!((refused.is_allowed(), refused.retry_after()), (false, Some(hour - 2 * MINUTE)));
     clock.advance(hour - 2 * MINUTE);
     assert_eq!(decide(&store, take(10, hour)).await.remaining(), 4);
+}
+
+/// The true time, as one clock shows it: from a beginning of its own, and a little fast or slow. To
+/// look at it takes time.
+#[derive(Clone, Debug)]
+struct Skewed {
+    truth: Arc<AtomicU64>,
+    beginning: u64,
+    /// In thousandths.
+    fast: i64,
+    /// How long a look takes at most.
+    look: u64,
+}
+
+impl Skewed {
+    fn micros(&self) -> u64 {
+        let passed = self.truth.load(Ordering::Relaxed);
+        let took = passed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let passed = self.truth.fetch_add(took % (self.look + 1), Ordering::Relaxed);
+        self.beginning + passed.saturating_add_signed(passed as i64 / 1_000 * self.fast)
+    }
+}
+
+impl Clock for Skewed {
+    fn now(&self) -> std::time::SystemTime {
+        UNIX_EPOCH + Duration::from_micros(self.micros())
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.micros())
+    }
+}
+
+/// The most that were admitted in any window.
+fn busiest(window: u64, admitted: &[u64]) -> usize {
+    let in_window = |(i, end): (usize, &u64)| {
+        i + 1 - admitted.partition_point(|at| at + window <= *end)
+    };
+    admitted.iter().enumerate().map(in_window).max().unwrap_or(0)
+}
+
+#[test]
+#[ignore = "needs Redis: run tests/run"]
+fn several_servers_with_leases_keep_the_promise_whatever_their_clocks_show() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let base = RedisRateLimitStore::new(&support::url()).unwrap();
+    let config = ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() };
+    let servers = vec((0..1_000_000_000u64, -9..=9i64, any::<bool>()), 2..5);
+    // Many requests in a row, and then so long none: about a lease, so that the next are spent at its
+    // end; or about a window, so that what was counted leaves.
+    let pause = prop_oneof![2 => 600_000..1_000_000u64, 2 => 62_500_000..64_000_000u64];
+    let spell = (20..300usize, prop_oneof![0..500u64, 0..20_000u64], pause);
+    let spells = vec(spell, 3..9);
+    let input = (servers, spells, 60..300u32, prop_oneof![3 => Just(0u64), 1 => 0..50_000u64]);
+    let leased = AtomicU64::new(0);
+    type Servers = Vec<(u64, i64, bool)>;
+    type Spells = Vec<(usize, u64, u64)>;
+    let keeps = |(servers, spells, limit, look): (Servers, Spells, u32, u64)| {
+        let truth = Arc::new(AtomicU64::new(0));
+        let clock = |beginning, fast| {
+            Arc::new(Skewed { truth: Arc::clone(&truth), beginning, fast, look })
+        };
+        // Each instant is an entry of its own.
+        let base = base.clone().with_resolution(1024).with_prefix(&prefix());
+        let base = base.with_clock_for_tests(clock(NOW, 0));
+        let stores: Vec<_> = servers
+            .iter()
+            .map(|&(beginning, fast, leases)| {
+                let store = base.clone().with_remembered_refusals(100);
+                let store = store.with_own_clock_for_tests(clock(beginning, fast));
+                if leases { store.with_leases() } else { store }
+            })
+            .collect();
+        let (window, mut admitted) = (64_000_000, Vec::new());
+        let question = [take(limit, Duration::from_micros(window))];
+        runtime.block_on(async {
+            for (requests, apart, pause) in spells {
+                for i in 0..requests {
+                    truth.fetch_add(apart, Ordering::Relaxed);
+                    // In turns, and for a while each.
+                    let answer = stores[i / 5 % stores.len()].take(&question);
+                    let at_once = matches!(&answer, Answer::Ready(_));
+                    if answer.await.unwrap()[0].decision.is_allowed() {
+                        admitted.push(truth.load(Ordering::Relaxed));
+                        leased.fetch_add(u64::from(at_once), Ordering::Relaxed);
+                    }
+                }
+                truth.fetch_add(pause, Ordering::Relaxed);
+            }
+        });
+        let busiest = busiest(window, &admitted);
+        prop_assert!(busiest <= limit as usize, "{busiest} of {limit}");
+        Ok(())
+    };
+    TestRunner::new(config).run(&input, keeps).unwrap();
+    assert!(leased.load(Ordering::Relaxed) > 1_000, "it wasn't leases that were tested");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: run tests/run"]
+async fn many_servers_with_leases_on_one_key_keep_the_promise() {
+    let (url, prefix) = (support::url(), prefix());
+    let (limit, window) = (5_000, Duration::from_secs(1));
+    let mut tasks = tokio::task::JoinSet::new();
+    let begun = std::time::Instant::now();
+    for _ in 0..12 {
+        let store = RedisRateLimitStore::new(&url).unwrap().with_prefix(&prefix).with_leases();
+        for _ in 0..4 {
+            let store = store.clone();
+            tasks.spawn(async move {
+                let (mut admitted, mut at_once) = (Vec::new(), 0);
+                while begun.elapsed() < Duration::from_secs(3) {
+                    let before = begun.elapsed();
+                    let answer = store.take(&[take(limit, window)]);
+                    let leased = matches!(&answer, Answer::Ready(_));
+                    if answer.await.unwrap()[0].decision.is_allowed() {
+                        admitted.push((before, begun.elapsed()));
+                        at_once += usize::from(leased);
+                    }
+                    tokio::task::yield_now().await;
+                }
+                (admitted, at_once)
+            });
+        }
+    }
+    let (mut admitted, mut at_once) = (Vec::new(), 0);
+    for (some, leased) in tasks.join_all().await {
+        admitted.extend(some);
+        at_once += leased;
+    }
+    // Those surely within a window, as each was admitted at some moment between two that are known.
+    admitted.sort_by_key(|(_, after)| *after);
+    for (i, &(begin, _)) in admitted.iter().enumerate().step_by(17) {
+        let until = admitted.partition_point(|(_, after)| *after < begin + window);
+        let surely = admitted[..until].iter().filter(|(before, _)| *before >= begin).count();
+        assert!(surely <= limit as usize, "{surely} of {limit}, from {begin:?}, the {i}th");
+    }
+    assert!(admitted.len() > limit as usize, "{} admitted", admitted.len());
+    println!("{at_once} of {} by leases", admitted.len());
+    assert!(at_once > 100, "{at_once} by leases");
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn what_is_left_of_a_lease_is_given_back() {
+    let (store, prefix, mut redis) = store().await;
+    let store = store.with_leases();
+    let question = take(10_000, Duration::from_secs(2));
+    let mut calls = 0;
+    for _ in 0..200 {
+        let answer = store.take(slice::from_ref(&question));
+        calls += usize::from(matches!(&answer, Answer::Pending(_)));
+        assert!(answer.await.unwrap()[0].decision.is_allowed());
+    }
+    assert!(calls < 60, "{calls} calls for 200 decisions");
+    let lives = support::pttl(&mut redis, &format!("{prefix}:ip:=a")).await;
+    assert!((1..=2_100).contains(&lives), "{lives}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let other = RedisRateLimitStore::new(&support::url()).unwrap().with_prefix(&prefix);
+    assert_eq!(decide(&other, question.with_cost(0)).await.remaining(), 10_000 - 200);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn what_is_reset_is_forgotten() {
+    let (store, prefix, mut redis) = store().await;
+    let question = take(1, MINUTE);
+    decide(&store, question.clone()).await;
+    assert!(!decide(&store, question.clone()).await.is_allowed());
+    store.reset(question.limiter, &question.key).await.unwrap();
+    assert!(support::keys(&mut redis, &prefix).await.is_empty());
+    assert!(decide(&store, question).await.is_allowed());
 }

@@ -14,7 +14,7 @@ use super::{
     connection::connect_cluster,
     error::breaks_connection,
     job::{Job, Route},
-    script::{Request, Row, Verdict},
+    script::{Found, Request, Row, Verb, Verdict},
 };
 
 /// How many calls are out at most.
@@ -80,7 +80,7 @@ async fn connect(route: Route, client: Arc<ClusterClient>) -> RedisResult<Cluste
 async fn ask(route: Route, connection: ClusterConnection, job: Job) -> RedisResult<()> {
     let request = job.request.clone();
     let mut calls = Calls { route, connection };
-    if request.settles || request.rows.len() == 1 {
+    if request.verb != Verb::Take || request.rows.len() == 1 {
         let answer = calls.ask(&request).await;
         let failure = answer.as_ref().err().cloned();
         job.answer(answer);
@@ -88,7 +88,7 @@ async fn ask(route: Route, connection: ClusterConnection, job: Job) -> RedisResu
     }
     let mut trials = Vec::new();
     let mut answer = calls.take_each(&request, &mut trials).await;
-    if !answer.as_ref().is_ok_and(|verdict| verdict.iter().all(|(limit, _)| limit.is_allowed())) {
+    if !answer.as_ref().is_ok_and(|verdict| verdict.iter().all(Found::is_allowed)) {
         for (i, trial) in trials.drain(..) {
             let given_back = calls.settle(trial, false).await;
             if let (Ok(verdict), Ok(after)) = (&mut answer, given_back) {
@@ -142,17 +142,17 @@ impl Calls {
         let mut verdict = Verdict::new();
         for (i, row) in request.rows.iter().enumerate() {
             let rows = smallvec![Row { flag: true, ..row.clone() }];
-            for (decision, mark) in self.ask(&Request { settles: false, rows }).await? {
-                if decision.is_allowed() && row.cost > 0 {
-                    trials.push((i, Row { mark: mark.0, ..row.clone() }));
+            for found in self.ask(&Request { verb: Verb::Take, rows }).await? {
+                if found.is_allowed() && row.cost > 0 {
+                    trials.push((i, Row { mark: found.mark.0, ..row.clone() }));
                 }
-                verdict.push((decision, mark));
+                verdict.push(found);
             }
         }
         Ok(verdict)
     }
 
     async fn settle(&mut self, trial: Row, keep: bool) -> RedisResult<Verdict> {
-        self.ask(&Request { settles: true, rows: smallvec![Row { flag: keep, ..trial }] }).await
+        self.ask(&Request { verb: Verb::Settle, rows: smallvec![Row { flag: keep, ..trial }] }).await
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use redis::{RedisResult, aio::ConnectionLike};
 use tokio::sync::oneshot;
 
-use super::script::{Request, Verdict, Window};
+use super::script::{Request, Verb, Verdict, Window};
 use crate::{SharedClock, limit::Calls, signals};
 
 /// A question, and where its answer goes.
@@ -30,7 +30,7 @@ impl Job {
 
     /// Whether nobody waits for it any more: then it need not count. A hold is settled even so.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.reply.is_closed() && !self.request.settles
+        self.reply.is_closed() && self.request.verb == Verb::Take
     }
 
     /// Hands out the answer. Who has gone meanwhile is not missed.

@@ -13,15 +13,17 @@ use super::{
     connection::Server,
     error::RedisConfigError,
     job::Route,
-    key, probe,
+    key,
+    leases::{Asking, Ended, Leases, Step},
+    probe,
     queue::Queue,
     refusals::Refusals,
-    script::{Request, Row, Window},
+    script::{Found, Request, Row, Verb, Window},
 };
 use crate::{
-    Answer, SharedClock, StoreError, SystemClock,
+    Answer, Quota, SharedClock, StoreError, SystemClock,
     limit::{
-        Calls, Decision, Key, RateLimitStore,
+        Calls, Decision, Key, LimiterName, RateLimitStore,
         store::{Decisions, Hold, RESOLUTION, Take, Taken},
     },
 };
@@ -58,6 +60,7 @@ struct Settings {
     server: Server,
     route: Route,
     refusals: Arc<Refusals>,
+    leases: Option<Arc<Leases>>,
     /// Of this process, for what is remembered in it.
     clock: SharedClock,
 }
@@ -86,6 +89,7 @@ impl RedisRateLimitStore {
             server: Server::parse(urls)?,
             route,
             refusals: Arc::new(Refusals::new(10_000)),
+            leases: None,
             clock: SystemClock::shared(),
         }))
     }
@@ -152,6 +156,19 @@ impl RedisRateLimitStore {
         Self::of(Settings { refusals: Arc::new(Refusals::new(refusals)), ..self.settings() })
     }
 
+    /// Takes *leases* for clients of which much is asked: a handful of admissions at a time, which are
+    /// spent in this process without a call. Off unless asked for; no limit is ever exceeded by it.
+    ///
+    /// A lease lasts a 64th of the window, and a second at most. Near the limit there is none: it takes
+    /// a sixteenth of what is left. What wasn't spent is given back at its end. Admissions by a lease
+    /// are counted as if they came at its end, so there is room again up to a lease late, and a client
+    /// may be refused while servers hold leases that they don't spend. Requests under one limit only,
+    /// of cost 1, which nobody gives back, are admitted by leases.
+    #[must_use]
+    pub fn with_leases(self) -> Self {
+        Self::of(Settings { leases: Some(Arc::default()), ..self.settings() })
+    }
+
     /// Takes time from this clock instead of the server and the machine.
     #[doc(hidden)]
     #[must_use]
@@ -159,6 +176,13 @@ impl RedisRateLimitStore {
         let mut settings = self.settings();
         settings.route.clock = Some(Arc::clone(&clock));
         Self::of(Settings { clock, ..settings })
+    }
+
+    /// Takes the time of this process from this clock.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_own_clock_for_tests(self, clock: SharedClock) -> Self {
+        Self::of(Settings { clock, ..self.settings() })
     }
 
     /// How many values at our keys were not ours, and have been replaced: more than none means that
@@ -186,11 +210,53 @@ impl Shared {
 
     fn row(&self, take: &Take) -> Row {
         let (key, flag) = (self.key(take.limiter.as_str(), &take.key), take.hold);
-        Row { key, quota: take.quota, cost: take.cost, flag, mark: 0 }
+        Row { key, quota: take.quota, cost: take.cost, flag, mark: 0, lease: None }
     }
 
     fn rows(&self, takes: &[Take]) -> SmallVec<[Row; 2]> {
         takes.iter().map(|take| self.row(take)).collect()
+    }
+
+    /// Asks for a lease, of which this request is the first to spend; gives back what is left of those
+    /// before.
+    async fn ask_for_lease(
+        self: Arc<Self>,
+        row: Row,
+        mut asking: Asking,
+    ) -> Result<Decision, StoreError> {
+        let Settings { refusals, clock, .. } = &self.settings;
+        let (shared, ended, before) = (Arc::clone(&self), asking.ended(), row.clone());
+        if !ended.is_empty() {
+            tokio::spawn(async move { shared.give_back(&before, ended).await });
+        }
+        let asked = clock.monotonic();
+        let rows = smallvec![Row { lease: Some(asking.wanted), ..row.clone() }];
+        let verdict = self.queue.ask(Request { verb: Verb::Take, rows }).await?;
+        let Some(found) = verdict.first().copied() else {
+            return Err(StoreError::internal("no decision came back"));
+        };
+        if !found.is_allowed() {
+            let rows = std::slice::from_ref(&row);
+            refusals.note(rows, &[found.decision], asked, clock.monotonic());
+        }
+        if let Some(lasts) = asking.granted(&found, asked, clock.monotonic()) {
+            let shared = Arc::clone(&self);
+            tokio::spawn(async move {
+                tokio::time::sleep(lasts).await;
+                let ended = asking.end(shared.settings.clock.monotonic());
+                shared.give_back(&row, ended).await;
+            });
+        }
+        Ok(found.decision)
+    }
+
+    /// Gives back what is left of leases. What doesn't get there stays counted.
+    async fn give_back(&self, row: &Row, ended: SmallVec<[Ended; 1]>) {
+        for Ended { left, mark, wanted } in ended {
+            let rows = smallvec![Row { cost: left, mark, lease: Some(wanted), ..row.clone() }];
+            _ = self.queue.ask(Request { verb: Verb::Settle, rows }).await;
+            self.settings.refusals.forget(&row.key, self.settings.clock.monotonic());
+        }
     }
 }
 
@@ -202,20 +268,32 @@ impl RateLimitStore for RedisRateLimitStore {
             let taken = decisions.into_iter().map(Taken::new);
             return Answer::Ready(Ok(taken.collect()));
         }
+        if let (Some(leases), [row]) = (&self.0.settings.leases, &rows[..]) {
+            match leases.next(row, clock.monotonic()) {
+                Step::Spent(decision) => return Answer::Ready(Ok(Taken::new(decision).into())),
+                Step::Ask(asking) => {
+                    let (shared, row) = (Arc::clone(&self.0), row.clone());
+                    return Answer::pending(async move {
+                        shared.ask_for_lease(row, asking).await.map(|found| Taken::new(found).into())
+                    });
+                }
+                Step::NotHot => {}
+            }
+        }
         let (shared, takes) = (Arc::clone(&self.0), SmallVec::<[Take; 2]>::from(takes));
         Answer::pending(async move {
             let Settings { refusals, clock, .. } = &shared.settings;
             let asked = clock.monotonic();
-            let verdict = shared.queue.ask(Request { settles: false, rows }).await?;
-            let all = verdict.iter().all(|(decision, _)| decision.is_allowed());
+            let verdict = shared.queue.ask(Request { verb: Verb::Take, rows }).await?;
+            let all = verdict.iter().all(Found::is_allowed);
             if !all {
                 let decisions: SmallVec<[_; 2]> =
-                    verdict.iter().map(|(decision, _)| *decision).collect();
+                    verdict.iter().map(|found| found.decision).collect();
                 refusals.note(&shared.rows(&takes), &decisions, asked, clock.monotonic());
             }
-            let taken = takes.iter().zip(verdict).map(|(take, (decision, mark))| {
+            let taken = takes.iter().zip(verdict).map(|(take, found)| {
                 let held = all && take.hold && take.cost > 0;
-                Taken::new(decision).with_hold(held.then(|| take.held_by(mark)))
+                Taken::new(found.decision).with_hold(held.then(|| take.held_by(found.mark)))
             });
             Ok(taken.collect())
         })
@@ -227,11 +305,26 @@ impl RateLimitStore for RedisRateLimitStore {
             let Settings { refusals, clock, .. } = &shared.settings;
             let Hold { quota, cost, mark, .. } = hold;
             let key = shared.key(hold.limiter.as_str(), &hold.key);
-            let row = Row { key: key.clone(), quota, cost, flag: keep, mark: mark.0 };
-            let verdict = shared.queue.ask(Request { settles: true, rows: smallvec![row] }).await?;
+            let row = Row { key: key.clone(), quota, cost, flag: keep, mark: mark.0, lease: None };
+            let verdict = shared.queue.ask(Request { verb: Verb::Settle, rows: smallvec![row] }).await?;
             refusals.forget(&key, clock.monotonic());
-            let decision = verdict.first().map(|(decision, _)| *decision);
+            let decision = verdict.first().map(|found| found.decision);
             decision.ok_or_else(|| StoreError::internal("no decision came back"))
+        })
+    }
+
+    fn reset(&self, limiter: LimiterName, key: &Key) -> Answer<Result<(), StoreError>> {
+        let (shared, key) = (Arc::clone(&self.0), self.0.key(limiter.as_str(), key));
+        Answer::pending(async move {
+            let Settings { refusals, leases, clock, .. } = &shared.settings;
+            if let Some(leases) = leases {
+                leases.forget(&key);
+            }
+            let (quota, name) = (Quota::per_second(1), key.clone());
+            let row = Row { key: name, quota, cost: 0, flag: false, mark: 0, lease: None };
+            shared.queue.ask(Request { verb: Verb::Reset, rows: smallvec![row] }).await?;
+            refusals.forget(&key, clock.monotonic());
+            Ok(())
         })
     }
 

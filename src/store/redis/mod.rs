@@ -22,6 +22,11 @@
 //!    It hears of the time of calls, not of what waits for them here: who asks much of a healthy
 //!    Redis makes it late, not gone.
 //!
+//! **Leases.** A client of whom many servers ask much makes a call to Redis by each of them for each
+//! batch. With [leases](RedisRateLimitStore::with_leases) a server takes a handful of admissions at
+//! once and spends them by itself. Redis counts them at the *end* of the lease, so that none is ever
+//! older there than it really is: in any window as few are admitted as without.
+//!
 //! **Cluster.** Keys of different slots can't be in one call. There a request that must pass two
 //! limits takes one after the other, and gives the first back where the second refuses: for that
 //! moment the first counts a request that was not admitted. Nor do its decisions travel together.
@@ -57,6 +62,7 @@ mod connection;
 mod error;
 mod job;
 mod key;
+mod leases;
 mod limit;
 mod probe;
 mod queue;

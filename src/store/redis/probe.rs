@@ -10,7 +10,7 @@ use super::{
     connection::{Server, Way, connect_cluster},
     error::RedisConfigError,
     job::Route,
-    script::{Request, Row, Verdict},
+    script::{Request, Row, Verb, Verdict},
     single::is_of_a_cluster,
 };
 use crate::Quota;
@@ -58,16 +58,17 @@ async fn all(server: &Server, route: &Route, one: &str, two: &str) -> RedisResul
         cost: 1,
         flag: false,
         mark: 0,
+        lease: None,
     };
-    let take = |row: Row| Request { settles: false, rows: smallvec![row] };
+    let take = |row: Row| Request { verb: Verb::Take, rows: smallvec![row] };
     // Each has commands of its own: the first finds no key, the second one that is to live longer,
     // the third is refused.
     let mut takes = vec![take(row(one, u32::MAX, 1)), take(row(one, u32::MAX, 2))];
     takes.push(take(row(one, 1, 2)));
     takes.push(take(Row { flag: true, ..row(two, 1, 1_000) }));
     let held = put(server, route, &takes).await?;
-    let mark = held.last().and_then(|verdict| verdict.first()).map_or(0, |(_, mark)| mark.0);
-    let give_back = Request { settles: true, rows: smallvec![Row { mark, ..row(two, 1, 1_000) }] };
+    let mark = held.last().and_then(|verdict| verdict.first()).map_or(0, |found| found.mark.0);
+    let give_back = Request { verb: Verb::Settle, rows: smallvec![Row { mark, ..row(two, 1, 1_000) }] };
     put(server, route, &[give_back]).await?;
     Ok(())
 }

@@ -155,7 +155,7 @@ mod tests {
 
     fn row(limit: u32, flag: bool) -> Row {
         let quota = Quota::per_minute(limit);
-        Row { key: "rl:ip:a".into(), quota, cost: 1, flag, mark: 0 }
+        Row { key: "rl:ip:a".into(), quota, cost: 1, flag, mark: 0, lease: None }
     }
 
     fn refusal(wait: Duration) -> Decision {

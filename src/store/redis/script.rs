@@ -22,8 +22,18 @@ const PER_ROW: usize = 25;
 /// One question: may this pass all of these limits, or how does this hold end?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Request {
-    pub(super) settles: bool,
+    pub(super) verb: Verb,
     pub(super) rows: SmallVec<[Row; 2]>,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Verb {
+    Take,
+    /// Of one row.
+    Settle,
+    /// Of one row, about which nothing else is told.
+    Reset,
 }
 
 /// One limit of a question.
@@ -36,11 +46,54 @@ pub(super) struct Row {
     pub(super) flag: bool,
     /// A settle: the mark of the hold.
     pub(super) mark: u64,
+    /// A take: for a lease, which is all of the question. A settle: what is left of one.
+    pub(super) lease: Option<Wanted>,
 }
 
-/// The answer to a [`Request`]: for each row how the limit stands, and the mark of the hold if one
-/// was taken.
-pub(super) type Verdict = SmallVec<[(Decision, Mark); 2]>;
+impl Row {
+    fn what(&self, verb: Verb) -> u8 {
+        match verb {
+            Verb::Reset => 3,
+            Verb::Settle if self.lease.is_some() => 2,
+            Verb::Settle | Verb::Take => u8::from(self.flag),
+        }
+    }
+
+    fn number(&self, verb: Verb) -> u64 {
+        match (verb, self.lease) {
+            (Verb::Take, Some(wanted)) => wanted.micros,
+            _ => self.mark,
+        }
+    }
+}
+
+/// A lease that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Wanted {
+    /// How long it lasts from the moment that the server grants it.
+    pub(super) micros: u64,
+    /// How many admissions, the one that is asked for included.
+    pub(super) most: u32,
+}
+
+/// The answer to a [`Request`], for each row.
+pub(super) type Verdict = SmallVec<[Found; 2]>;
+
+/// What was found of one limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) decision: Decision,
+    /// Of the hold if one was taken; the instant of the decision by the server's clock.
+    pub(super) mark: Mark,
+    /// How many were admitted that were asked for together.
+    pub(super) granted: u32,
+}
+
+impl Found {
+    pub(super) fn is_allowed(&self) -> bool {
+        self.decision.is_allowed()
+    }
+}
 
 /// The answers to a batch.
 #[derive(Debug)]
@@ -91,7 +144,7 @@ impl Window {
         let (mut rows, mut quotas) = (Vec::new(), Vec::<Quota>::new());
         command.arg(batch.rows());
         for &(request, times) in &batch.distinct {
-            let count = if request.settles { 0 } else { request.rows.len() as u32 };
+            let count = if request.verb != Verb::Take { 0 } else { request.rows.len() as u32 };
             for row in &request.rows {
                 command.arg(&row.key);
                 // There are as many as rules, which are few.
@@ -103,8 +156,8 @@ impl Window {
                 for number in [count, times, place as u32 + 1, row.cost] {
                     rows.extend_from_slice(&number.to_le_bytes());
                 }
-                rows.push(u8::from(row.flag));
-                rows.extend_from_slice(&row.mark.to_le_bytes());
+                rows.push(row.what(request.verb));
+                rows.extend_from_slice(&row.number(request.verb).to_le_bytes());
             }
         }
         let mut packed = Vec::with_capacity(quotas.len() * 12);
@@ -136,14 +189,16 @@ impl<'a> Batch<'a> {
             HashMap::with_capacity_and_hasher(requests.len(), RandomState::default());
         let place = |&request: &&'a Request| {
             let new = distinct.len();
-            // Each hold is settled by itself.
-            let place = if request.settles { new } else { *place_of.entry(request).or_insert(new) };
+            // Each hold is settled, and each lease asked for, by itself.
+            let lease = request.rows.first().and_then(|row| row.lease);
+            let alone = request.verb != Verb::Take || lease.is_some();
+            let place = if alone { new } else { *place_of.entry(request).or_insert(new) };
             if place == new {
-                distinct.push((request, 0));
+                distinct.push((request, lease.map_or(0, |wanted| wanted.most.max(1) - 1)));
             }
             let times = &mut distinct[place].1;
             *times += 1;
-            (place, *times - 1)
+            (place, if alone { 0 } else { *times - 1 })
         };
         let places = requests.iter().map(place).collect();
         Self { distinct, places }
@@ -169,7 +224,12 @@ impl<'a> Batch<'a> {
         }
         let verdict = |&(place, nth): &(usize, u32)| {
             let rows = answers[place].iter().zip(&self.distinct[place].0.rows);
-            rows.map(|(answer, row)| (answer.decision(row, nth), mark)).collect()
+            let found = rows.map(|(answer, row)| Found {
+                decision: answer.decision(row, nth),
+                mark,
+                granted: answer.admitted,
+            });
+            found.collect()
         };
         let verdicts = self.places.iter().map(verdict).collect();
         Ok(Verdicts { verdicts, replaced })
@@ -263,14 +323,14 @@ mod tests {
     #[test]
     fn requests_that_are_alike_share_a_row_and_get_their_own_answers() {
         let (heavy, light) = (request(2), request(1));
-        let hold = Request { settles: true, ..light.clone() };
+        let hold = Request { verb: Verb::Settle, ..light.clone() };
         let requests = [&heavy, &light, &heavy, &hold, &heavy, &hold];
         let batch = Batch::of(&requests);
         assert_eq!(batch.rows(), 4);
         let numbers = [(2, 0, 1, 7, 5), (1, 1, 2, 7, 0), (1, 1, 3, 7, 0), (1, 1, 4, 7, 0)];
         let verdicts = batch.read(Value::BulkString(reply(&numbers))).unwrap().verdicts;
         let found = verdicts.iter().map(|verdict| {
-            let decision = verdict[0].0;
+            let decision = verdict[0].decision;
             let retry_after = decision.retry_after().map(|wait| wait.as_micros());
             (decision.is_allowed(), decision.remaining(), retry_after)
         });
@@ -287,8 +347,8 @@ mod tests {
 
     fn request(cost: u32) -> Request {
         let (key, quota) = ("rl:ip:a".to_owned(), Quota::per_minute(3));
-        let row = Row { key, quota, cost, flag: false, mark: 0 };
-        Request { settles: false, rows: SmallVec::from_iter([row]) }
+        let row = Row { key, quota, cost, flag: false, mark: 0, lease: None };
+        Request { verb: Verb::Take, rows: SmallVec::from_iter([row]) }
     }
 
     fn reply(rows: &[(u32, u8, u32, u64, u64)]) -> Vec<u8> {

@@ -9,7 +9,7 @@
 -- ARGV[4]  the rows, packed. A request has one for each of its limits: how many rows the request has
 --          (0: one row, something to settle), how often it is made, which quota, cost, what of it (a
 --          take: 1 is on trial; a settle: 0 is given back, 1 is kept, 2 is what is left of a
---          lease), and a number (a take: how long a lease is asked for, in microseconds, of which
+--          lease, 3 is all that there is), and a number (a take: how long a lease is asked for, in microseconds, of which
 --          the request is made as often as there may be; a settle: the mark)
 -- returns  packed: now, how many foreign values were replaced; then for each row: how often the
 --          request was admitted, room for one more or not, remaining, microseconds until the first
@@ -356,6 +356,7 @@ local function visit(key, quota, cost, times, trial, most, lease, how)
 end
 
 local function settle(key, quota, cost, what, mark)
+  if what == 3 then return call('DEL', key) end
   if cost == 0 or mark + quota.window <= now then return end
   local raw, shape = read(key)
   if not raw then return end
