@@ -642,9 +642,8 @@ impl Clock for Skewed {
 
 /// The most that were admitted in any window.
 fn busiest(window: u64, admitted: &[u64]) -> usize {
-    let in_window = |(i, end): (usize, &u64)| {
-        i + 1 - admitted.partition_point(|at| at + window <= *end)
-    };
+    let in_window =
+        |(i, end): (usize, &u64)| i + 1 - admitted.partition_point(|at| at + window <= *end);
     admitted.iter().enumerate().map(in_window).max().unwrap_or(0)
 }
 
@@ -666,9 +665,8 @@ fn several_servers_with_leases_keep_the_promise_whatever_their_clocks_show() {
     type Spells = Vec<(usize, u64, u64)>;
     let keeps = |(servers, spells, limit, look): (Servers, Spells, u32, u64)| {
         let truth = Arc::new(AtomicU64::new(0));
-        let clock = |beginning, fast| {
-            Arc::new(Skewed { truth: Arc::clone(&truth), beginning, fast, look })
-        };
+        let clock =
+            |beginning, fast| Arc::new(Skewed { truth: Arc::clone(&truth), beginning, fast, look });
         // Each instant is an entry of its own.
         let base = base.clone().with_resolution(1024).with_prefix(&prefix());
         let base = base.with_clock_for_tests(clock(NOW, 0));

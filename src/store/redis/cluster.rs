@@ -153,6 +153,7 @@ impl Calls {
     }
 
     async fn settle(&mut self, trial: Row, keep: bool) -> RedisResult<Verdict> {
-        self.ask(&Request { verb: Verb::Settle, rows: smallvec![Row { flag: keep, ..trial }] }).await
+        self.ask(&Request { verb: Verb::Settle, rows: smallvec![Row { flag: keep, ..trial }] })
+            .await
     }
 }

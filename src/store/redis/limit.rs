@@ -274,7 +274,10 @@ impl RateLimitStore for RedisRateLimitStore {
                 Step::Ask(asking) => {
                     let (shared, row) = (Arc::clone(&self.0), row.clone());
                     return Answer::pending(async move {
-                        shared.ask_for_lease(row, asking).await.map(|found| Taken::new(found).into())
+                        shared
+                            .ask_for_lease(row, asking)
+                            .await
+                            .map(|found| Taken::new(found).into())
                     });
                 }
                 Step::NotHot => {}
@@ -306,7 +309,8 @@ impl RateLimitStore for RedisRateLimitStore {
             let Hold { quota, cost, mark, .. } = hold;
             let key = shared.key(hold.limiter.as_str(), &hold.key);
             let row = Row { key: key.clone(), quota, cost, flag: keep, mark: mark.0, lease: None };
-            let verdict = shared.queue.ask(Request { verb: Verb::Settle, rows: smallvec![row] }).await?;
+            let verdict =
+                shared.queue.ask(Request { verb: Verb::Settle, rows: smallvec![row] }).await?;
             refusals.forget(&key, clock.monotonic());
             let decision = verdict.first().map(|found| found.decision);
             decision.ok_or_else(|| StoreError::internal("no decision came back"))

@@ -68,7 +68,8 @@ async fn all(server: &Server, route: &Route, one: &str, two: &str) -> RedisResul
     takes.push(take(Row { flag: true, ..row(two, 1, 1_000) }));
     let held = put(server, route, &takes).await?;
     let mark = held.last().and_then(|verdict| verdict.first()).map_or(0, |found| found.mark.0);
-    let give_back = Request { verb: Verb::Settle, rows: smallvec![Row { mark, ..row(two, 1, 1_000) }] };
+    let give_back =
+        Request { verb: Verb::Settle, rows: smallvec![Row { mark, ..row(two, 1, 1_000) }] };
     put(server, route, &[give_back]).await?;
     Ok(())
 }
