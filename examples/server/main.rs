@@ -28,6 +28,7 @@ use settings::{Given, NotGiven, OnError, SettingError, Settings};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    time::MissedTickBehavior,
 };
 use tower_warden::{
     ApiKeyService, SharedClock, SystemClock, TokenService, UserId, UserService,
@@ -94,10 +95,16 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     }
     let limits = limits(&settings, limit_store(&settings).await?, &clock);
     let keys = ApiKeyService::new(stores.keys.clone()).with_clock(clock.clone());
+    // Last: keys are made, and that is logged, only where nothing else is wrong.
+    let tokens = tokens(&settings, &stores, &clock)?;
+    let following = tokens.follow_revocations().await.map_err(unusable("DATABASE_URL"))?;
+    tokens.revocations().listen({
+        let keys = keys.clone();
+        move |what| what.account().into_iter().for_each(|user| keys.forget(user))
+    });
     let app = app(App {
         users,
-        // Last: keys are made, and that is logged, only where nothing else is wrong.
-        tokens: tokens(&settings, &stores, &clock)?,
+        tokens: tokens.clone(),
         keys: keys.clone(),
         projects: stores.projects.clone(),
         limits,
@@ -107,7 +114,7 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     if let Some((listener, metrics)) = operators {
         operators::answer(listener, metrics, stores.projects.clone(), &bounds);
     }
-    tokio::spawn(clean_up(stores, keys, clock));
+    tokio::spawn(clean_up(stores, tokens, keys, clock));
 
     settings.warnings.extend(readable_by_others("JWT_PRIVATE_KEY", &settings.jwt_private_key));
     for warning in &settings.warnings {
@@ -117,6 +124,7 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     // Whoever reads it may have gone.
     let _ = writeln!(std::io::stdout(), "listening on http://{address}");
     serve(listener, app, bounds, end).await;
+    drop(following);
     outbox.close(Duration::from_secs(5)).await;
     Ok(())
 }
@@ -158,12 +166,13 @@ impl Stores {
         let ((users, tokens, keys), pool): (Accounts, _) = if url.starts_with("sqlite:") {
             let pool = sqlite::connect(url).await.map_err(&failed)?;
             sqlite::migrate(&pool).await.map_err(&failed)?;
-            let store = Arc::new(sqlite::SqliteStore::new(pool.clone()));
+            let store = Arc::new(sqlite::SqliteStore::new(pool.clone()).with_clock(clock.clone()));
             ((store.clone(), store.clone(), store), Pool::Sqlite(pool))
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let pool = postgres::connect(url).await.map_err(&failed)?;
             postgres::migrate(&pool).await.map_err(&failed)?;
-            let store = Arc::new(postgres::PostgresStore::new(pool.clone()));
+            let store =
+                Arc::new(postgres::PostgresStore::new(pool.clone()).with_clock(clock.clone()));
             ((store.clone(), store.clone(), store), Pool::Postgres(pool))
         } else {
             let reason = "is none of sqlite:PATH, sqlite::memory:, postgres://…";
@@ -191,6 +200,7 @@ fn tokens(
         .with_subjects(UserId::is_uuid)
         .with_access_ttl(settings.access_token_ttl)
         .with_refresh_ttl(settings.refresh_token_ttl)
+        .with_refresh_leeway(settings.refresh_leeway)
         .with_clock(clock.clone()))
 }
 
@@ -256,15 +266,22 @@ fn limits(settings: &Settings, store: Arc<dyn RateLimitStore>, clock: &SharedClo
     }
 }
 
-/// Sessions and links that have ended are forgotten every ten minutes, a thousand at a time.
-async fn clean_up(stores: Stores, keys: ApiKeyService, clock: SharedClock) {
+/// Sessions and links that have ended are forgotten every minute: a thousand rows at a time, with a
+/// pause for others who write, until all are.
+async fn clean_up(stores: Stores, tokens: TokenService, keys: ApiKeyService, clock: SharedClock) {
     const AT_MOST: u32 = 1000;
-    let mut interval = tokio::time::interval(Duration::from_secs(600));
+    let mut interval = tokio::time::interval(Duration::from_secs(60));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         let now = clock.now();
+        let mut sessions = tokens.delete_expired(AT_MOST).await;
+        while matches!(sessions, Ok(deleted) if deleted == u64::from(AT_MOST)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            sessions = tokens.delete_expired(AT_MOST).await;
+        }
         let ended = [
-            stores.tokens.delete_expired_sessions(now, AT_MOST).await,
+            sessions,
             stores.users.delete_expired_links(now, AT_MOST).await,
             keys.delete_revoked(AT_MOST).await,
         ];

@@ -22,7 +22,7 @@ CREATE TABLE tower_warden.user_sessions (
 );
 
 -- Kept for as long as an access token lives. kind: session (subject: a family's id), user (value:
--- tokens issued by then, in microseconds), role (value: the role), account, key.
+-- tokens issued by then, in microseconds), role (value: the role), account.
 CREATE TABLE tower_warden.revocations (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind    text   NOT NULL,

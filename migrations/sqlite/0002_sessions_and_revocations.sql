@@ -22,7 +22,7 @@ CREATE TABLE tower_warden_user_sessions (
 ) STRICT;
 
 -- Kept for as long as an access token lives. kind: session (subject: a family's id), user (value:
--- tokens issued by then, in microseconds), role (value: the role), account, key.
+-- tokens issued by then, in microseconds), role (value: the role), account.
 CREATE TABLE tower_warden_revocations (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
     kind    TEXT    NOT NULL,

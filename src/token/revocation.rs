@@ -49,11 +49,9 @@ pub enum Revoked {
         /// Which role.
         role: Role,
     },
-    /// Something of this account has changed that others may have remembered (its plan, say, or that it
-    /// is suspended). Access tokens are not concerned; [listeners](Revocations::listen) are.
+    /// Something of this account has changed that others may have remembered (its plan, say, its API
+    /// keys, or that it is suspended). Access tokens are not concerned; [listeners](Revocations::listen) are.
     Account(UserId),
-    /// An API key, by the hash of it in hex digits. For listeners, as above.
-    Key(Box<str>),
 }
 
 impl Revocation {
@@ -61,6 +59,17 @@ impl Revocation {
     #[must_use]
     pub fn new(seq: u64, at: SystemTime, what: Revoked) -> Self {
         Self { seq, at, what }
+    }
+}
+
+impl Revoked {
+    /// The account of which something is otherwise now, for who remembers what belongs to it.
+    #[must_use]
+    pub fn account(&self) -> Option<&UserId> {
+        match self {
+            Self::Session(_) => None,
+            Self::User { id, .. } | Self::Role { user: id, .. } | Self::Account(id) => Some(id),
+        }
     }
 }
 
@@ -192,7 +201,7 @@ impl Revocations {
                     }
                     self.mark(user.as_str());
                 }
-                Revoked::Account(_) | Revoked::Key(_) => {}
+                Revoked::Account(_) => {}
             }
             self.make_room(known);
             self.0.entries.store(known.len(), Ordering::Release);

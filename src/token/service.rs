@@ -11,9 +11,9 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use zeroize::Zeroizing;
 
 use super::{
-    FamilyId, InvalidRefresh, KeySet, NewFamily, NewSession, Opening, PresentedToken, RefreshError,
-    RefreshToken, RenewRequest, Revocations, RevokeReason, RotateRequest, Rotation, Sealing,
-    Session, SessionInfo, TokenError, TokenStore, Verdict,
+    FamilyId, Following, InvalidRefresh, KeySet, NewFamily, NewSession, Opening, PresentedToken,
+    RefreshError, RefreshToken, RenewRequest, Revocations, RevokeReason, RotateRequest, Rotation,
+    Sealing, Session, SessionInfo, TokenError, TokenStore, Verdict,
     claims::{Rules, Subjects},
     error::Unsigned,
     judge,
@@ -366,8 +366,10 @@ impl TokenService {
         };
         // Before the store is asked to rotate, so that a failure to sign burns nothing.
         let now = after_mark(self.clock.now(), not_before);
-        let identity =
-            identity.with_auth_time(family.created_at).with_amr(family.amr.iter().cloned());
+        let mut identity = identity.with_auth_time(family.created_at);
+        if !family.amr.is_empty() {
+            identity = identity.with_amr(family.amr.iter().cloned());
+        }
         let mut pair = self.sign_pair(&identity, family.id.clone(), family.expires_at, now)??;
         let mut request = RotateRequest::new(
             presented.hash(),
@@ -481,6 +483,16 @@ impl TokenService {
         let now = self.clock.now();
         self.store.delete_revocations(self.revocations.in_force_since(now)).await?;
         self.store.delete_expired_sessions(now, at_most).await
+    }
+
+    /// Follows what other processes revoke in the store, until what it answers is dropped; nothing,
+    /// where the store is not shared. To be called before the first request is served: what is in
+    /// force already is known when it comes back.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store does not answer.
+    pub async fn follow_revocations(&self) -> Result<Option<Following>, StoreError> {
+        self.store.follow_revocations().await
     }
 
     /// What is known in this process to be revoked: the store's.

@@ -9,7 +9,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Family, FamilyId, Revocations, RevokeReason, Sealed, Session, SessionInfo, StoredToken,
+    Family, FamilyId, Following, Revocations, RevokeReason, Sealed, Session, SessionInfo,
+    StoredToken,
 };
 use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 
@@ -93,6 +94,12 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// store without it are good until they end.
     fn revocations(&self) -> Revocations {
         Revocations::new()
+    }
+
+    /// Follows what other processes revoke in this store, until what it answers is dropped; nothing,
+    /// where the store is not shared. What is in force already is known when it comes back.
+    async fn follow_revocations(&self) -> Result<Option<Following>, StoreError> {
+        Ok(None)
     }
 
     /// The clock of the store, which a service over it takes unless told otherwise.
@@ -394,6 +401,10 @@ impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
 
     fn revocations(&self) -> Revocations {
         (**self).revocations()
+    }
+
+    async fn follow_revocations(&self) -> Result<Option<Following>, StoreError> {
+        (**self).follow_revocations().await
     }
 
     fn clock(&self) -> SharedClock {

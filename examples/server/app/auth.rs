@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 use tower_warden::{
     Identity, Problem, StoreError, TokenService, UserId, UserService,
-    token::TokenPair,
+    token::{NewSession, TokenPair},
     user::{Email, Password, PasswordPolicy, StandardPolicy, User},
 };
 
@@ -22,6 +22,7 @@ use super::{
     error::{Answer, invalid_request, method_not_allowed},
     guesses::Guesses,
     pages::{self, Link, only},
+    sessions::Origin,
 };
 
 /// What needs no token.
@@ -124,6 +125,7 @@ async fn resend(
 
 async fn login(
     guesses: Guesses,
+    Origin(info): Origin,
     State(users): State<UserService>,
     State(tokens): State<TokenService>,
     Json(credentials): Json<Credentials>,
@@ -131,17 +133,19 @@ async fn login(
     let Credentials { email, password } = credentials;
     let look = async { Ok(users.authenticate(&email, password).await?) };
     let user = guesses.check(Some(&email), look).await?;
-    let pair = tokens.issue(&identity(&user)).await?;
+    let session = NewSession::new(identity(&user)).with_info(info);
+    let pair = tokens.open_session(session).await?;
     Ok(Answered(pair))
 }
 
 async fn refresh(
+    Origin(info): Origin,
     State(users): State<UserService>,
     State(tokens): State<TokenService>,
     Json(presented): Json<Presented>,
 ) -> Answer<Answered<TokenPair>> {
     let current = |id| async move { current_identity(&users, &id).await };
-    let pair = tokens.refresh(&presented.refresh_token, current).await?;
+    let pair = tokens.refresh_from(&presented.refresh_token, info, current).await?;
     Ok(Answered(pair))
 }
 
@@ -169,15 +173,12 @@ async fn current_identity(
     id: &UserId,
 ) -> Result<Option<Identity>, StoreError> {
     let user = users.find(id).await?;
-    Ok(user.filter(|user| user.email_verified).map(|user| identity(&user)))
+    let may_enter = |user: &User| user.email_verified && !user.suspended;
+    Ok(user.filter(may_enter).map(|user| identity(&user)))
 }
 
 fn identity(user: &User) -> Identity {
-    let identity = Identity::new(user.id.clone(), user.role.clone()).with_amr(["pwd"]);
-    match &user.plan {
-        Some(plan) => identity.with_plan(plan.clone()),
-        None => identity,
-    }
+    Identity::from(user).with_amr(["pwd"])
 }
 
 /// A user as the API shows it.

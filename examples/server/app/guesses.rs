@@ -64,8 +64,12 @@ impl Guesses {
 
     /// Whether the account has a live session from this client: a stranger's guesses must not lock its
     /// owner out.
-    async fn is_owner(&self, _account: &str) -> bool {
-        false
+    async fn is_owner(&self, account: &str) -> bool {
+        let Ok(email) = Email::parse(account) else { return false };
+        let Ok(Some(user)) = self.app.users.find_by_email(&email).await else { return false };
+        let Ok(sessions) = self.app.tokens.sessions(&user.id).await else { return false };
+        let ips = sessions.iter().filter_map(|session| session.family.info.ip());
+        ips.map(ClientIp::from).any(|ip| ip == self.client)
     }
 }
 

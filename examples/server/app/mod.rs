@@ -13,6 +13,7 @@ mod pages;
 mod projects;
 mod projects_store;
 mod security;
+mod sessions;
 mod state;
 mod status;
 
@@ -59,6 +60,7 @@ pub fn app(app: App) -> Router {
         .layer(limits.login());
     let in_person = Router::new()
         .merge(auth::session_router())
+        .merge(sessions::router())
         .merge(keys::router())
         .merge(admin::router())
         .route_layer(keys::in_person());

@@ -26,6 +26,7 @@ pub struct Settings {
     pub jwt_audience: String,
     pub access_token_ttl: Duration,
     pub refresh_token_ttl: Duration,
+    pub refresh_leeway: Duration,
     pub verification_token_ttl: Duration,
     pub admin: Option<(Email, Password)>,
     pub mail_dir: PathBuf,
@@ -125,6 +126,9 @@ impl Settings {
             })?,
             access_token_ttl: lifetime("ACCESS_TOKEN_TTL")?,
             refresh_token_ttl: lifetime("REFRESH_TOKEN_TTL")?,
+            refresh_leeway: given.get("REFRESH_LEEWAY", |text| {
+                duration_between(text, Duration::ZERO, Duration::from_secs(60))
+            })?,
             verification_token_ttl: lifetime("VERIFICATION_TOKEN_TTL")?,
             admin: admin(given.text("ADMIN_EMAIL"), given.text("ADMIN_PASSWORD"))?,
             mail_from: match given.parse("MAIL_FROM", Mailbox::from_str)? {

@@ -44,6 +44,11 @@ pub const SETTINGS: &[Row] = &[
     row("JWT_AUDIENCE", "api", "`aud` of access tokens"),
     row("ACCESS_TOKEN_TTL", "15m", "How long an access token lives"),
     row("REFRESH_TOKEN_TTL", "7d", "How long a refresh token lives"),
+    row(
+        "REFRESH_LEEWAY",
+        "0s",
+        "For how long a replaced refresh token, sent again, answers the same new one (60s at most)",
+    ),
     row("VERIFICATION_TOKEN_TTL", "24h", "How long the link in a verification mail works"),
     unset("ADMIN_EMAIL", "Address of an admin, created or promoted at start"),
     secret(unset("ADMIN_PASSWORD", "Password of that admin, where it is created")),

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     Identity, Plan, Role, StoreError, TokenHash, UserId,
     api_key::{ApiKey, ApiKeyId, ApiKeyStore, CreateKeyError, FoundKey, KeyUse, NewApiKey},
+    token::Revoked,
 };
 
 const LOCK_OWNER: Statement =
@@ -73,15 +74,17 @@ impl<W: Wing> ApiKeyStore for SqlStore<W> {
         id: &ApiKeyId,
         now: SystemTime,
     ) -> Result<Option<TokenHash>, StoreError> {
-        self.ask((owner.clone(), id.clone(), now), |tx, (owner, id, now)| {
+        self.transact((owner.clone(), id.clone(), now), |tx, (owner, id, now)| {
             Box::pin(revoke(tx, owner, id, *now))
         })
         .await
     }
 
     async fn revoke_all_keys(&self, owner: &UserId, now: SystemTime) -> Result<u64, StoreError> {
-        self.ask((owner.clone(), now), |tx, (owner, now)| Box::pin(revoke_all(tx, owner, *now)))
-            .await
+        self.transact((owner.clone(), now), |tx, (owner, now)| {
+            Box::pin(revoke_all(tx, owner, *now))
+        })
+        .await
     }
 
     async fn delete_revoked_keys(
@@ -155,6 +158,9 @@ async fn revoke(
     now: SystemTime,
 ) -> sqlx::Result<Option<TokenHash>> {
     let row = tx.one(&REVOKE, [owner.into(), id.into(), now.into()]).await?;
+    if row.is_some() {
+        tx.revoke(Revoked::Account(owner.clone()), now).await?;
+    }
     row.map(|mut row| row.take()).transpose()
 }
 
@@ -165,7 +171,11 @@ pub(super) async fn revoke_all(
     owner: &UserId,
     now: SystemTime,
 ) -> sqlx::Result<u64> {
-    tx.execute(&REVOKE_ALL, [owner.into(), now.into()]).await
+    let revoked = tx.execute(&REVOKE_ALL, [owner.into(), now.into()]).await?;
+    if revoked > 0 {
+        tx.revoke(Revoked::Account(owner.clone()), now).await?;
+    }
+    Ok(revoked)
 }
 
 /// How many keys a user has.

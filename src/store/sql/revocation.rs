@@ -42,17 +42,9 @@ pub(super) struct Feed<W: Wing> {
 }
 
 impl<W: Wing> SqlStore<W> {
-    /// Follows what other servers revoke in this database, until what it answers is dropped. What is
-    /// in force already is known when it comes back: to be called before the first request is
-    /// served, and after the [`TokenService`](crate::TokenService) was made, which tells for how
-    /// long a revocation matters.
-    ///
     /// PostgreSQL wakes those who follow (`NOTIFY`); behind that, and for SQLite alone, the table is
     /// read every 400 ms.
-    ///
-    /// # Errors
-    /// Where the database does not answer.
-    pub async fn follow_revocations(&self) -> Result<Following, StoreError> {
+    pub(super) async fn follow(&self) -> Result<Following, StoreError> {
         let changed = Arc::new(Notify::new());
         let listening = W::listen(&self.pool, Arc::clone(&changed));
         let feed = Feed { store: self.clone(), changed, listening };
@@ -96,7 +88,6 @@ impl Tx<'_> {
             }
             Revoked::Role { user, role } => ("role", user.as_str(), Some(role.to_string())),
             Revoked::Account(id) => ("account", id.as_str(), None),
-            Revoked::Key(hash) => ("key", &**hash, None),
         };
         let row = [kind.into(), subject.into(), value.as_deref().into(), at.into()];
         let id: Option<i64> =
@@ -131,7 +122,6 @@ fn revocation(mut row: Row) -> sqlx::Result<Revocation> {
         ("role", Some(role)) => {
             Revoked::Role { user: UserId::from(subject), role: Role::from(&*role) }
         }
-        ("key", _) => Revoked::Key(subject.into()),
         // A newer server may know more kinds: something of an account, at least.
         _ => Revoked::Account(UserId::from(subject)),
     };

@@ -13,9 +13,9 @@ use super::{
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
     token::{
-        Family, FamilyId, NewFamily, Opening, PresentedToken, RenewRequest, Renewed, Revocations,
-        RevokeReason, Revoked, RotateRequest, Rotation, Sealed, Session, SessionInfo, StoredToken,
-        TokenStore, Verdict, judge, token_expiry,
+        Family, FamilyId, Following, NewFamily, Opening, PresentedToken, RenewRequest, Renewed,
+        Revocations, RevokeReason, Revoked, RotateRequest, Rotation, Sealed, Session, SessionInfo,
+        StoredToken, TokenStore, Verdict, judge, token_expiry,
     },
 };
 
@@ -210,6 +210,10 @@ impl<W: Wing> TokenStore for SqlStore<W> {
 
     fn revocations(&self) -> Revocations {
         self.revocations.clone()
+    }
+
+    async fn follow_revocations(&self) -> Result<Option<Following>, StoreError> {
+        self.follow().await.map(Some)
     }
 
     fn clock(&self) -> SharedClock {
