@@ -35,7 +35,7 @@ use tower_warden::{
     api_key::ApiKeyStore,
     limit::{FallbackStore, OnFailure, RateLimitStore},
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
-    token::{KeySet, SigningKey, TokenStore},
+    token::{KeySet, SigningKey, TokenStore, VerifyingKey},
     user::{
         HashingPool, LinkMail, RegisterError, UserStore,
         mail::{FileMailSender, MailSender, Outbox, SmtpMailSender},
@@ -194,14 +194,32 @@ fn tokens(
     if key.verifying_key().jwk().common.key_algorithm != Some(KeyAlgorithm::RS256) {
         return Err(SettingError::new("JWT_PRIVATE_KEY", "is no RSA key"));
     }
+    let keys = settings
+        .jwt_verification_keys
+        .iter()
+        .map(|path| former_key(path))
+        .try_fold(KeySet::new(key), |keys, key| Ok(keys.with_verifying_key(key?)))?;
     let (issuer, audience) = (settings.jwt_issuer.as_str(), settings.jwt_audience.as_str());
     let store = Arc::clone(&stores.tokens);
-    Ok(TokenService::new(KeySet::new(key), issuer, audience, store)
+    Ok(TokenService::new(keys, issuer, audience, store)
         .with_subjects(UserId::is_uuid)
         .with_access_ttl(settings.access_token_ttl)
         .with_refresh_ttl(settings.refresh_token_ttl)
         .with_refresh_leeway(settings.refresh_leeway)
         .with_clock(clock.clone()))
+}
+
+/// A key that signed before, or will.
+fn former_key(path: &Path) -> Result<VerifyingKey, SettingError> {
+    let wrong = |reason: &dyn std::fmt::Display| {
+        SettingError::new("JWT_VERIFICATION_KEYS", format!("{}: {reason}", path.display()))
+    };
+    let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+    let key = VerifyingKey::from_pem(&pem).map_err(|error| wrong(&error))?;
+    if key.jwk().common.key_algorithm != Some(KeyAlgorithm::RS256) {
+        return Err(wrong(&"is no RSA key"));
+    }
+    Ok(key)
 }
 
 fn users(

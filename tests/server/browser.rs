@@ -134,7 +134,6 @@ impl Browser {
         self.ask(Method::POST, &format!("{element}/click"), json!({})).await;
     }
 
-    #[allow(dead_code, reason = "for forms with fields")]
     /// Types into a field what takes the place of what is there.
     pub(crate) async fn fill(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;

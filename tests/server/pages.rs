@@ -131,6 +131,66 @@ async fn password_is_reset_by_a_page() {
 
 #[tokio::test]
 #[ignore = "needs Chromium: run tests/run"]
+async fn api_is_tried_by_hand() {
+    let directory = directory_with_keys();
+    let admin = [("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", PASSWORD)];
+    let settings = [&admin[..], &[("RATE_LIMIT_PUBLIC", "60/20s"), ("RUST_LOG", "off")]].concat();
+    let program = Program::start(directory.path(), &settings).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("{}/", program.base)).await;
+    browser.fill("#email", "ada@example.com").await;
+    browser.fill("#password", PASSWORD).await;
+    browser.click("[value=register]").await;
+    browser.shows("#said", "POST /auth/register: 201").await;
+    browser.click("[value=login]").await;
+    browser.shows("#said", "Email not verified").await;
+    let letter = crate::settings::letter(&directory).await;
+    let link = letter.lines().find(|line| line.starts_with(&program.base)).unwrap();
+    browser.fill("#link", link).await;
+    browser.click("#verify button").await;
+    browser.shows("#said", "POST /auth/verify: 200").await;
+    browser.click("[value=login]").await;
+    browser.shows("#me", "ada@example.com, viewer").await;
+    browser.click("[data-ask='POST /projects']").await;
+    browser.shows("#said", "403. Insufficient permissions").await;
+    browser.fill("#key-name", "robot").await;
+    browser.click("#new-key button").await;
+    browser.shows("#key", "wdn_").await;
+    browser.shows("#keys", "robot").await;
+    browser.picture("member.png").await;
+    browser.click("#logout").await;
+    browser.shows("#me", "Nobody").await;
+
+    browser.fill("#email", "root@example.com").await;
+    browser.fill("#password", PASSWORD).await;
+    browser.click("[value=login]").await;
+    browser.shows("#me", "root@example.com, admin").await;
+    browser.click("[data-ask='POST /projects']").await;
+    browser.shows("#said", "201").await;
+    browser.click("#logout").await;
+
+    browser.click("[data-ask='GET /public/status']").await;
+    for _ in 0..3 {
+        browser.click("#burst").await;
+        browser.shows("#said", "25 times").await;
+    }
+    browser.shows("#said", "refused").await;
+    browser.shows("#window-ip", "0 of 60 left").await;
+    browser.picture("limits.png").await;
+    browser.resize(390, 844).await;
+    let overflows = browser.run("return document.documentElement.scrollWidth > innerWidth").await;
+    assert_eq!(overflows, json!(false));
+    browser.picture("phone.png").await;
+    browser.shows("#window-ip", "60 of 60 left").await;
+    let complaints = browser.complaints().await;
+    let policy = complaints.iter().filter(|text| text.contains("Content Security Policy"));
+    assert_eq!(policy.count(), 0, "{complaints:?}");
+    browser.stop().await;
+    program.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: run tests/run"]
 async fn pages_work_in_a_browser() {
     let directory = directory_with_keys();
     let program = Program::start(directory.path(), &[]).await;

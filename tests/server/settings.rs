@@ -63,6 +63,9 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
         ("JWT_PUBLIC_KEY", "missing.pem"),
         ("JWT_PRIVATE_KEY", &other),
         ("JWT_PRIVATE_KEY", &readme),
+        ("JWT_VERIFICATION_KEYS", "missing.pem"),
+        ("JWT_VERIFICATION_KEYS", &curve_public),
+        ("JWT_VERIFICATION_KEYS", "config/jwt-public.pem,file"),
         ("ACCESS_TOKEN_TTL", "15"),
         ("ACCESS_TOKEN_TTL", "0s"),
         ("ACCESS_TOKEN_TTL", "100y"),
@@ -256,6 +259,39 @@ async fn white_space_around_a_value_is_no_part_of_it() {
     assert_eq!(made(&directory), made_by_default());
     let letter = letter(&directory).await;
     assert!(letter.contains("From: \"The API\" <api@api.example>"), "{letter}");
+}
+
+/// How keys are changed without a 401: the new one is listed before it signs, the old one after.
+#[tokio::test]
+async fn tokens_of_further_keys_are_good() {
+    let directory = directory_with_keys();
+    let admin = [("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", PASSWORD)];
+    let program = Program::start(directory.path(), &admin).await;
+    let root = json!({"email": "root@example.com", "password": PASSWORD});
+    let old = program.post("/auth/login", root.clone()).await.expect(200).text("access_token");
+    program.stop().await;
+
+    let other = tempfile::tempdir().unwrap();
+    Program::start(other.path(), &[]).await.stop().await;
+    let path = |name: &str| other.path().join("config").join(name).to_str().unwrap().to_owned();
+    let (private, public) = (path("jwt-private.pem"), path("jwt-public.pem"));
+    let changed = [("JWT_PRIVATE_KEY", &*private), ("JWT_PUBLIC_KEY", &*public)];
+    let program = Program::start(directory.path(), &[&changed[..], &admin].concat()).await;
+    program.get("/auth/me").bearer(&old).await.refused(401, "invalid_token");
+    program.stop().await;
+
+    let listed = [("JWT_VERIFICATION_KEYS", " config/jwt-public.pem ,")];
+    let settings = [&changed[..], &listed, &admin].concat();
+    let program = Program::start(directory.path(), &settings).await;
+    program.get("/auth/me").bearer(&old).await.expect(200);
+    let new = program.post("/auth/login", root).await.expect(200).text("access_token");
+    program.get("/auth/me").bearer(&new).await.expect(200);
+    let keys = program.get("/.well-known/jwks.json").await.expect(200).json();
+    let key_ids: BTreeSet<_> =
+        keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].to_string()).collect();
+    let signed_by = |token: &str| parts(token)[0]["kid"].to_string();
+    assert_eq!(key_ids, BTreeSet::from([signed_by(&old), signed_by(&new)]));
+    program.stop().await;
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod security;
 mod sessions;
 mod state;
 mod status;
+mod try_it;
 
 use axum::{Router, middleware::from_fn};
 use tower::ServiceBuilder;
@@ -41,6 +42,7 @@ pub fn app(app: App) -> Router {
         .merge(status::router())
         .merge(auth::open_router())
         .merge(pages::router())
+        .merge(try_it::router())
         .fallback(error::not_found)
         .layer(panics)
         .layer(from_fn(error::one_authorization))

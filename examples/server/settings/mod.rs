@@ -22,6 +22,7 @@ pub struct Settings {
     pub redis_url: Option<String>,
     pub jwt_private_key: PathBuf,
     pub jwt_public_key: PathBuf,
+    pub jwt_verification_keys: Vec<PathBuf>,
     pub jwt_issuer: String,
     pub jwt_audience: String,
     pub access_token_ttl: Duration,
@@ -147,6 +148,9 @@ impl Settings {
             redis_url: given.text("REDIS_URL").map(str::to_owned),
             jwt_private_key: given.owned("JWT_PRIVATE_KEY").into(),
             jwt_public_key: given.owned("JWT_PUBLIC_KEY").into(),
+            jwt_verification_keys: members(given.text("JWT_VERIFICATION_KEYS").unwrap_or_default())
+                .map(PathBuf::from)
+                .collect(),
             mail_dir: given.owned("MAIL_DIR").into(),
             smtp_url: given.text("SMTP_URL").map(str::to_owned),
             metrics_addr: given.text("METRICS_ADDR").map(str::to_owned),

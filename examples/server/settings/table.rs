@@ -40,6 +40,10 @@ pub const SETTINGS: &[Row] = &[
         "PEM file of the key that signs; generated with the other where both are missing",
     ),
     row("JWT_PUBLIC_KEY", "config/jwt-public.pem", "PEM file of the key that verifies"),
+    unset(
+        "JWT_VERIFICATION_KEYS",
+        "PEM files, comma-separated, of further public keys whose tokens are good [default: none]",
+    ),
     row("JWT_ISSUER", "tower-warden", "`iss` of access tokens"),
     row("JWT_AUDIENCE", "api", "`aud` of access tokens"),
     row("ACCESS_TOKEN_TTL", "15m", "How long an access token lives"),
