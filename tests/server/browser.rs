@@ -113,7 +113,7 @@ impl Browser {
     /// Waits for the one element of this selector that is shown, and answers its path.
     async fn element(&self, selector: &str) -> String {
         let by = json!({"using": "css selector", "value": selector});
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let found = self.try_ask(Method::POST, "/element", by.clone()).await;
             if let Ok(element) = found {
@@ -143,7 +143,7 @@ impl Browser {
 
     /// Waits until an element shows this text.
     pub(crate) async fn shows(&self, selector: &str, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + Duration::from_secs(30);
         let quoted = json!(selector);
         let script = format!("return document.querySelector({quoted})?.innerText ?? ''");
         loop {
