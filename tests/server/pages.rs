@@ -134,7 +134,11 @@ async fn password_is_reset_by_a_page() {
 async fn api_is_tried_by_hand() {
     let directory = directory_with_keys();
     let admin = [("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", PASSWORD)];
-    let settings = [&admin[..], &[("RATE_LIMIT_PUBLIC", "60/20s"), ("RATE_LIMIT_REGISTER", "9/1h"), ("RUST_LOG", "off")]].concat();
+    let settings = [
+        &admin[..],
+        &[("RATE_LIMIT_PUBLIC", "60/20s"), ("RATE_LIMIT_REGISTER", "9/1h"), ("RUST_LOG", "off")],
+    ]
+    .concat();
     let program = Program::start(directory.path(), &settings).await;
     let browser = Browser::start().await;
     browser.open(&format!("{}/", program.base)).await;
