@@ -37,7 +37,7 @@ use tower_warden::{
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
     token::{KeySet, SigningKey, TokenStore, VerifyingKey},
     user::{
-        HashingPool, LinkMail, RegisterError, UserStore,
+        HashingPool, InvalidLinkUrl, LinkMail, RegisterError, UserStore,
         mail::{FileMailSender, MailSender, Outbox, SmtpMailSender},
     },
 };
@@ -230,11 +230,26 @@ fn users(
     clock: &SharedClock,
 ) -> Result<UserService, SettingError> {
     let base = settings.public_url.clone().unwrap_or_else(|| served_on(address));
-    let mail = LinkMail::verification(&format!("{base}/auth/verify"));
-    let mail = mail.map_err(unusable("PUBLIC_URL"))?;
+    type Mail = fn(&str) -> Result<LinkMail, InvalidLinkUrl>;
+    let page = |name, set: &Option<String>, path, mail: Mail| match set {
+        Some(url) => mail(url).map_err(unusable(name)),
+        None => mail(&format!("{base}{path}")).map_err(unusable("PUBLIC_URL")),
+    };
+    let verification = page(
+        "VERIFICATION_URL",
+        &settings.verification_url,
+        "/auth/verify",
+        LinkMail::verification,
+    )?;
+    let reset = page("RESET_URL", &settings.reset_url, "/reset", LinkMail::reset)?;
+    let change = &settings.email_change_url;
+    let change = page("EMAIL_CHANGE_URL", change, "/confirm-email", LinkMail::email_change)?;
     let hashing = HashingPool::new(settings.hasher).map_err(unusable("BCRYPT_COST"))?;
-    Ok(UserService::new(Arc::clone(&stores.users), hashing, mail, outbox)
+    Ok(UserService::new(Arc::clone(&stores.users), hashing, verification, outbox)
+        .with_reset_mail(reset)
+        .with_email_change_mail(change)
         .with_verification_ttl(settings.verification_token_ttl)
+        .with_reset_ttl(settings.reset_token_ttl)
         .with_clock(clock.clone()))
 }
 

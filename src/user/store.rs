@@ -643,19 +643,16 @@ pub(crate) fn judge_change(
     id: &UserId,
     change: &UserChange,
 ) -> Result<User, UpdateUserError> {
-    let before = find_for(users, id, change.by.as_ref())?;
-    let mut after = before.clone();
-    after.role = change.role.clone().unwrap_or(after.role);
-    after.plan = change.plan.clone().unwrap_or(after.plan);
-    after.suspended = change.suspended.unwrap_or(after.suspended);
-    after.email_verified |= change.verify_email;
-    if after.suspended && !before.suspended {
-        after.epoch += 1;
-    }
-    if before.is_active_admin() && !after.is_active_admin() {
-        another_admin(users, id)?;
-    }
-    Ok(after)
+    let changed = |before: &User| {
+        let mut after = before.clone();
+        after.role = change.role.clone().unwrap_or(after.role);
+        after.plan = change.plan.clone().unwrap_or(after.plan);
+        after.suspended = change.suspended.unwrap_or(after.suspended);
+        after.email_verified |= change.verify_email;
+        after.epoch += u64::from(after.suspended && !before.suspended);
+        Some(after)
+    };
+    judge(users, id, change.by.as_ref(), changed)
 }
 
 /// Whether a user may go. `users` as for [`judge_change`].
@@ -664,28 +661,33 @@ pub(crate) fn judge_deletion(
     id: &UserId,
     by: Option<&UserId>,
 ) -> Result<User, UpdateUserError> {
-    let user = find_for(users, id, by)?;
-    if user.is_active_admin() {
-        another_admin(users, id)?;
-    }
-    Ok(user.clone())
+    judge(users, id, by, |_| None)
 }
 
-fn find_for<'u>(
-    users: &'u [User],
+/// What is left of a user is judged first: of two admins who demote one another at once, the second
+/// is told that the last one must stay.
+fn judge(
+    users: &[User],
     id: &UserId,
     by: Option<&UserId>,
-) -> Result<&'u User, UpdateUserError> {
-    let is_admin = |by: &UserId| users.iter().any(|user| user.id == *by && user.is_active_admin());
+    left: impl FnOnce(&User) -> Option<User>,
+) -> Result<User, UpdateUserError> {
+    let user = users.iter().find(|user| user.id == *id);
+    let is_admin = |id: &UserId| users.iter().any(|user| user.id == *id && user.is_active_admin());
+    let Some(before) = user else {
+        let may = by.is_none_or(is_admin);
+        return Err(if may { UpdateUserError::NotFound } else { UpdateUserError::NotAllowed });
+    };
+    let after = left(before);
+    let stays = after.as_ref().is_some_and(User::is_active_admin);
+    let another = users.iter().any(|user| user.id != *id && user.is_active_admin());
+    if before.is_active_admin() && !stays && !another {
+        return Err(UpdateUserError::LastAdmin);
+    }
     if !by.is_none_or(is_admin) {
         return Err(UpdateUserError::NotAllowed);
     }
-    users.iter().find(|user| user.id == *id).ok_or(UpdateUserError::NotFound)
-}
-
-fn another_admin(users: &[User], than: &UserId) -> Result<(), UpdateUserError> {
-    let another = users.iter().any(|user| user.id != *than && user.is_active_admin());
-    another.then_some(()).ok_or(UpdateUserError::LastAdmin)
+    Ok(after.unwrap_or_else(|| before.clone()))
 }
 
 /// Why a user could not be added.

@@ -13,7 +13,8 @@ async fn registration_succeeds() {
     let server = Server::start().await;
     let body = json!({"email": "ada@example.com", "password": PASSWORD});
     let user = server.post("/auth/register", body).await.expect(201).json();
-    let members = ["id", "email", "role", "plan", "email_verified", "created_at"];
+    let members =
+        ["id", "email", "role", "plan", "email_verified", "suspended", "totp", "created_at"];
     assert_members(user.as_object().unwrap(), &members);
     assert_eq!(user["email"], "ada@example.com");
     assert_eq!(user["role"], "viewer");

@@ -17,6 +17,7 @@ mod browsers;
 mod client_ip;
 mod connections;
 mod keys;
+mod life;
 mod limits;
 mod login_limit;
 mod operators;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The contract's routes, and the least role that they are for; `None`: anyone.
-const ROUTES: [(&str, &str, Option<&str>); 22] = [
+const ROUTES: [(&str, &str, Option<&str>); 29] = [
     ("POST", "/auth/register", None),
     ("GET", "/auth/verify", None),
     ("POST", "/auth/verify", None),
@@ -34,6 +34,13 @@ const ROUTES: [(&str, &str, Option<&str>); 22] = [
     ("PATCH", "/admin/users/{id}", Some("admin")),
     ("GET", "/.well-known/jwks.json", None),
     ("POST", "/auth/verify/resend", None),
+    ("POST", "/auth/password/forgot", None),
+    ("POST", "/auth/password/reset", None),
+    ("POST", "/auth/email/confirm", None),
+    ("POST", "/auth/password/change", Some("viewer")),
+    ("POST", "/auth/email/change", Some("viewer")),
+    ("POST", "/auth/me/delete", Some("viewer")),
+    ("GET", "/admin/users", Some("admin")),
 ];
 
 const METHODS: [&str; 9] =
@@ -148,7 +155,7 @@ async fn only_exact_paths_are_routes() {
         "/%61nalytics",
         "/.well-known/",
         "/admin",
-        "/admin/users",
+        "/admin/users/",
         "/metrics",
         &format!("{project}/"),
         &format!("/projects/{}", id.to_uppercase()),

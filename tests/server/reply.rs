@@ -26,6 +26,8 @@ pub(crate) struct Limiter {
 const ERRORS: &[(u16, &str, Option<&str>)] = &[
     (400, "invalid_request", None),
     (400, "invalid_verification_token", Some("Invalid or expired verification token")),
+    (400, "invalid_reset_token", Some("Invalid or expired reset token")),
+    (400, "invalid_email_token", Some("Invalid or expired email token")),
     (401, "authentication_required", Some("Authentication required")),
     (401, "token_expired", Some("Token expired")),
     (401, "token_revoked", Some("Token revoked")),
@@ -33,6 +35,8 @@ const ERRORS: &[(u16, &str, Option<&str>)] = &[
     (401, "invalid_token", Some("Invalid token")),
     (401, "invalid_credentials", Some("Invalid email or password")),
     (401, "invalid_refresh_token", Some("Invalid refresh token")),
+    (403, "account_suspended", Some("Account suspended")),
+    (403, "wrong_password", Some("Wrong password")),
     (403, "email_not_verified", Some("Email not verified")),
     (403, "second_factor_required", Some("Second factor required")),
     (403, "wrong_code", Some("Wrong code")),

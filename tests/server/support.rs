@@ -93,7 +93,11 @@ impl Server {
         let outbox = Outbox::new(PostOffice(post_office));
         let mail = LinkMail::verification("https://api.example/auth/verify").unwrap();
         let store = sqlite::SqliteStore::new(database.clone()).with_clock(shared.clone());
-        let users = UserService::new(store.clone(), hashing, mail, outbox.clone());
+        let users = UserService::new(store.clone(), hashing, mail, outbox.clone())
+            .with_reset_mail(LinkMail::reset("https://api.example/reset").unwrap())
+            .with_email_change_mail(
+                LinkMail::email_change("https://api.example/confirm-email").unwrap(),
+            );
         let key = SigningKey::from_pem(PRIVATE_KEY.as_bytes()).unwrap();
         let tokens = TokenService::new(KeySet::new(key), "tower-warden", "api", store)
             .with_subjects(UserId::is_uuid);
@@ -334,8 +338,7 @@ pub(crate) fn count(replies: &[Reply], status: u16) -> usize {
 
 /// The token of the link in a letter.
 pub(crate) fn token_in(letter: &Message) -> String {
-    let link =
-        |line: &str| line.split_once("/auth/verify?token=").map(|(_, token)| token.to_owned());
+    let link = |line: &str| line.split_once("?token=").map(|(_, token)| token.to_owned());
     letter.text().lines().find_map(link).unwrap()
 }
 

@@ -18,6 +18,7 @@ use tower_warden::{
 
 use super::{
     App,
+    accounts::Users,
     body::{Form, FromMembers, Json, Members},
     error::{Answer, invalid_request, method_not_allowed},
     guesses::Guesses,
@@ -70,10 +71,7 @@ pub async fn never_cached(request: Request, next: Next) -> Response {
     response
 }
 
-async fn register(
-    State(users): State<UserService>,
-    Json(new): Json<Registration>,
-) -> Answer<impl IntoResponse> {
+async fn register(Users(users): Users, Json(new): Json<Registration>) -> Answer<impl IntoResponse> {
     let user = users.register(&new.email, new.password).await?;
     Ok((StatusCode::CREATED, Answered(UserView::from(user))))
 }
@@ -126,7 +124,7 @@ async fn resend(
 async fn login(
     guesses: Guesses,
     Origin(info): Origin,
-    State(users): State<UserService>,
+    Users(users): Users,
     State(tokens): State<TokenService>,
     Json(credentials): Json<Credentials>,
 ) -> Answer<Answered<TokenPair>> {
@@ -181,6 +179,12 @@ fn identity(user: &User) -> Identity {
     Identity::from(user).with_amr(["pwd"])
 }
 
+/// Who this user is now, who proved it as this caller did.
+pub fn identity_like(caller: &Identity, user: &User) -> Identity {
+    let identity = Identity::from(user).with_amr(caller.amr());
+    caller.auth_time().into_iter().fold(identity, Identity::with_auth_time)
+}
+
 /// A user as the API shows it.
 #[derive(Serialize)]
 pub struct UserView {
@@ -189,6 +193,8 @@ pub struct UserView {
     role: String,
     plan: Option<String>,
     email_verified: bool,
+    suspended: bool,
+    totp: bool,
     created_at: String,
 }
 
@@ -200,6 +206,8 @@ impl From<User> for UserView {
             role: user.role.to_string(),
             plan: user.plan.as_ref().map(ToString::to_string),
             email_verified: user.email_verified,
+            suspended: user.suspended,
+            totp: user.second_factor,
             created_at: humantime::format_rfc3339_micros(user.created_at).to_string(),
         }
     }

@@ -74,7 +74,6 @@ impl Guesses {
 }
 
 /// Forgets the wrong attempts at this account: its owner has proved to be its owner.
-#[allow(dead_code, reason = "for the reset of a password")]
 pub async fn forgive(limits: &Limits, account: &Email) -> Result<(), StoreError> {
     let [_, by_account]: [RateLimiter; 2] = limits.guesses();
     by_account.reset(hashed(account.as_str())).await

@@ -1,5 +1,6 @@
 //! The API: every route, and the stack that stands in front of it, on one screen.
 
+mod accounts;
 mod admin;
 mod analytics;
 mod auth;
@@ -41,6 +42,7 @@ pub fn app(app: App) -> Router {
     let anyone = Router::new()
         .merge(status::router())
         .merge(auth::open_router())
+        .merge(accounts::open_router())
         .merge(pages::router())
         .merge(try_it::router())
         .fallback(error::not_found)
@@ -48,6 +50,7 @@ pub fn app(app: App) -> Router {
         .layer(from_fn(error::one_authorization))
         .layer(limits.public());
     let mailing = auth::mailing_router()
+        .merge(accounts::mailing_router())
         .layer(panics)
         .layer(from_fn(error::one_authorization))
         .layer(limits.mailing());
@@ -60,6 +63,19 @@ pub fn app(app: App) -> Router {
         .layer(from_fn(guesses::tell))
         .layer(from_fn(error::one_authorization))
         .layer(limits.login());
+    // What is to know who asks, and tries a password.
+    let guarded = |routes: Router<App>, limit| {
+        routes.route_layer(keys::in_person()).layer(
+            ServiceBuilder::new()
+                .layer(auth.identify_only())
+                .layer(limit)
+                .layer(auth.clone())
+                .layer(from_fn(guesses::tell))
+                .layer(panics),
+        )
+    };
+    let guarded_mailing = guarded(accounts::guarded_mailing_router(), limits.guarded_mailing());
+    let guarded = guarded(accounts::guarded_router(), limits.guarded());
     let in_person = Router::new()
         .merge(auth::session_router())
         .merge(sessions::router())
@@ -83,6 +99,8 @@ pub fn app(app: App) -> Router {
         .merge(mailing)
         .merge(registering)
         .merge(login)
+        .merge(guarded)
+        .merge(guarded_mailing)
         .merge(signed_in)
         .with_state(app.clone())
         .layer(

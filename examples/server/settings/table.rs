@@ -54,6 +54,7 @@ pub const SETTINGS: &[Row] = &[
         "For how long a replaced refresh token, sent again, answers the same new one (60s at most)",
     ),
     row("VERIFICATION_TOKEN_TTL", "24h", "How long the link in a verification mail works"),
+    row("RESET_TOKEN_TTL", "30m", "How long the link of a forgotten password works"),
     unset("ADMIN_EMAIL", "Address of an admin, created or promoted at start"),
     secret(unset("ADMIN_PASSWORD", "Password of that admin, where it is created")),
     row("MAIL_DIR", "data/mail", "Where mail goes as .eml files, when SMTP_URL is unset"),
@@ -64,6 +65,16 @@ pub const SETTINGS: &[Row] = &[
          [default: no-reply@ and the host of PUBLIC_URL]",
     ),
     unset("PUBLIC_URL", "Base of the links in mail [default: the address served on]"),
+    unset(
+        "VERIFICATION_URL",
+        "Page of a front end that confirms an address; ?token=… is added \
+         [default: PUBLIC_URL/auth/verify]",
+    ),
+    unset("RESET_URL", "The same, that sets a new password [default: PUBLIC_URL/reset]"),
+    unset(
+        "EMAIL_CHANGE_URL",
+        "The same, that confirms a new address [default: PUBLIC_URL/confirm-email]",
+    ),
     unset(
         "TRUSTED_PROXIES",
         "CIDR list of proxies whose forwarding header is believed, or hops:N where they have no \

@@ -1,0 +1,206 @@
+//! Accounts for life: forgotten and changed passwords, changed addresses, deletion.
+
+use axum::{
+    Json as Answered, Router,
+    extract::{FromRequestParts, State},
+    routing::post,
+};
+use http::{StatusCode, request::Parts};
+use serde_json::{Value, json};
+use tower_warden::{
+    ApiKeyService, Identity, Problem, TokenService, UserService,
+    token::TokenPair,
+    user::{CheckPasswordError, CheckedPassword, Password, PasswordPolicy, StandardPolicy},
+};
+
+use super::{
+    App,
+    auth::identity_like,
+    body::{FromMembers, Json, Members},
+    error::{Answer, method_not_allowed},
+    guesses::{self, Guesses},
+};
+
+/// What needs no token, but that of a link.
+pub fn open_router() -> Router<App> {
+    Router::new()
+        .route("/auth/password/reset", post(reset).fallback(method_not_allowed))
+        .route("/auth/email/confirm", post(confirm_email).fallback(method_not_allowed))
+}
+
+/// What sends a mail to who asks.
+pub fn mailing_router() -> Router<App> {
+    Router::new().route("/auth/password/forgot", post(forgot).fallback(method_not_allowed))
+}
+
+/// What asks for the password of someone who is signed in.
+pub fn guarded_router() -> Router<App> {
+    Router::new()
+        .route("/auth/password/change", post(change_password).fallback(method_not_allowed))
+        .route("/auth/me/delete", post(delete).fallback(method_not_allowed))
+}
+
+/// The same, where it sends a mail as well.
+pub fn guarded_mailing_router() -> Router<App> {
+    Router::new().route("/auth/email/change", post(change_email).fallback(method_not_allowed))
+}
+
+/// The register on behalf of the client that asks, so that none can fill the queue for hashing.
+pub struct Users(pub UserService);
+
+impl FromRequestParts<App> for Users {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let client = app.limits.quotas.proxies.client_ip(&parts.headers, &parts.extensions)?;
+        Ok(Self(app.users.for_client(&client.to_string())))
+    }
+}
+
+async fn forgot(
+    State(users): State<UserService>,
+    Json(Forgotten { email }): Json<Forgotten>,
+) -> Answer<StatusCode> {
+    users.forgot_password(&email).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn reset(
+    Users(users): Users,
+    State(app): State<App>,
+    Json(new): Json<Reset>,
+) -> Answer<StatusCode> {
+    let user = users.reset_password(&new.token, new.password).await?;
+    if let Err(error) = guesses::forgive(&app.limits, &user.email).await {
+        tracing::warn!(%error, user = %user.id, "failed logins are not forgotten");
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn change_password(
+    guesses: Guesses,
+    Users(users): Users,
+    State(tokens): State<TokenService>,
+    caller: Identity,
+    Json(change): Json<PasswordChange>,
+) -> Answer<Answered<TokenPair>> {
+    let checked = current(&guesses, &users, &caller, change.current).await?;
+    let session = caller.session_id().unwrap_or_default();
+    let user = users.change_password(checked, change.new, Some(session)).await?;
+    let pair = tokens.renew(session, &identity_like(&caller, &user)).await?;
+    Ok(Answered(pair))
+}
+
+async fn change_email(
+    guesses: Guesses,
+    Users(users): Users,
+    caller: Identity,
+    Json(change): Json<EmailChange>,
+) -> Answer<StatusCode> {
+    current(&guesses, &users, &caller, change.current).await?;
+    users.change_email(caller.user_id(), &change.email).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn confirm_email(
+    State(users): State<UserService>,
+    Json(Link { token }): Json<Link>,
+) -> Answer<Answered<Value>> {
+    let user = users.confirm_email(&token).await?;
+    Ok(Answered(json!({"email": user.email})))
+}
+
+async fn delete(
+    guesses: Guesses,
+    Users(users): Users,
+    State(keys): State<ApiKeyService>,
+    caller: Identity,
+    Json(deletion): Json<Deletion>,
+) -> Answer<StatusCode> {
+    current(&guesses, &users, &caller, deletion.current).await?;
+    users.delete(caller.user_id()).await?;
+    keys.forget(caller.user_id());
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Checks the password of who is signed in.
+pub async fn current(
+    guesses: &Guesses,
+    users: &UserService,
+    caller: &Identity,
+    password: Password,
+) -> Answer<CheckedPassword> {
+    let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::WrongPassword)?;
+    let look = async { Ok(users.check_password(&user.id, password).await?) };
+    guesses.check(Some(user.email.as_str()), look).await
+}
+
+struct Forgotten {
+    email: String,
+}
+
+impl FromMembers for Forgotten {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        Some(Self { email: members.text("email")? })
+    }
+}
+
+struct Reset {
+    token: String,
+    password: Password,
+}
+
+impl FromMembers for Reset {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        let (token, password) = (members.text("token"), members.text("password"));
+        let password = Password::from(password?);
+        members.errors().password(&StandardPolicy.violations(&password));
+        Some(Self { token: token?, password })
+    }
+}
+
+struct Link {
+    token: String,
+}
+
+impl FromMembers for Link {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        Some(Self { token: members.text("token")? })
+    }
+}
+
+/// What is asked for is judged after the current password: here its type is all that counts.
+struct PasswordChange {
+    current: Password,
+    new: Password,
+}
+
+impl FromMembers for PasswordChange {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        let (current, new) = (members.text("current_password"), members.text("password"));
+        Some(Self { current: Password::from(current?), new: Password::from(new?) })
+    }
+}
+
+struct EmailChange {
+    current: Password,
+    email: String,
+}
+
+impl FromMembers for EmailChange {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        let (current, email) = (members.text("current_password"), members.text("email"));
+        Some(Self { current: Password::from(current?), email: email? })
+    }
+}
+
+struct Deletion {
+    current: Password,
+}
+
+impl FromMembers for Deletion {
+    fn from_members(members: &mut Members) -> Option<Self> {
+        let current = members.text("current_password");
+        Some(Self { current: Password::from(current?) })
+    }
+}
