@@ -1,7 +1,7 @@
 //! Client addresses: who is at the other end of a request, in front of proxies and behind them.
 //!
 //! 1. The peer address is what the connection says: axum's `ConnectInfo<SocketAddr>`, or
-//!    `MockConnectInfo` in tests (feature `axum`), or a [`PeerAddr`] that the code which accepts
+//!    `MockConnectInfo` in tests (feature `axum`), what tonic's server knows (feature `tonic`), or a [`PeerAddr`] that the code which accepts
 //!    connections puts into the extensions.
 //! 2. A forwarding header is a claim. It is read only where the peer is a trusted proxy, and only
 //!    the one header that this proxy is known to set: a proxy passes on the others as they came.

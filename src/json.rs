@@ -3,14 +3,6 @@
 //! RFC 8259 (section 4) leaves open what it means that an object names a member twice, and readers
 //! differ: one takes the first, another the last. Where one of them checks and another one acts,
 //! that is an attack. So [`parse`] refuses it, at any depth.
-//!
-//! ```
-//! use tower_warden::json::{self, JsonError};
-//! assert_eq!(json::parse(br#"{"a": 1}"#)?["a"], 1);
-//! assert_eq!(json::parse(br#"{"a": 1, "\u0061": 2}"#), Err(JsonError::DuplicateMember));
-//! assert_eq!(json::parse(br#"{"a": 1} {}"#), Err(JsonError::Malformed));
-//! # Ok::<(), JsonError>(())
-//! ```
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -19,8 +11,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 /// Why text was not read as JSON. Never repeats any of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum JsonError {
+pub(crate) enum JsonError {
     /// It is no JSON, or more than one value, or nested more than 128 deep.
     #[error("malformed JSON")]
     Malformed,
@@ -33,7 +24,7 @@ pub enum JsonError {
 ///
 /// # Errors
 /// [`JsonError`] where it is none, or where an object in it names a member twice.
-pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
+pub(crate) fn parse(text: &[u8]) -> Result<Value, JsonError> {
     // Two passes: a visitor of our own that built the value could not tell numbers from objects
     // once some other crate switches on serde_json's `arbitrary_precision`.
     let value = serde_json::from_slice(text).map_err(|_| JsonError::Malformed)?;

@@ -81,8 +81,18 @@
 //! | `metrics` | counters and latencies through the `metrics` facade | 1.88 |
 //! | `aws-lc-rs` | signatures by aws-lc-rs instead of ring; generation of RSA keys | 1.88 |
 //! | `tls` | TLS, by rustls, for those of `postgres`, `redis` and `smtp` that are on | 1.88 |
+//! | `jwks` | tokens of other issuers, whose keys are fetched over HTTPS | 1.88 |
 //! | `tonic` | tonic's connections as peer addresses, its status codes | 1.88 |
 //! | `full` | all of them | 1.94 |
+//!
+//! # Types of other crates
+//!
+//! Public signatures name types of `http`, `http-body`, `bytes`, `tower-layer`, `tower-service`, `serde`
+//! and `serde_json`, which are stable, and of `axum`, `tonic` and `sqlx` (pools, and only in its own
+//! wings) where their features are on: a new major version of one of these is one of this crate. Stores
+//! are written with `async-trait`, whose macro expands to nothing but boxed futures. Keys are this
+//! crate's own types ([`token::Jwk`]); nothing of `ring`, `aws-lc-rs`, `rustls`, `hyper` or `smallvec` is
+//! to be seen.
 //!
 //! [tower]: https://docs.rs/tower
 
@@ -102,7 +112,7 @@ pub mod grpc;
 pub mod guide;
 mod head;
 mod identity;
-pub mod json;
+mod json;
 pub mod limit;
 mod new_file;
 mod problem;

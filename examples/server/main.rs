@@ -21,7 +21,6 @@ use std::{
 };
 
 use app::{App, Limits, Pool, ProjectStore, app};
-use jsonwebtoken::jwk::KeyAlgorithm;
 use report::Report;
 use serve::serve;
 use settings::{Given, NotGiven, OnError, SettingError, Settings};
@@ -35,7 +34,7 @@ use tower_warden::{
     api_key::ApiKeyStore,
     limit::{FallbackStore, OnFailure, RateLimitStore},
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
-    token::{KeySet, SigningKey, TokenStore, VerifyingKey},
+    token::{Algorithm, KeySet, SigningKey, TokenStore, VerifyingKey},
     user::{
         HashingPool, InvalidLinkUrl, LinkMail, RegisterError, UserStore,
         mail::{FileMailSender, MailSender, Outbox, SmtpMailSender},
@@ -188,10 +187,10 @@ fn tokens(
     stores: &Stores,
     clock: &SharedClock,
 ) -> Result<TokenService, SettingError> {
-    let key = SigningKey::load_or_generate(&settings.jwt_private_key, &settings.jwt_public_key)
+    let key = SigningKey::load_or_generate_rsa(&settings.jwt_private_key, &settings.jwt_public_key)
         .map_err(unusable("JWT_PRIVATE_KEY, JWT_PUBLIC_KEY"))?;
     // The crate signs with other keys as well; clients of this API are promised RS256.
-    if key.verifying_key().jwk().common.key_algorithm != Some(KeyAlgorithm::RS256) {
+    if key.verifying_key().algorithm() != Algorithm::Rs256 {
         return Err(SettingError::new("JWT_PRIVATE_KEY", "is no RSA key"));
     }
     let keys = settings
@@ -216,7 +215,7 @@ fn former_key(path: &Path) -> Result<VerifyingKey, SettingError> {
     };
     let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
     let key = VerifyingKey::from_pem(&pem).map_err(|error| wrong(&error))?;
-    if key.jwk().common.key_algorithm != Some(KeyAlgorithm::RS256) {
+    if key.algorithm() != Algorithm::Rs256 {
         return Err(wrong(&"is no RSA key"));
     }
     Ok(key)

@@ -49,6 +49,9 @@ pub enum AuthError {
     /// another the last.
     #[error("credentials were presented twice")]
     Ambiguous,
+    /// What was presented came with a request that another site's page made.
+    #[error("another site made the request")]
+    CrossSite,
     /// What was presented is genuine, and past its time.
     #[error("the credentials have expired")]
     Expired,
@@ -65,7 +68,7 @@ pub enum AuthError {
 
 impl AuthError {
     /// What the client is told: 401 in the forms of RFC 6750, section 3; 400 for an ambiguous
-    /// request; 503 where it can't be checked.
+    /// request; 403 for one of another site; 503 where it can't be checked.
     #[must_use]
     pub fn to_problem(&self, realm: &str) -> Problem {
         let unauthorized = |code, detail| Problem::new(StatusCode::UNAUTHORIZED, code, detail);
@@ -84,6 +87,11 @@ impl AuthError {
                 StatusCode::BAD_REQUEST,
                 "invalid_request",
                 "More than one Authorization header",
+            ),
+            Self::CrossSite => Problem::new(
+                StatusCode::FORBIDDEN,
+                "cross_site_request",
+                "Requests of other sites are refused",
             ),
             Self::Unavailable(_) => Problem::unavailable(1),
         }

@@ -4,7 +4,10 @@
 use http::{HeaderMap, HeaderValue, header};
 
 use super::{AuthError, Authenticate};
-use crate::{Answer, Identity, RequestHead, TokenService, token::TokenError};
+use crate::{
+    Answer, Identity, RequestHead, TokenService,
+    token::{Hs256Bridge, TokenError, TokenVerifier},
+};
 
 /// Asks no store: the answer is there at once.
 impl Authenticate for TokenService {
@@ -28,8 +31,40 @@ impl From<TokenError> for AuthError {
     }
 }
 
-/// The Bearer token that a request presents.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<&[u8], AuthError> {
+/// Asks no store either.
+impl Authenticate for TokenVerifier {
+    fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
+        let identity = bearer(request.headers).and_then(|token| Ok(self.verify_bytes(token)?));
+        Answer::Ready(identity)
+    }
+}
+
+impl Authenticate for Hs256Bridge {
+    fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
+        let identity = bearer(request.headers).and_then(|token| Ok(self.verify_bytes(token)?));
+        Answer::Ready(identity)
+    }
+}
+
+/// The Bearer token that a request presents (RFC 6750, section 2.1), for authenticators of your own.
+/// What it is worth is not looked at.
+///
+/// ```
+/// use http::{HeaderMap, HeaderValue};
+/// use tower_warden::auth::{AuthError, bearer};
+/// let mut headers = HeaderMap::new();
+/// assert!(matches!(bearer(&headers), Err(AuthError::Missing)));
+/// headers.insert("authorization", HeaderValue::from_static("Bearer abc"));
+/// assert_eq!(bearer(&headers)?, b"abc");
+/// headers.append("authorization", HeaderValue::from_static("Bearer def"));
+/// assert!(matches!(bearer(&headers), Err(AuthError::Ambiguous)));
+/// # Ok::<(), AuthError>(())
+/// ```
+///
+/// # Errors
+/// [`AuthError::Missing`] without a header of this scheme, [`AuthError::Ambiguous`] with two
+/// `Authorization` headers.
+pub fn bearer(headers: &HeaderMap) -> Result<&[u8], AuthError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     match (values.next(), values.next()) {
         (None, _) => Err(AuthError::Missing),

@@ -81,11 +81,12 @@ fn more_helpful(a: AuthError, b: AuthError) -> AuthError {
     let rank = |error: &AuthError| match error {
         AuthError::Missing => 0,
         AuthError::Invalid(_) => 1,
-        AuthError::Expired => 2,
-        AuthError::Revoked => 3,
+        AuthError::CrossSite => 2,
+        AuthError::Expired => 3,
+        AuthError::Revoked => 4,
         // A good credential may be among these.
-        AuthError::Unavailable(_) => 4,
-        AuthError::Ambiguous => 5,
+        AuthError::Unavailable(_) => 5,
+        AuthError::Ambiguous => 6,
     };
     if rank(&b) >= rank(&a) { b } else { a }
 }

@@ -59,14 +59,21 @@
 mod api_key;
 mod authenticate;
 mod bearer;
+mod cookies;
 mod first_of;
+#[cfg(feature = "jwks")]
+mod jwks;
 mod recent;
 pub mod require;
 pub mod require_auth;
 mod requirement;
 
 pub use authenticate::{AuthError, Authenticate};
+pub use bearer::bearer;
+pub use cookies::{CookieAuthenticator, CookieTooLong, SessionCookies};
 pub use first_of::FirstOf;
+#[cfg(feature = "jwks")]
+pub use jwks::{JwksAuthenticator, JwksError};
 pub use recent::RequireRecentAuth;
 pub use require::{Require, RequireRole};
 pub use require_auth::RequireAuth;

@@ -9,6 +9,7 @@ use super::Problem;
 use crate::{
     NoPeerAddr, StoreError,
     api_key::{ApiKeyError, CreateKeyError, KeyObjection},
+    auth::CookieTooLong,
     auth::{AuthError, insufficient},
     second_factor::{SecondFactorError, SecondStepError},
     token::{RefreshError, TokenError},
@@ -218,6 +219,13 @@ impl From<SecondStepError> for Problem {
             SecondStepError::InvalidCode => unauthorized("invalid_code", "Invalid code"),
             SecondStepError::Store(error) => error.into(),
         }
+    }
+}
+
+/// 500: the service's own claims are too long.
+impl From<CookieTooLong> for Problem {
+    fn from(error: CookieTooLong) -> Self {
+        internal(&error)
     }
 }
 

@@ -8,15 +8,15 @@ pub(super) use with_ring::*;
 
 use zeroize::Zeroizing;
 
-/// A new RSA key: PKCS#8 and SubjectPublicKeyInfo, in DER.
-pub(super) struct RsaKeyDer {
+/// A new key: PKCS#8 and SubjectPublicKeyInfo, in DER.
+pub(super) struct KeyDer {
     pub(super) private: Zeroizing<Vec<u8>>,
     pub(super) public: Vec<u8>,
 }
 
 #[cfg(feature = "aws-lc-rs")]
 mod with_aws_lc_rs {
-    pub(in crate::token) use aws_lc_rs::{digest, rand, signature};
+    pub(in crate::token) use aws_lc_rs::{digest, hmac, rand, signature};
 
     use aws_lc_rs::{
         encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
@@ -28,7 +28,7 @@ mod with_aws_lc_rs {
         VerificationAlgorithm,
     };
 
-    use super::RsaKeyDer;
+    use super::KeyDer;
 
     #[derive(Clone)]
     pub(in crate::token) struct PublicKey(ParsedPublicKey);
@@ -50,12 +50,12 @@ mod with_aws_lc_rs {
         EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der)
     }
 
-    pub(in crate::token) fn generate_rsa_2048() -> Option<RsaKeyDer> {
+    pub(in crate::token) fn generate_rsa_2048() -> Option<KeyDer> {
         let generate = || -> Result<_, Unspecified> {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048)?;
             let private = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair)?.as_ref().to_vec();
             let public = AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())?;
-            Ok(RsaKeyDer { private: private.into(), public: public.as_ref().to_vec() })
+            Ok(KeyDer { private: private.into(), public: public.as_ref().to_vec() })
         };
         generate().ok()
     }
@@ -63,14 +63,12 @@ mod with_aws_lc_rs {
 
 #[cfg(not(feature = "aws-lc-rs"))]
 mod with_ring {
-    pub(in crate::token) use ring::{digest, rand, signature};
+    pub(in crate::token) use ring::{digest, hmac, rand, signature};
 
     use ring::error::KeyRejected;
     use signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
     };
-
-    use super::RsaKeyDer;
 
     /// ring has no parsed form to keep. It unwraps the key anew each time, which is next to nothing
     /// beside the arithmetic. A point that is not on its curve is
@@ -93,10 +91,5 @@ mod with_ring {
 
     pub(in crate::token) fn p256_from_pkcs8(der: &[u8]) -> Result<EcdsaKeyPair, KeyRejected> {
         EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &rand::SystemRandom::new())
-    }
-
-    /// ring makes no RSA keys.
-    pub(in crate::token) fn generate_rsa_2048() -> Option<RsaKeyDer> {
-        None
     }
 }

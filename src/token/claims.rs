@@ -21,7 +21,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) issuer: Box<str>,
-    pub(super) audience: Box<str>,
+    /// At least one.
+    pub(super) audiences: Vec<Box<str>>,
     /// In whole seconds, as tokens count.
     pub(super) lifetime: Duration,
     pub(super) leeway: Duration,
@@ -36,7 +37,7 @@ pub(super) struct Subjects(pub(super) Arc<dyn Fn(&UserId) -> bool + Send + Sync>
 const LONGEST: usize = 8 * 1024;
 
 /// How far the clock of the server that issued a token may run ahead of ours.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Headers by which a token would choose its own key, or change how it is to be read (RFC 8725,
 /// sections 3.1 and 3.10). We know none that `crit` may name (RFC 7515, section 4.1.11).
@@ -140,7 +141,13 @@ impl Rules {
         let mut claims = identity.claims().clone();
         let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
         set("iss", self.issuer.as_ref().into());
-        set("aud", self.audience.as_ref().into());
+        set(
+            "aud",
+            match &self.audiences[..] {
+                [audience] => (**audience).into(),
+                several => several.iter().map(|audience| &**audience).collect(),
+            },
+        );
         set("sub", identity.user_id().as_str().into());
         set("role", identity.role().as_str().into());
         if let Some(plan) = identity.plan() {
@@ -162,7 +169,7 @@ impl Rules {
             return Err(TokenError::Invalid("iss"));
         }
         let audience = claims.take("aud").and_then(Member::texts).unwrap_or_default();
-        if audience.iter().all(|name| *name != *self.audience) {
+        if !audience.iter().any(|name| self.audiences.iter().any(|ours| **ours == **name)) {
             return Err(TokenError::Invalid("aud"));
         }
 
@@ -215,6 +222,50 @@ impl fmt::Debug for Subjects {
     }
 }
 
+/// A token of another issuer, taken apart: nothing of it is believed yet.
+pub(super) struct Parts<'a> {
+    pub(super) header: Map<String, Value>,
+    pub(super) claims: Vec<u8>,
+    pub(super) signed: &'a [u8],
+    pub(super) signature: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    /// Of a token of so many bytes at most.
+    pub(super) fn read(token: &'a [u8], longest: usize) -> Result<Self, TokenError> {
+        if token.len() > longest {
+            return Err(TokenError::Invalid("too long"));
+        }
+        let text = std::str::from_utf8(token).map_err(|_| TokenError::Invalid("not text"))?;
+        let mut parts = text.split('.');
+        let (Some(header), Some(claims), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(TokenError::Invalid("not three parts"));
+        };
+        Ok(Self {
+            header: decode_object(header)?,
+            claims: decode(claims)?,
+            signed: &token[..header.len() + 1 + claims.len()],
+            signature: decode(signature)?,
+        })
+    }
+
+    /// A member of the header that is text.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.header.get(name).and_then(Value::as_str)
+    }
+
+    /// The key that the header names, if it names one.
+    pub(super) fn key_id(&self) -> Result<Option<&str>, TokenError> {
+        match self.header.get("kid") {
+            None => Ok(None),
+            Some(Value::String(id)) => Ok(Some(id)),
+            Some(_) => Err(TokenError::Invalid("kid")),
+        }
+    }
+}
+
 /// The key that the header names; the algorithm must be the key's.
 fn key_of<'a>(
     header: &Map<String, Value>,
@@ -228,7 +279,7 @@ fn key_of<'a>(
         return Err(TokenError::Invalid("typ"));
     }
     let key = text("kid").and_then(|id| keys.find(id)).ok_or(TokenError::Invalid("kid"))?;
-    if text("alg") != Some(key.algorithm()) {
+    if text("alg") != Some(key.algorithm().name()) {
         return Err(TokenError::Invalid("alg"));
     }
     Ok(key)
@@ -261,14 +312,17 @@ fn text<'a>(claim: Member<'a>, name: &'static str) -> Result<Cow<'a, str>, Token
 }
 
 /// A claim that, if it is there, must be a whole number of seconds since 1970.
-fn take_seconds(claims: &mut Members<'_>, name: &'static str) -> Result<Option<u64>, TokenError> {
+pub(super) fn take_seconds(
+    claims: &mut Members<'_>,
+    name: &'static str,
+) -> Result<Option<u64>, TokenError> {
     match claims.take(name) {
         None => Ok(None),
         Some(value) => value.whole().map(Some).ok_or(TokenError::Invalid(name)),
     }
 }
 
-fn instant(seconds: u64, name: &'static str) -> Result<SystemTime, TokenError> {
+pub(super) fn instant(seconds: u64, name: &'static str) -> Result<SystemTime, TokenError> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or(TokenError::Invalid(name))
 }
 

@@ -57,6 +57,31 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// RSAPublicKey (RFC 8017, appendix A.1.1), of the big-endian bytes of modulus and exponent.
+pub(super) fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+    let unsigned = |digits: &[u8]| {
+        let zeros = digits.iter().take_while(|digit| **digit == 0).count();
+        let digits = &digits[zeros..];
+        // A first bit of one would make it negative.
+        let sign: &[u8] =
+            if digits.first().is_none_or(|digit| *digit >= 0x80) { &[0] } else { &[] };
+        element(INTEGER, &[sign, digits].concat())
+    };
+    element(SEQUENCE, &[unsigned(modulus), unsigned(exponent)].concat())
+}
+
+/// Longer than any key of ours: what is cut short verifies nothing.
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).unwrap_or(u16::MAX);
+    let mut der = match length {
+        0..=0x7f => vec![tag, length as u8],
+        0x80..=0xff => vec![tag, 0x81, length as u8],
+        _ => [&[tag, 0x82], &length.to_be_bytes()[..]].concat(),
+    };
+    der.extend_from_slice(&content[..length.into()]);
+    der
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +98,19 @@ mod tests {
         assert_eq!(inner.unsigned(), Some(&[0x80][..]));
         assert_eq!(inner.unsigned(), None);
         assert!(reader.sequence().is_none());
+    }
+
+    #[test]
+    fn what_is_written_of_an_rsa_key_is_read_again() {
+        for length in [1, 127, 128, 256, 512] {
+            for first in [1, 0x7f, 0x80, 0xff] {
+                let modulus = [vec![first], vec![0; length - 1]].concat();
+                let der = rsa_public_key(&[&[0, 0], &modulus[..]].concat(), &[1, 0, 1]);
+                let mut key = Reader::new(&der).sequence().unwrap();
+                assert_eq!(key.unsigned(), Some(&modulus[..]), "{length} {first}");
+                assert_eq!(key.unsigned(), Some(&[1, 0, 1][..]));
+            }
+        }
     }
 
     #[test]

@@ -174,9 +174,4 @@ pub enum KeyFileError {
         /// Where the public key is.
         public: PathBuf,
     },
-    /// Both files are missing, and no pair can be made.
-    #[error(
-        "there is no key pair, and none can be generated: it takes the feature `aws-lc-rs` (or `openssl genpkey`)"
-    )]
-    CannotGenerate,
 }

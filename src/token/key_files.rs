@@ -5,14 +5,35 @@ use std::{fs, io, path::Path, thread, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use zeroize::Zeroizing;
 
-use super::{KeyFileError, SigningKey, VerifyingKey, backend};
+#[cfg(feature = "aws-lc-rs")]
+use super::backend;
+use super::{
+    KeyError, KeyFileError, SigningKey, VerifyingKey,
+    backend::{
+        KeyDer,
+        rand::SystemRandom,
+        signature::{Ed25519KeyPair, KeyPair},
+    },
+};
 use crate::new_file::Draft;
 
 impl SigningKey {
-    /// Reads a pair of PEM files; where neither is there, first generates an RSA key of 2048 bits
-    /// (feature `aws-lc-rs`) into them. The private one is readable by its owner only.
+    /// Reads a pair of PEM files, of any algorithm that [`from_pem`](Self::from_pem) reads; where
+    /// neither is there, first generates an Ed25519 key into them. The private one is readable by its
+    /// owner only; one that is not is read, and that is logged as a warning.
     ///
     /// Any number of processes may start at once: one of them makes the pair, and all read it.
+    ///
+    /// ```
+    /// use tower_warden::token::{Algorithm, SigningKey};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let (private, public) = (directory.path().join("private.pem"), directory.path().join("public.pem"));
+    /// let key = SigningKey::load_or_generate(&private, &public)?;
+    /// assert_eq!(key.verifying_key().algorithm(), Algorithm::EdDsa);
+    /// let again = SigningKey::load_or_generate(&private, &public)?;
+    /// assert_eq!(again.verifying_key(), key.verifying_key());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`KeyFileError`] names the file: one that can't be read or written or holds no usable key,
@@ -21,14 +42,61 @@ impl SigningKey {
         private: impl AsRef<Path>,
         public: impl AsRef<Path>,
     ) -> Result<Self, KeyFileError> {
-        let (private, public) = (private.as_ref(), public.as_ref());
-        if !exists(private)? && !exists(public)? {
-            generate(private, public)?;
-        }
-        wait_for_both(private, public)?;
-        load(private, public)
+        load_or(generate_ed25519, private.as_ref(), public.as_ref())
+    }
+
+    /// The same, but for the kind of key that is generated: RSA of 2048 bits, for clients that know no
+    /// other. ring makes none, so that it takes the feature `aws-lc-rs`.
+    ///
+    /// # Errors
+    /// As [`load_or_generate`](Self::load_or_generate).
+    #[cfg(feature = "aws-lc-rs")]
+    pub fn load_or_generate_rsa(
+        private: impl AsRef<Path>,
+        public: impl AsRef<Path>,
+    ) -> Result<Self, KeyFileError> {
+        load_or(backend::generate_rsa_2048, private.as_ref(), public.as_ref())
     }
 }
+
+type Generate = fn() -> Option<KeyDer>;
+
+fn load_or(generate: Generate, private: &Path, public: &Path) -> Result<SigningKey, KeyFileError> {
+    if !exists(private)? && !exists(public)? {
+        write_new(generate, private, public)?;
+    }
+    wait_for_both(private, public)?;
+    warn_if_readable_by_others(private);
+    load(private, public)
+}
+
+fn generate_ed25519() -> Option<KeyDer> {
+    /// SubjectPublicKeyInfo (RFC 8410, section 4) up to the 32 bytes of the key.
+    const PUBLIC: [u8; 12] = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
+    let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok()?;
+    let private = Zeroizing::new(private.as_ref().to_vec());
+    let pair = Ed25519KeyPair::from_pkcs8(&private).ok()?;
+    Some(KeyDer { private, public: [&PUBLIC[..], pair.public_key().as_ref()].concat() })
+}
+
+/// A secret that others can read is none. Not refused: mounted secrets (Kubernetes) have the mode that
+/// their platform gives them.
+#[cfg(unix)]
+fn warn_if_readable_by_others(private: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = fs::metadata(private).map_or(0, |file| file.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            private = %private.display(),
+            mode = %format_args!("{mode:o}"),
+            "the private key can be read by others; it should be readable by its owner only (0600)"
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_readable_by_others(_: &Path) {}
 
 fn load(private: &Path, public: &Path) -> Result<SigningKey, KeyFileError> {
     let unusable = |path: &Path| {
@@ -45,8 +113,11 @@ fn load(private: &Path, public: &Path) -> Result<SigningKey, KeyFileError> {
 }
 
 /// Whoever publishes the private file owns the pair, and publishes the other. All others drop theirs.
-fn generate(private: &Path, public: &Path) -> Result<(), KeyFileError> {
-    let key = backend::generate_rsa_2048().ok_or(KeyFileError::CannotGenerate)?;
+fn write_new(generate: Generate, private: &Path, public: &Path) -> Result<(), KeyFileError> {
+    let key = generate().ok_or_else(|| KeyFileError::Key {
+        path: private.to_owned(),
+        source: KeyError::NoRandomness,
+    })?;
     // Both are written before either is seen, so that next to no time lies between the two.
     let private_draft =
         Draft::write(private, &pem("PRIVATE KEY", &key.private), 0o600).map_err(at(private))?;
@@ -98,7 +169,8 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> KeyFileError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::KeyError;
+    #[cfg(feature = "aws-lc-rs")]
+    use crate::token::Algorithm;
 
     const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/keys/");
 
@@ -125,16 +197,16 @@ mod tests {
         assert!(matches!(&error, Key { source: KeyError::WeakRsa { bits: 1024 }, .. }), "{error}");
     }
 
-    #[cfg(not(feature = "aws-lc-rs"))]
+    #[cfg(feature = "aws-lc-rs")]
     #[test]
-    fn ring_generates_no_pair_and_says_so() {
+    fn an_rsa_key_is_generated_where_one_is_wanted() {
         let directory = tempfile::tempdir().unwrap();
         let (private, public) = (directory.path().join("a"), directory.path().join("b"));
-        let error = SigningKey::load_or_generate(private, public).unwrap_err();
-        assert!(matches!(error, KeyFileError::CannotGenerate));
+        let key = SigningKey::load_or_generate_rsa(&private, &public).unwrap();
+        assert_eq!(key.verifying_key().algorithm(), Algorithm::Rs256);
+        assert_eq!(load(&private, &public).unwrap().verifying_key(), key.verifying_key());
     }
 
-    #[cfg(feature = "aws-lc-rs")]
     #[test]
     fn processes_that_start_at_once_share_one_generated_pair() {
         let directory = tempfile::tempdir().unwrap();

@@ -7,25 +7,16 @@
 use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, CommonParameters, EllipticCurve, EllipticCurveKeyParameters,
-    EllipticCurveKeyType, Jwk, JwkSet, KeyAlgorithm, OctetKeyPairParameters, OctetKeyPairType,
-    PublicKeyUse, RSAKeyParameters, RSAKeyType,
-};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{
-    KeyError,
+    Algorithm, Jwk, KeyError,
     backend::{
         self,
-        digest::{SHA256, digest},
         rand::SystemRandom,
-        signature::{
-            ECDSA_P256_SHA256_FIXED, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-            RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair,
-        },
+        signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
     },
     der::{OBJECT_IDENTIFIER, OCTET_STRING, Reader},
 };
@@ -52,35 +43,8 @@ pub struct VerifyingKey {
     key_id: Arc<str>,
     /// The first part of the tokens that this key signs here.
     header: Arc<str>,
-    parameters: AlgorithmParameters,
+    jwk: Jwk,
     key: backend::PublicKey,
-}
-
-/// The keys of a token service: one signs, several verify.
-///
-/// To rotate: add the new key to verify with, everywhere; sign with it; once the last token of the
-/// old key has ended, drop the old one.
-///
-/// ```
-/// use tower_warden::token::{KeySet, SigningKey};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let (old, new) = (SigningKey::generate_ed25519()?, SigningKey::generate_ed25519()?);
-/// let keys = KeySet::new(new).with_verifying_key(old.verifying_key().clone());
-/// assert_eq!(keys.jwks().keys.len(), 2);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-pub struct KeySet {
-    signing: SigningKey,
-    verifying: Vec<VerifyingKey>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Algorithm {
-    Rs256,
-    Es256,
-    EdDsa,
 }
 
 const SHORTEST_RSA: usize = 2048;
@@ -134,7 +98,6 @@ impl SigningKey {
     fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         let (algorithm, private) = pkcs8(der)?;
         let (pair, verifying) = match algorithm {
-            Algorithm::Rs256 => return Self::from_pkcs1(private),
             Algorithm::Es256 => {
                 let pair = backend::p256_from_pkcs8(der).map_err(|_| KeyError::Malformed)?;
                 let public = VerifyingKey::new(algorithm, pair.public_key().as_ref())?;
@@ -147,6 +110,7 @@ impl SigningKey {
                 let public = VerifyingKey::new(algorithm, pair.public_key().as_ref())?;
                 (Pair::Ed25519(pair), public)
             }
+            _ => return Self::from_pkcs1(private),
         };
         Ok(Self { pair, verifying })
     }
@@ -192,24 +156,13 @@ impl VerifyingKey {
     /// The key for others to verify with (RFC 7517): public members only.
     #[must_use]
     pub fn jwk(&self) -> Jwk {
-        Jwk {
-            common: CommonParameters {
-                public_key_use: Some(PublicKeyUse::Signature),
-                key_algorithm: Some(match self.algorithm {
-                    Algorithm::Rs256 => KeyAlgorithm::RS256,
-                    Algorithm::Es256 => KeyAlgorithm::ES256,
-                    Algorithm::EdDsa => KeyAlgorithm::EdDSA,
-                }),
-                key_id: Some(self.key_id.as_ref().to_owned()),
-                ..CommonParameters::default()
-            },
-            algorithm: self.parameters.clone(),
-        }
+        self.jwk.clone()
     }
 
     /// The `alg` of what it verifies.
-    pub(super) fn algorithm(&self) -> &'static str {
-        self.algorithm.name()
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// The first part of the tokens that this key signs here, written once: in base64url.
@@ -223,34 +176,26 @@ impl VerifyingKey {
 
     /// From what the backends take: PKCS#1 for RSA, else the point.
     fn new(algorithm: Algorithm, key: &[u8]) -> Result<Self, KeyError> {
-        let parameters = parameters(algorithm, key)?;
-        let key = match algorithm {
-            Algorithm::Rs256 => backend::PublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key),
-            Algorithm::Es256 => backend::PublicKey::new(&ECDSA_P256_SHA256_FIXED, key),
-            Algorithm::EdDsa => backend::PublicKey::new(&ED25519, key),
+        let jwk = Jwk::of_key(algorithm, key).ok_or(KeyError::Malformed)?;
+        if let Some((modulus, _)) = rsa_public(key).filter(|_| algorithm == Algorithm::Rs256) {
+            refuse_weak(modulus)?;
         }
-        .map_err(|_| KeyError::Malformed)?;
-        let key_id = thumbprint(&parameters);
+        let parsed = backend::PublicKey::new(algorithm.verification(), key);
+        let key_id = jwk.thumbprint().ok_or(KeyError::Malformed)?;
         let header = json!({ "alg": algorithm.name(), "typ": TOKEN_TYPE, "kid": key_id });
-        let header = BASE64URL.encode(header.to_string());
-        Ok(Self { algorithm, key_id: key_id.into(), header: header.into(), parameters, key })
-    }
-}
-
-impl Algorithm {
-    /// RFC 7518, section 3.1; RFC 8037, section 3.1.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Es256 => "ES256",
-            Self::EdDsa => "EdDSA",
-        }
+        Ok(Self {
+            algorithm,
+            header: BASE64URL.encode(header.to_string()).into(),
+            jwk: jwk.for_tokens(algorithm, &key_id),
+            key_id: key_id.into(),
+            key: parsed.map_err(|_| KeyError::Malformed)?,
+        })
     }
 }
 
 impl PartialEq for VerifyingKey {
     fn eq(&self, other: &Self) -> bool {
-        self.parameters == other.parameters
+        self.key_id == other.key_id
     }
 }
 
@@ -265,95 +210,7 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-impl KeySet {
-    /// A set of one key, which signs and verifies.
-    #[must_use]
-    pub fn new(signing: SigningKey) -> Self {
-        let verifying = vec![signing.verifying_key().clone()];
-        Self { signing, verifying }
-    }
-
-    /// The same set with a further key that verifies: one that signed before, or will.
-    #[must_use]
-    pub fn with_verifying_key(mut self, key: VerifyingKey) -> Self {
-        if !self.verifying.contains(&key) {
-            self.verifying.push(key);
-        }
-        self
-    }
-
-    /// The public keys, for others to verify with.
-    #[must_use]
-    pub fn jwks(&self) -> JwkSet {
-        JwkSet { keys: self.verifying.iter().map(VerifyingKey::jwk).collect() }
-    }
-
-    pub(super) fn signing_key(&self) -> &SigningKey {
-        &self.signing
-    }
-
-    pub(super) fn find(&self, key_id: &str) -> Option<&VerifyingKey> {
-        self.verifying.iter().find(|key| key.key_id() == key_id)
-    }
-
-    /// The key whose tokens begin with this very text, as all do that are signed here.
-    pub(super) fn of_header(&self, header: &str) -> Option<&VerifyingKey> {
-        self.verifying.iter().find(|key| key.header() == header)
-    }
-}
-
-/// The JWK members of a public key (RFC 7518, section 6; RFC 8037, section 2).
-fn parameters(algorithm: Algorithm, key: &[u8]) -> Result<AlgorithmParameters, KeyError> {
-    Ok(match (algorithm, key) {
-        (Algorithm::Rs256, key) => {
-            let (n, e) = rsa_public(key).ok_or(KeyError::Malformed)?;
-            refuse_weak(n)?;
-            AlgorithmParameters::RSA(RSAKeyParameters {
-                key_type: RSAKeyType::RSA,
-                n: BASE64URL.encode(n),
-                e: BASE64URL.encode(e),
-            })
-        }
-        // SEC 1, section 2.3.3: 4 is a point with both coordinates.
-        (Algorithm::Es256, [4, point @ ..]) if point.len() == 64 => {
-            let (x, y) = point.split_at(32);
-            AlgorithmParameters::EllipticCurve(EllipticCurveKeyParameters {
-                key_type: EllipticCurveKeyType::EC,
-                curve: EllipticCurve::P256,
-                x: BASE64URL.encode(x),
-                y: BASE64URL.encode(y),
-            })
-        }
-        (Algorithm::EdDsa, key) if key.len() == 32 => {
-            AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters {
-                key_type: OctetKeyPairType::OctetKeyPair,
-                curve: EllipticCurve::Ed25519,
-                x: BASE64URL.encode(key),
-            })
-        }
-        _ => return Err(KeyError::Malformed),
-    })
-}
-
-/// RFC 7638, section 3: the hash of the required members, sorted, without white space. Not
-/// jsonwebtoken's, which asks its process-wide provider.
-fn thumbprint(parameters: &AlgorithmParameters) -> String {
-    let members = match parameters {
-        AlgorithmParameters::RSA(RSAKeyParameters { n, e, .. }) => {
-            format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#)
-        }
-        AlgorithmParameters::EllipticCurve(EllipticCurveKeyParameters { x, y, .. }) => {
-            format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#)
-        }
-        AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters { x, .. }) => {
-            format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)
-        }
-        _ => unreachable!("`parameters` makes no others"),
-    };
-    BASE64URL.encode(digest(&SHA256, members.as_bytes()))
-}
-
-fn refuse_weak(modulus: &[u8]) -> Result<(), KeyError> {
+pub(super) fn refuse_weak(modulus: &[u8]) -> Result<(), KeyError> {
     let unused = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
     match modulus.len() * 8 - unused {
         SHORTEST_RSA.. => Ok(()),
@@ -409,7 +266,7 @@ fn algorithm(mut identifier: Reader<'_>) -> Result<Algorithm, KeyError> {
 }
 
 /// RSAPublicKey (RFC 8017, appendix A.1.1): modulus and exponent.
-fn rsa_public(der: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn rsa_public(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut key = Reader::new(der).sequence()?;
     Some((key.unsigned()?, key.unsigned()?))
 }
@@ -472,50 +329,5 @@ mod tests {
         ] {
             assert_eq!(VerifyingKey::from_pem(pem).unwrap_err(), error, "{case}");
         }
-    }
-
-    #[test]
-    fn thumbprints_are_those_of_the_rfcs() {
-        for (case, jwk, expected) in [
-            (
-                "RFC 7638, section 3.1",
-                r#"{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256","kid":"2011-04-29"}"#,
-                "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
-            ),
-            (
-                "RFC 8037, appendix A.3",
-                r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
-                "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
-            ),
-        ] {
-            let jwk: Jwk = serde_json::from_str(jwk).unwrap();
-            assert_eq!(thumbprint(&jwk.algorithm), expected, "{case}");
-        }
-    }
-
-    #[test]
-    fn a_key_set_shows_public_members_only() {
-        let keys = [pem!("rsa-private").as_slice(), pem!("es256-private"), pem!("ed25519-private")]
-            .map(|pem| SigningKey::from_pem(pem).unwrap());
-        let [rsa, p256, ed25519] = keys;
-        let debug = format!("{rsa:?}{p256:?}{ed25519:?}");
-        let set = KeySet::new(rsa)
-            .with_verifying_key(p256.verifying_key().clone())
-            .with_verifying_key(ed25519.verifying_key().clone())
-            .with_verifying_key(p256.verifying_key().clone());
-
-        let jwks = serde_json::to_value(set.jwks()).unwrap();
-        let public = ["kty", "use", "alg", "kid", "n", "e", "crv", "x", "y"];
-        let keys = jwks["keys"].as_array().unwrap();
-        assert_eq!(keys.len(), 3);
-        for key in keys {
-            assert!(key.as_object().unwrap().keys().all(|name| public.contains(&name.as_str())));
-            assert!(set.find(key["kid"].as_str().unwrap()).is_some());
-            assert_eq!(key["use"], "sig");
-            assert!(debug.contains(key["kid"].as_str().unwrap()));
-        }
-        assert_eq!(keys[0]["alg"], "RS256");
-        assert_eq!(keys[1]["crv"], "P-256");
-        assert_eq!(keys[2]["alg"], "EdDSA");
     }
 }

@@ -66,7 +66,11 @@ mod der;
 mod error;
 mod family;
 mod feed;
+mod foreign;
+mod hs256;
+mod jwk;
 mod key_files;
+mod key_set;
 mod keys;
 mod revocation;
 mod seal;
@@ -80,10 +84,16 @@ pub use family::{
     Family, FamilyId, RefreshToken, RevokeReason, StoredToken, Verdict, judge, token_expiry,
 };
 pub use feed::{Following, RevocationFeed};
-pub use keys::{KeySet, SigningKey, VerifyingKey};
+pub use foreign::{ClaimMapping, TokenVerifier};
+#[cfg(feature = "jwks")]
+pub(crate) use foreign::{ForeignKeys, UNKNOWN_KEY};
+pub use hs256::{Hs256Bridge, WeakSecret};
+pub use jwk::{Algorithm, Jwk, Jwks};
+pub use key_set::KeySet;
+pub use keys::{SigningKey, VerifyingKey};
 pub use revocation::{Revocation, Revocations, Revoked};
 pub use seal::Sealed;
-pub use service::{TokenPair, TokenService};
+pub use service::{AccessToken, TokenPair, TokenService};
 pub use session::{NewSession, Session, SessionInfo};
 pub use store::{
     NewFamily, Opening, PresentedToken, RenewRequest, Renewed, RotateRequest, Rotation, Sealing,

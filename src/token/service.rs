@@ -2,18 +2,17 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
-use jsonwebtoken::jwk::JwkSet;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use zeroize::Zeroizing;
 
 use super::{
-    FamilyId, Following, InvalidRefresh, KeySet, NewFamily, NewSession, Opening, PresentedToken,
-    RefreshError, RefreshToken, RenewRequest, Revocations, RevokeReason, RotateRequest, Rotation,
-    Sealing, Session, SessionInfo, TokenError, TokenStore, Verdict,
+    FamilyId, Following, InvalidRefresh, Jwks, KeySet, NewFamily, NewSession, Opening,
+    PresentedToken, RefreshError, RefreshToken, RenewRequest, Revocations, RevokeReason,
+    RotateRequest, Rotation, Sealing, Session, SessionInfo, TokenError, TokenStore, Verdict,
     claims::{Rules, Subjects},
     error::Unsigned,
     judge,
@@ -30,7 +29,7 @@ use crate::{Identity, SharedClock, StoreError, TokenHash, UserId, signals};
 /// Cheap to clone; clones share what they remember. See the [module's docs](super).
 #[derive(Clone, Debug)]
 pub struct TokenService {
-    keys: Arc<KeySet>,
+    keys: Arc<RwLock<Arc<KeySet>>>,
     rules: Arc<Rules>,
     refresh_ttl: Duration,
     session_ttl: Option<Duration>,
@@ -60,6 +59,13 @@ pub struct TokenPair {
     session: FamilyId,
 }
 
+/// An access token alone. It is wiped when dropped, and serializes as a token response without a
+/// refresh token (RFC 6749, section 4.4.3).
+pub struct AccessToken {
+    token: Zeroizing<String>,
+    expires_in: Duration,
+}
+
 const ACCESS_TTL: Duration = Duration::from_secs(15 * 60);
 const REFRESH_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const SESSION_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -86,7 +92,7 @@ impl TokenService {
     ) -> Self {
         let rules = Rules {
             issuer: issuer.into().into(),
-            audience: audience.into().into(),
+            audiences: vec![audience.into().into()],
             lifetime: ACCESS_TTL,
             leeway: Duration::ZERO,
             subjects: Subjects::default(),
@@ -94,7 +100,7 @@ impl TokenService {
         let revocations = store.revocations();
         revocations.keep_for(rules.lifetime);
         Self {
-            keys: Arc::new(keys),
+            keys: Arc::new(RwLock::new(Arc::new(keys))),
             rules: Arc::new(rules),
             refresh_ttl: REFRESH_TTL,
             session_ttl: Some(SESSION_TTL),
@@ -108,12 +114,20 @@ impl TokenService {
         }
     }
 
+    /// The same with one more audience: tokens name all of them, and one that names any of them is
+    /// taken.
+    #[must_use]
+    pub fn with_audience(mut self, audience: impl Into<String>) -> Self {
+        self.rules_mut().audiences.push(audience.into().into());
+        self
+    }
+
     /// How long an access token lives, rounded up to whole seconds; one that would live longer is
     /// invalid. At most 100 years, as for the other times.
     #[must_use]
     pub fn with_access_ttl(mut self, time_to_live: Duration) -> Self {
         let seconds = time_to_live.min(LONGEST_TTL).as_millis().div_ceil(1000).max(1);
-        Arc::make_mut(&mut self.rules).lifetime = Duration::from_secs(seconds as u64);
+        self.rules_mut().lifetime = Duration::from_secs(seconds as u64);
         self.revocations.keep_for(self.rules.lifetime + self.rules.leeway);
         self
     }
@@ -167,7 +181,7 @@ impl TokenService {
     /// unless set. For servers whose clocks differ.
     #[must_use]
     pub fn with_leeway(mut self, leeway: Duration) -> Self {
-        Arc::make_mut(&mut self.rules).leeway = leeway;
+        self.rules_mut().leeway = leeway;
         self.revocations.keep_for(self.rules.lifetime + leeway);
         self
     }
@@ -179,7 +193,7 @@ impl TokenService {
         mut self,
         can_be: impl Fn(&UserId) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Arc::make_mut(&mut self.rules).subjects = Subjects(Arc::new(can_be));
+        self.rules_mut().subjects = Subjects(Arc::new(can_be));
         self
     }
 
@@ -195,6 +209,7 @@ impl TokenService {
     #[must_use]
     pub fn with_clock(mut self, clock: SharedClock) -> Self {
         self.clock = clock;
+        self.verified = Arc::new(self.verified.empty());
         self
     }
 
@@ -257,17 +272,18 @@ impl TokenService {
     /// The same of a header's value, which is looked at as text only where it has not been seen.
     pub(crate) fn verify_bytes(&self, token: &[u8]) -> Result<Identity, TokenError> {
         let now = self.clock.now();
+        let age = self.verified.age();
         let remembered = self.verified.get(token);
         let from_memory = remembered.is_some();
         let outcome = match remembered {
             Some(identity) => self.rules.refuse_expired(&identity, now).map(|()| identity),
             None => match std::str::from_utf8(token) {
-                Ok(token) => self.rules.verify(token, &self.keys, now),
+                Ok(token) => self.rules.verify(token, &self.keys(), now),
                 Err(_) => Err(TokenError::Invalid("not text")),
             },
         };
         if let (Ok(identity), false) = (&outcome, from_memory) {
-            self.verified.insert(token, identity.clone());
+            self.verified.insert(age, token, identity.clone());
         }
         let outcome =
             outcome.and_then(|identity| self.refuse_revoked(&identity).map(|()| identity));
@@ -503,8 +519,60 @@ impl TokenService {
 
     /// The public keys, for others to verify access tokens with.
     #[must_use]
-    pub fn jwks(&self) -> JwkSet {
-        self.keys.jwks()
+    pub fn jwks(&self) -> Jwks {
+        self.keys().jwks()
+    }
+
+    /// Puts other keys in the place of these, while the service runs, for all its clones. What was
+    /// verified is verified anew: tokens of a key that is gone are invalid from now on.
+    ///
+    /// To change the key that signs without a 401, let all servers know the new one to verify with
+    /// first; then let it sign, and the old one verify until its last token has ended.
+    ///
+    /// ```
+    /// # use tower_warden::{Identity, Role, TokenService, UserId, store::memory::MemoryStore};
+    /// use tower_warden::token::{KeySet, SigningKey};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let old = SigningKey::generate_ed25519()?;
+    /// let verifies = old.verifying_key().clone();
+    /// let tokens = TokenService::new(KeySet::new(old), "https://id.example", "api", MemoryStore::new());
+    /// let pair = tokens.issue(&Identity::new(UserId::from("ada"), Role::EDITOR)).await?;
+    ///
+    /// let new = SigningKey::generate_ed25519()?;
+    /// tokens.set_keys(KeySet::new(new).with_verifying_key(verifies));
+    /// assert!(tokens.verify(pair.access_token()).is_ok());
+    /// assert_eq!(tokens.jwks().keys().len(), 2);
+    ///
+    /// tokens.set_keys(KeySet::new(SigningKey::generate_ed25519()?));
+    /// assert!(tokens.verify(pair.access_token()).is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn set_keys(&self, keys: KeySet) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        self.verified.forget();
+    }
+
+    /// An access token alone, of no session: for a machine, or for one call of a service to another.
+    /// Nothing is stored; it can't be refreshed, and ends at its `exp`, or when all that its user has is
+    /// revoked.
+    ///
+    /// # Errors
+    /// [`TokenError::InvalidIdentity`], [`TokenError::Signing`].
+    pub fn issue_access(&self, identity: &Identity) -> Result<AccessToken, TokenError> {
+        // Every token of ours names a session; of this one there is no other token.
+        let token = self.sign(identity, &FamilyId::random(), self.clock.now())?;
+        Ok(AccessToken { token, expires_in: self.rules.lifetime })
+    }
+
+    fn keys(&self) -> Arc<KeySet> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What was verified by other rules is forgotten: a clone that is stricter verifies for itself.
+    fn rules_mut(&mut self) -> &mut Rules {
+        self.verified = Arc::new(self.verified.empty());
+        Arc::make_mut(&mut self.rules)
     }
 
     fn sign_pair(
@@ -533,7 +601,7 @@ impl TokenService {
         session: &FamilyId,
         issued_at: SystemTime,
     ) -> Result<Zeroizing<String>, Unsigned> {
-        self.rules.sign(identity, session.as_str(), self.keys.signing_key(), issued_at)
+        self.rules.sign(identity, session.as_str(), self.keys().signing_key(), issued_at)
     }
 }
 
@@ -588,6 +656,36 @@ impl TokenPair {
     #[must_use]
     pub fn session_id(&self) -> &str {
         self.session.as_str()
+    }
+}
+
+impl AccessToken {
+    /// The token, for the `Authorization` header.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.token
+    }
+
+    /// How long it lives, from now on.
+    #[must_use]
+    pub fn expires_in(&self) -> Duration {
+        self.expires_in
+    }
+}
+
+impl Serialize for AccessToken {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut token = serializer.serialize_struct("AccessToken", 3)?;
+        token.serialize_field("access_token", &**self.token)?;
+        token.serialize_field("token_type", "Bearer")?;
+        token.serialize_field("expires_in", &self.expires_in.as_secs())?;
+        token.end()
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken").field("expires_in", &self.expires_in).finish_non_exhaustive()
     }
 }
 

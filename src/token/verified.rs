@@ -5,6 +5,10 @@ use std::{
     borrow::Borrow,
     fmt,
     hash::{Hash, Hasher},
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{AcqRel, Acquire},
+    },
 };
 
 use foldhash::quality::RandomState;
@@ -18,7 +22,13 @@ use crate::Identity;
 
 /// A bounded number of genuine tokens and whom they identify. Whether they are expired is not
 /// known here.
-pub(super) struct VerifiedTokens(Cache<Token, Identity, UnitWeighter, RandomState>);
+///
+/// What is known is that of one set of keys and rules. When others take their place, all of it is
+/// forgotten, and so is what was being verified meanwhile ([`age`](Self::age)).
+pub(super) struct VerifiedTokens {
+    known: Cache<Token, (u64, Identity), UnitWeighter, RandomState>,
+    age: AtomicU64,
+}
 
 /// The whole text of a token, so that one that resembles another is not taken for it.
 #[derive(PartialEq, Eq)]
@@ -28,27 +38,46 @@ impl VerifiedTokens {
     /// Room for so many; with none, nothing is remembered.
     pub(super) fn new(capacity: usize) -> Self {
         // The hash has a random key: nobody can choose tokens that meet in one place.
-        Self(Cache::with(
+        let known = Cache::with(
             capacity,
             capacity as u64,
             UnitWeighter,
             RandomState::default(),
             DefaultLifecycle::default(),
-        ))
+        );
+        Self { known, age: AtomicU64::new(0) }
+    }
+
+    /// Another one of the same size, that knows nothing.
+    pub(super) fn empty(&self) -> Self {
+        Self::new(usize::try_from(self.known.capacity()).unwrap_or(usize::MAX))
     }
 
     pub(super) fn get(&self, token: &[u8]) -> Option<Identity> {
-        self.0.get(token)
+        let (age, identity) = self.known.get(token)?;
+        (age == self.age()).then_some(identity)
     }
 
-    pub(super) fn insert(&self, token: &[u8], identity: Identity) {
-        self.0.insert(Token(Zeroizing::new(token.into())), identity);
+    /// To be asked before the keys are looked at that verify a token.
+    pub(super) fn age(&self) -> u64 {
+        self.age.load(Acquire)
+    }
+
+    /// Remembers a token that was verified by the keys of this age.
+    pub(super) fn insert(&self, age: u64, token: &[u8], identity: Identity) {
+        self.known.insert(Token(Zeroizing::new(token.into())), (age, identity));
+    }
+
+    /// To be called after other keys have taken their place.
+    pub(super) fn forget(&self) {
+        self.age.fetch_add(1, AcqRel);
+        self.known.clear();
     }
 }
 
 impl fmt::Debug for VerifiedTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifiedTokens").field("len", &self.0.len()).finish_non_exhaustive()
+        f.debug_struct("VerifiedTokens").field("len", &self.known.len()).finish_non_exhaustive()
     }
 }
 
@@ -75,7 +104,7 @@ mod tests {
         let identity = Identity::new(UserId::from("42"), Role::VIEWER);
         let tokens = VerifiedTokens::new(8);
         for n in 0..100 {
-            tokens.insert(n.to_string().as_bytes(), identity.clone());
+            tokens.insert(0, n.to_string().as_bytes(), identity.clone());
         }
         let found = (0..100).filter(|n| tokens.get(n.to_string().as_bytes()).is_some()).count();
         assert!((1..=8).contains(&found), "{found}");
@@ -86,7 +115,21 @@ mod tests {
     #[test]
     fn without_room_nothing_is_remembered() {
         let tokens = VerifiedTokens::new(0);
-        tokens.insert(b"a", Identity::new(UserId::from("42"), Role::VIEWER));
+        tokens.insert(0, b"a", Identity::new(UserId::from("42"), Role::VIEWER));
         assert_eq!(tokens.get(b"a"), None);
+    }
+
+    #[test]
+    fn what_was_verified_by_other_keys_is_forgotten() {
+        let identity = Identity::new(UserId::from("42"), Role::VIEWER);
+        let tokens = VerifiedTokens::new(8);
+        let before = tokens.age();
+        tokens.insert(before, b"known", identity.clone());
+        tokens.forget();
+        tokens.insert(before, b"late", identity.clone());
+        assert_eq!((tokens.get(b"known"), tokens.get(b"late")), (None, None));
+        tokens.insert(tokens.age(), b"late", identity);
+        assert!(tokens.get(b"late").is_some());
+        assert!(tokens.empty().get(b"late").is_none());
     }
 }

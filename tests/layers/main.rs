@@ -4,8 +4,10 @@
 
 mod bodies;
 mod charge;
+mod cookies;
 mod events;
 mod grpc;
+mod jwks;
 mod limiter;
 mod nested;
 mod plain_tower;

@@ -11,11 +11,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value, json as value};
 use tower_warden::{
-    Problem, Role, json,
+    Problem, Role,
     user::{Email, InvalidEmail, Violation},
 };
 
-use super::error::invalid_request;
+use super::{error::invalid_request, strict_json};
 
 /// The largest body, in bytes.
 const LARGEST: usize = 64 * 1024;
@@ -45,8 +45,8 @@ impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
         if !is_of_type(&head.headers, "application/json") {
             return Err(unsupported_media_type());
         }
-        let body = json::parse(&bytes).map_err(|error| match error {
-            json::JsonError::DuplicateMember => invalid_request("A member is named twice"),
+        let body = strict_json::parse(&bytes).map_err(|error| match error {
+            strict_json::JsonError::DuplicateMember => invalid_request("A member is named twice"),
             _ => invalid_request("Malformed JSON"),
         })?;
         let Value::Object(members) = body else {

@@ -17,6 +17,7 @@ mod security;
 mod sessions;
 mod state;
 mod status;
+mod strict_json;
 mod try_it;
 
 use axum::{Router, middleware::from_fn};

@@ -19,7 +19,7 @@ fn now() -> SystemTime {
 fn rules() -> Rules {
     Rules {
         issuer: "https://id.example".into(),
-        audience: "api".into(),
+        audiences: vec!["api".into()],
         lifetime: Duration::from_secs(900),
         leeway: Duration::ZERO,
         subjects: Subjects::default(),
@@ -133,6 +133,20 @@ fn how_and_when_a_caller_proved_who_it_is_is_carried() {
     let identity = rules().verify(&token, &keys, now()).unwrap();
     assert_eq!(identity.auth_time(), Some(login));
     assert_eq!(identity.amr(), ["pwd", "otp"]);
+}
+
+#[test]
+fn a_token_names_all_audiences_and_any_of_them_takes_it() {
+    let keys = KeySet::new(key(pem!("ed25519-private")));
+    let audiences = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
+    let both = Rules { audiences: audiences(&["api", "shop"]), ..rules() };
+    let token = both.sign(&ada(), "s", keys.signing_key(), now()).unwrap();
+    for (names, good) in
+        [(&["api"][..], true), (&["shop"], true), (&["x", "shop"], true), (&["x"], false)]
+    {
+        let rules = Rules { audiences: audiences(names), ..rules() };
+        assert_eq!(rules.verify(&token, &keys, now()).is_ok(), good, "{names:?}");
+    }
 }
 
 #[test]

@@ -99,6 +99,56 @@ async fn a_token_of_a_retired_key_is_verified_until_the_key_is_dropped() {
 }
 
 #[tokio::test]
+async fn what_a_lenient_clone_has_seen_a_strict_one_verifies_for_itself() {
+    let clock = ManualClock::new();
+    let strict = service(&clock);
+    let token = strict.issue(&ada()).await.unwrap();
+    let lenient = strict.clone().with_leeway(MINUTE);
+    clock.advance(15 * MINUTE);
+    lenient.verify(token.access_token()).unwrap();
+    assert!(strict.verify(token.access_token()).is_err());
+    let picky = lenient.clone().with_subjects(UserId::is_uuid);
+    assert!(matches!(picky.verify(token.access_token()), Err(TokenError::Invalid("sub"))));
+    let short = lenient.clone().with_access_ttl(MINUTE);
+    assert!(matches!(short.verify(token.access_token()), Err(TokenError::Invalid("lifetime"))));
+}
+
+#[tokio::test]
+async fn keys_change_while_the_service_runs() {
+    let service = service(&ManualClock::new());
+    let clone = service.clone();
+    let old = service.issue(&ada()).await.unwrap();
+    clone.verify(old.access_token()).unwrap();
+    let new = SigningKey::generate_ed25519().unwrap();
+    service.set_keys(KeySet::new(new).with_verifying_key(key().verifying_key().clone()));
+    let next = clone.issue(&ada()).await.unwrap();
+    for pair in [&old, &next] {
+        clone.verify(pair.access_token()).unwrap();
+    }
+    service.set_keys(KeySet::new(SigningKey::generate_ed25519().unwrap()));
+    for pair in [&old, &next] {
+        let refused = clone.verify(pair.access_token());
+        assert!(matches!(refused, Err(TokenError::Invalid("kid"))), "{refused:?}");
+    }
+    // The session is the store's, whoever signed its access tokens.
+    refresh(&clone, &next).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_access_token_may_be_signed_without_a_session() {
+    let service = service(&ManualClock::new());
+    let token = service.issue_access(&ada()).unwrap();
+    let caller = service.verify(token.expose()).unwrap();
+    assert_eq!(caller.user_id(), ada().user_id());
+    assert!(!format!("{token:?}").contains(token.expose()));
+    let written = serde_json::to_value(&token).unwrap();
+    assert_eq!((&written["token_type"], &written["expires_in"]), (&"Bearer".into(), &900.into()));
+    assert_eq!(service.logout_all(ada().user_id()).await.unwrap(), 0, "there is no session");
+    let nobody = Identity::new(UserId::from(""), Role::VIEWER);
+    assert!(matches!(service.issue_access(&nobody), Err(TokenError::InvalidIdentity("user id"))));
+}
+
+#[tokio::test]
 async fn role_and_plan_are_read_afresh_at_each_refresh() {
     let service = service(&ManualClock::new());
     let pair = service.issue(&ada()).await.unwrap();

@@ -1,0 +1,236 @@
+//! [`SessionCookies`]: sessions of browsers, in cookies.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::{AuthError, Authenticate};
+use crate::{Answer, Identity, RequestHead, SharedClock, SystemClock, token::TokenPair};
+
+/// The tokens of a session in cookies, for browsers: out of reach of scripts, and sent by the browser
+/// itself, for WebSockets and `EventSource` too, which can't send an `Authorization` header.
+///
+/// 1. Two cookies, `__Host-access` and `__Host-refresh`: `Secure`, `HttpOnly`, `SameSite=Strict`, of
+///    this very host (RFC 6265bis, section 4.1.3.2). The first may be
+///    [left out](Self::without_access_token): then the page holds the access token in memory, sends it
+///    as a Bearer token, and asks for a new one when it is loaded.
+/// 2. A cookie comes with whatever request a browser makes, another site's too. So one is believed only
+///    where the browser says that the request is of the same origin (`Sec-Fetch-Site`, or else
+///    `Origin` is the host that was asked), or of a [trusted](Self::with_trusted_origin) one. This
+///    holds for every method: a WebSocket begins with `GET`. What is no browser says neither, and is
+///    believed.
+/// 3. Routes that change something without looking at these cookies (a login: so that nobody is logged
+///    in as somebody else) want tower-http's `CsrfLayer` around them.
+///
+/// A proxy must pass `Host` and `Origin` on as they came.
+///
+/// ```
+/// use http::Request;
+/// use tower_warden::{
+///     Identity, RequestHead, RequireAuth, Role, TokenService, UserId,
+///     auth::{FirstOf, SessionCookies},
+/// };
+/// # use tower_warden::{store::memory::MemoryStore, token::{KeySet, SigningKey}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let keys = KeySet::new(SigningKey::generate_ed25519()?);
+/// # let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::new());
+/// let cookies = SessionCookies::new();
+/// // At login, and at each refresh: these are the response's `Set-Cookie` headers.
+/// let pair = tokens.issue(&Identity::new(UserId::from("ada"), Role::EDITOR)).await?;
+/// let set = cookies.set(&pair)?;
+/// assert!(set[0].to_str()?.starts_with("__Host-refresh="));
+///
+/// // Apps come with Bearer tokens, browsers with cookies.
+/// let auth = RequireAuth::new(FirstOf::new().or(tokens.clone()).or(cookies.of(tokens)));
+///
+/// // At the refresh:
+/// let sent = format!("__Host-refresh={}", pair.refresh_token().expose());
+/// let request = Request::post("/refresh").header("cookie", sent).body(())?;
+/// assert_eq!(cookies.refresh_token(&RequestHead::from(&request))?, pair.refresh_token().expose());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SessionCookies {
+    access: bool,
+    same_site: &'static str,
+    trusted: Vec<HeaderValue>,
+    clock: SharedClock,
+}
+
+const ACCESS: &str = "__Host-access";
+const REFRESH: &str = "__Host-refresh";
+
+/// What browsers keep of a cookie, at most, name and attributes apart (RFC 6265bis, section 5.6).
+const LONGEST: usize = 4096;
+
+/// An access token that no browser would keep: further claims make it too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the token is too long for a cookie: browsers keep 4096 bytes")]
+pub struct CookieTooLong;
+
+impl Default for SessionCookies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SessionCookies {
+    /// Both tokens in cookies, which other sites never send.
+    pub fn new() -> Self {
+        let clock = SystemClock::shared();
+        Self { access: true, same_site: "Strict", trusted: Vec::new(), clock }
+    }
+
+    /// The same with the refresh token alone in a cookie.
+    pub fn without_access_token(self) -> Self {
+        Self { access: false, ..self }
+    }
+
+    /// The same with `SameSite=Lax`: who follows a link from elsewhere is signed in at once.
+    pub fn lax(self) -> Self {
+        Self { same_site: "Lax", ..self }
+    }
+
+    /// The same, with cookies believed that come with requests of this origin, too
+    /// (`https://app.example`): a page of yours at another host of the same site.
+    ///
+    /// # Panics
+    /// Where it can be no origin.
+    pub fn with_trusted_origin(mut self, origin: &str) -> Self {
+        let valid = authority(origin.as_bytes()).is_some_and(|host| !host.contains(&b'/'));
+        let value = HeaderValue::try_from(origin).ok().filter(|_| valid);
+        assert!(value.is_some(), "an origin is a scheme and a host, such as https://app.example");
+        self.trusted.extend(value);
+        self
+    }
+
+    /// Where time comes from.
+    pub fn with_clock(self, clock: SharedClock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The values of `Set-Cookie` that begin a session, or go on with it.
+    ///
+    /// # Errors
+    /// [`CookieTooLong`] for an access token of more than 4 KiB.
+    pub fn set(&self, pair: &TokenPair) -> Result<Vec<HeaderValue>, CookieTooLong> {
+        let ends = pair.refresh_expires_at().duration_since(self.clock.now()).unwrap_or_default();
+        let refresh = self.cookie(REFRESH, pair.refresh_token().expose(), ends.as_secs())?;
+        let mut cookies = vec![refresh];
+        if self.access {
+            let seconds = pair.expires_in().as_secs();
+            cookies.push(self.cookie(ACCESS, pair.access_token(), seconds)?);
+        }
+        Ok(cookies)
+    }
+
+    /// The values of `Set-Cookie` that end it in the browser. The session itself is ended by
+    /// [`logout`](crate::TokenService::logout).
+    #[must_use]
+    pub fn clear(&self) -> Vec<HeaderValue> {
+        [REFRESH, ACCESS].into_iter().filter_map(|name| self.cookie(name, "", 0).ok()).collect()
+    }
+
+    /// The refresh token that a request brings.
+    ///
+    /// # Errors
+    /// [`AuthError::Missing`], [`AuthError::Ambiguous`] for two of them; [`AuthError::CrossSite`]
+    /// where another site made the request.
+    pub fn refresh_token<'a>(&self, request: &RequestHead<'a>) -> Result<&'a str, AuthError> {
+        self.find(request, REFRESH)
+    }
+
+    /// Knows callers by the access token in their cookie, where this authenticator knows them by a
+    /// Bearer token. A request that has an `Authorization` header is none of its business.
+    pub fn of(&self, tokens: impl Authenticate) -> CookieAuthenticator {
+        CookieAuthenticator { cookies: Arc::new(self.clone()), tokens: Arc::new(tokens) }
+    }
+
+    fn cookie(&self, name: &str, value: &str, age: u64) -> Result<HeaderValue, CookieTooLong> {
+        if name.len() + value.len() > LONGEST {
+            return Err(CookieTooLong);
+        }
+        let same_site = self.same_site;
+        let cookie = format!(
+            "{name}={value}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite={same_site}"
+        );
+        // Tokens are base64url and hex, with dots: always a header.
+        let mut cookie = HeaderValue::try_from(cookie).map_err(|_| CookieTooLong)?;
+        cookie.set_sensitive(true);
+        Ok(cookie)
+    }
+
+    fn find<'a>(&self, request: &RequestHead<'a>, name: &str) -> Result<&'a str, AuthError> {
+        let mut found = cookies(request.headers).filter(|(found, _)| *found == name);
+        let value = match (found.next(), found.next()) {
+            (Some((_, value)), None) if !value.is_empty() => value,
+            (Some(_), Some(_)) => return Err(AuthError::Ambiguous),
+            _ => return Err(AuthError::Missing),
+        };
+        match self.is_own(request) {
+            true => Ok(value),
+            false => Err(AuthError::CrossSite),
+        }
+    }
+
+    /// Whether a page of ours made the request, as far as a browser says.
+    fn is_own(&self, request: &RequestHead<'_>) -> bool {
+        let origin = request.headers.get(header::ORIGIN);
+        if origin.is_some_and(|origin| self.trusted.contains(origin)) {
+            return true;
+        }
+        match (request.headers.get("sec-fetch-site"), origin) {
+            (Some(site), _) => matches!(site.as_bytes(), b"same-origin" | b"none"),
+            (None, Some(origin)) => {
+                let asked = request.uri.authority().map(|host| host.as_str().as_bytes());
+                let asked = asked.or(request.headers.get(header::HOST).map(HeaderValue::as_bytes));
+                asked.is_some() && authority(origin.as_bytes()) == asked
+            }
+            (None, None) => true,
+        }
+    }
+}
+
+/// `https://app.example:8443`: what comes after the scheme.
+fn authority(origin: &[u8]) -> Option<&[u8]> {
+    let at = origin.windows(3).position(|three| three == b"://")?;
+    Some(&origin[at + 3..]).filter(|host| !host.is_empty())
+}
+
+/// All cookies of a request (RFC 6265, section 4.2.1).
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
+}
+
+/// Knows callers by the access token in their cookie: what [`SessionCookies::of`] makes.
+#[derive(Clone)]
+pub struct CookieAuthenticator {
+    cookies: Arc<SessionCookies>,
+    tokens: Arc<dyn Authenticate>,
+}
+
+impl Authenticate for CookieAuthenticator {
+    fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
+        if request.headers.contains_key(header::AUTHORIZATION) {
+            return Answer::Ready(Err(AuthError::Missing));
+        }
+        let token = match self.cookies.find(&request, ACCESS) {
+            Ok(token) => token,
+            Err(error) => return Answer::Ready(Err(error)),
+        };
+        let Ok(bearer) = HeaderValue::try_from(format!("Bearer {token}")) else {
+            return Answer::Ready(Err(AuthError::Invalid("no token")));
+        };
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
+        self.tokens.authenticate(RequestHead { headers: &headers, ..request })
+    }
+}
+
+impl fmt::Debug for CookieAuthenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CookieAuthenticator").field(&self.tokens).finish()
+    }
+}
