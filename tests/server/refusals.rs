@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The contract's routes, and the least role that they are for; `None`: anyone.
-const ROUTES: [(&str, &str, Option<&str>); 29] = [
+pub(crate) const ROUTES: [(&str, &str, Option<&str>); 29] = [
     ("POST", "/auth/register", None),
     ("GET", "/auth/verify", None),
     ("POST", "/auth/verify", None),

@@ -72,6 +72,7 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
         ("REFRESH_TOKEN_TTL", "-7d"),
         ("VERIFICATION_TOKEN_TTL", "soon"),
         ("RESET_TOKEN_TTL", "0s"),
+        ("REFRESH_LEEWAY", "61s"),
         ("ADMIN_PASSWORD_FILE", "file"),
         ("MAIL_DIR", "file/mail"),
         ("MAIL_FROM", "nobody"),

@@ -1,13 +1,15 @@
-//! The page at `/`, to try the API by hand. It is a client like any other.
+//! What the API is, for programs (`/openapi.json`) and people (`/docs`), and a page to try it by hand
+//! (`/`), which is a client like any other.
 
 use axum::{
     Router,
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tower_warden::Problem;
 
-use super::{App, error::method_not_allowed};
+use super::{App, error::method_not_allowed, pages::is_wanted};
 
 /// Its own script, style and API, and nothing else.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -20,13 +22,25 @@ pub fn router() -> Router<App> {
         get(async move || shown(kind, text)).fallback(method_not_allowed)
     };
     Router::new()
-        .route("/", file("text/html; charset=utf-8", include_str!("try_it/index.html")))
+        .route("/", get(page).fallback(method_not_allowed))
         .route("/app.js", file("text/javascript; charset=utf-8", include_str!("try_it/app.js")))
+        .route("/docs", file("text/html; charset=utf-8", include_str!("try_it/docs.html")))
+        .route("/docs.js", file("text/javascript; charset=utf-8", include_str!("try_it/docs.js")))
+        .route("/openapi.json", file("application/json", include_str!("openapi.json")))
         .route("/app.css", file("text/css; charset=utf-8", include_str!("try_it/app.css")))
 }
 
+/// For browsers; a program that asks here has lost its way.
+async fn page(headers: HeaderMap) -> Response {
+    if is_wanted(&headers) {
+        return shown("text/html; charset=utf-8", include_str!("try_it/index.html"));
+    }
+    Problem::not_found().into_response()
+}
+
 fn shown(kind: &'static str, text: &'static str) -> Response {
-    let headers: [(HeaderName, HeaderValue); 3] = [
+    let headers: [(HeaderName, HeaderValue); 4] = [
+        (header::VARY, HeaderValue::from_static("accept")),
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
