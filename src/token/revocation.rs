@@ -146,6 +146,9 @@ struct Marks {
 const WORDS: usize = 1024;
 const CAPACITY: usize = 100_000;
 
+/// In microseconds: as long as access tokens live unless a service says more.
+const LEAST_KEPT: u64 = (15 + 2) * 60 * 1_000_000;
+
 /// How far the clocks of servers may differ.
 const SKEW: Duration = Duration::from_secs(60);
 
@@ -163,7 +166,7 @@ impl Revocations {
             hasher: RandomState::default(),
             known: RwLock::default(),
             listeners: RwLock::default(),
-            keep_for: AtomicU64::new(0),
+            keep_for: AtomicU64::new(LEAST_KEPT),
             capacity: AtomicUsize::new(CAPACITY),
             origin: Instant::now(),
             fresh_at: AtomicU64::new(0),
@@ -241,6 +244,12 @@ impl Revocations {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a token that says this is revoked, or says a role that its user no longer has.
+    #[must_use]
+    pub fn is_revoked(&self, caller: &Identity) -> bool {
+        self.check(caller).is_err()
     }
 
     /// How long ago all that the feed holds was known here; `None` where none is followed.

@@ -40,7 +40,7 @@ async fn execute(connection: &mut PgConnection, sql: String) {
 }
 
 /// A new database. It goes with the server: a test that fails leaves something to look at.
-async fn new_database() -> Url {
+pub(crate) async fn new_database() -> Url {
     let (mut url, name) = (server(), random_name());
     let mut admin = PgConnection::connect(url.as_str()).await.unwrap();
     execute(&mut admin, format!("CREATE DATABASE {name}")).await;

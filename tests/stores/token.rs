@@ -7,9 +7,12 @@ use std::{
 };
 
 use tower_warden::{
-    Clock, ManualClock, SharedClock, TokenHash, UserId,
+    Clock, Identity, ManualClock, Role, SharedClock, TokenHash, UserId,
     store::memory::MemoryStore,
-    token::{NewFamily, RevokeReason, RotateRequest, Rotation, TokenStore, token_expiry},
+    token::{
+        FamilyId, NewFamily, Opening, RenewRequest, RevokeReason, RotateRequest, Rotation, Sealing,
+        SessionInfo, TokenStore, token_expiry,
+    },
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -42,6 +45,17 @@ macro_rules! token_contract {
                 only_ended_families_are_forgotten
                 no_more_is_forgotten_than_was_asked
                 used_tokens_are_kept_as_long_as_their_family
+                sessions_are_listed_the_last_used_first
+                only_ones_own_session_is_ended
+                all_sessions_but_one_end
+                the_oldest_idle_session_makes_room
+                parent_within_the_leeway_gets_the_same_successor
+                leeway_ends_by_its_time_and_when_the_child_is_used
+                revocation_takes_the_seal_along
+                whatever_ends_a_session_is_told
+                a_long_session_is_forgotten_in_steps
+                openings_that_race_the_end_of_all_leave_what_came_after
+                renewed_session_forgets_what_was_out
             }
         }
     };
@@ -328,6 +342,225 @@ async fn no_more_is_forgotten_than_was_asked(login: Login) {
     assert_eq!(login.delete_expired(2).await, 2);
     assert_eq!(login.delete_expired(2).await, 1);
     assert_eq!(login.delete_expired(2).await, 0);
+}
+
+fn info(n: u8) -> SessionInfo {
+    SessionInfo::new().with_ip([192, 0, 2, n].into()).with_user_agent(format!("agent {n}"))
+}
+
+impl Login {
+    async fn open_from(&self, user: &str, token: u32, at_most: Option<u32>) -> FamilyId {
+        let now = self.clock.now();
+        let mut family = NewFamily::new(UserId::from(user), hash(token), now, now + HOUR);
+        family.info = info(1);
+        family.amr = vec!["pwd".to_owned(), "otp".to_owned()];
+        family.at_most = at_most;
+        let id = family.id.clone();
+        let opened = self.store.open_family(family).await.unwrap();
+        assert!(matches!(opened, Opening::Opened { .. }));
+        id
+    }
+
+    async fn sessions(&self, user: &str) -> Vec<FamilyId> {
+        let sessions = self.store.sessions(&UserId::from(user), self.clock.now()).await.unwrap();
+        sessions.into_iter().map(|session| session.family.id).collect()
+    }
+
+    /// With half an hour of leeway.
+    async fn rotate_sealed(&self, presented: u32, successor: u32) -> Rotation {
+        let clock = self.shared_clock();
+        let mut request = RotateRequest::new(hash(presented), hash(successor), HOUR, clock);
+        request.sealing = Some(Sealing { bytes: Box::new([7; 64]), leeway: HOUR / 2 });
+        self.store.rotate(request).await.unwrap()
+    }
+}
+
+fn is_replayed(rotation: &Rotation) -> bool {
+    matches!(rotation, Rotation::Replayed { successor, .. } if *successor.bytes == [7; 64])
+}
+
+async fn sessions_are_listed_the_last_used_first(login: Login) {
+    let first = login.open_from("ada", 0, None).await;
+    login.clock.advance(Duration::from_secs(1));
+    let second = login.open_from("ada", 10, None).await;
+    login.open_from("eve", 20, None).await;
+    assert_eq!(login.sessions("ada").await, [second.clone(), first.clone()]);
+
+    login.clock.advance(Duration::from_secs(1));
+    let mut request = RotateRequest::new(hash(0), hash(1), HOUR, login.shared_clock());
+    request.info = info(2);
+    login.store.rotate(request).await.unwrap();
+    let ada = UserId::from("ada");
+    let sessions = login.store.sessions(&ada, login.clock.now()).await.unwrap();
+    let [used, idle] = &sessions[..] else { panic!("{sessions:?}") };
+    assert_eq!((&used.family.id, &idle.family.id), (&first, &second));
+    assert_eq!((&used.family.info, &idle.family.info), (&info(2), &info(1)));
+    assert_eq!(used.family.amr, ["pwd", "otp"]);
+    assert_eq!(used.family.last_used_at, login.clock.now());
+    assert_eq!(used.expires_at, login.clock.now() + HOUR);
+
+    login.logout(10).await;
+    assert_eq!(login.sessions("ada").await, [first]);
+    login.clock.advance(HOUR);
+    assert_eq!(login.sessions("ada").await, []);
+}
+
+async fn only_ones_own_session_is_ended(login: Login) {
+    let id = login.open_from("ada", 0, None).await;
+    let end = async |user: &str, id: &FamilyId| {
+        login.store.end_session(&UserId::from(user), id, &login.shared_clock()).await.unwrap()
+    };
+    assert!(!end("eve", &id).await);
+    assert!(!end("ada", &FamilyId::random()).await);
+    assert!(end("ada", &id).await);
+    assert!(!end("ada", &id).await, "it has ended");
+    assert_eq!(login.rotate(0, 1).await, Rotation::Revoked);
+}
+
+async fn all_sessions_but_one_end(login: Login) {
+    let kept = login.open_from("ada", 0, None).await;
+    login.open_from("ada", 10, None).await;
+    login.open_from("eve", 20, None).await;
+    let (ada, clock) = (UserId::from("ada"), login.shared_clock());
+    let reason = RevokeReason::LogoutAll;
+    let ended = login.store.revoke_user(&ada, Some(&kept), reason, &clock).await.unwrap();
+    assert_eq!(ended, 1);
+    assert_eq!(login.sessions("ada").await, [kept]);
+    assert_eq!(login.rotate(10, 11).await, Rotation::Revoked);
+    for (token, successor) in [(0, 1), (1, 2), (20, 21)] {
+        assert!(is_rotated(&login.rotate(token, successor).await), "{token}");
+    }
+    assert_eq!(login.logout_all("ada").await, 1, "it was kept that time only");
+    assert_eq!(login.rotate(2, 3).await, Rotation::Revoked);
+}
+
+async fn the_oldest_idle_session_makes_room(login: Login) {
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        ids.push(login.open_from("ada", n * 10, Some(3)).await);
+        login.clock.advance(Duration::from_secs(1));
+    }
+    assert!(is_rotated(&login.rotate(0, 1).await));
+    login.clock.advance(Duration::from_secs(1));
+    ids.push(login.open_from("ada", 30, Some(3)).await);
+    assert_eq!(login.rotate(10, 11).await, Rotation::Revoked, "it was idle for longest");
+    assert_eq!(login.sessions("ada").await, [ids[3].clone(), ids[0].clone(), ids[2].clone()]);
+    login.open_from("eve", 40, Some(1)).await;
+    assert_eq!(login.sessions("ada").await.len(), 3, "another's sessions don't count");
+}
+
+async fn parent_within_the_leeway_gets_the_same_successor(login: Login) {
+    login.open(0).await;
+    assert!(is_rotated(&login.rotate_sealed(0, 1).await));
+    let before = login.store.find_token(&hash(1)).await.unwrap().unwrap().family;
+    login.clock.advance(HOUR / 2 - Duration::from_secs(1));
+    for _ in 0..3 {
+        let replayed = login.rotate_sealed(0, 9).await;
+        assert!(is_replayed(&replayed), "{replayed:?}");
+        let Rotation::Replayed { expires_at, .. } = replayed else { return };
+        assert_eq!(expires_at, before.last_used_at + HOUR);
+    }
+    let after = login.store.find_token(&hash(1)).await.unwrap().unwrap().family;
+    assert_eq!(after, before, "a replay extends and notes nothing");
+    assert!(is_rotated(&login.rotate(1, 2).await));
+}
+
+async fn leeway_ends_by_its_time_and_when_the_child_is_used(login: Login) {
+    login.open(0).await;
+    assert!(is_rotated(&login.rotate_sealed(0, 1).await));
+    login.clock.advance(HOUR / 2);
+    assert!(is_reused(&login.rotate(0, 9).await), "from its end on");
+    assert_eq!(login.rotate(1, 2).await, Rotation::Revoked);
+
+    login.open(10).await;
+    assert!(is_rotated(&login.rotate_sealed(10, 11).await));
+    assert!(is_rotated(&login.rotate_sealed(11, 12).await));
+    assert!(is_replayed(&login.rotate(11, 99).await), "the parent of the live one");
+    assert!(is_reused(&login.rotate(10, 99).await), "its grandparent");
+}
+
+async fn revocation_takes_the_seal_along(login: Login) {
+    login.open(0).await;
+    assert!(is_rotated(&login.rotate_sealed(0, 1).await));
+    login.logout(1).await;
+    assert_eq!(login.rotate(0, 9).await, Rotation::Revoked);
+    assert_eq!(login.store.find_token(&hash(0)).await.unwrap().unwrap().family.sealed, None);
+}
+
+async fn whatever_ends_a_session_is_told(login: Login) {
+    let told = login.store.revocations();
+    let ended = |id: &FamilyId| {
+        let token = Identity::new(UserId::from("ada"), Role::VIEWER).with_session_id(id.as_str());
+        told.is_revoked(&token)
+    };
+    let by_logout = login.open_from("ada", 0, None).await;
+    let by_reuse = login.open_from("ada", 10, None).await;
+    let by_choice = login.open_from("ada", 20, None).await;
+    let by_all = login.open_from("ada", 30, None).await;
+    let stays = login.open_from("eve", 40, None).await;
+    login.logout(0).await;
+    login.rotate(10, 11).await;
+    login.rotate(10, 12).await;
+    let (ada, clock) = (UserId::from("ada"), login.shared_clock());
+    login.store.end_session(&ada, &by_choice, &clock).await.unwrap();
+    assert!(!ended(&by_all));
+    login.logout_all("ada").await;
+    for id in [&by_logout, &by_reuse, &by_choice, &by_all] {
+        assert!(ended(id));
+    }
+    let displaced = login.open_from("ada", 50, Some(1)).await;
+    login.clock.advance(Duration::from_secs(1));
+    login.open_from("ada", 60, Some(1)).await;
+    assert!(ended(&displaced));
+    assert!(!ended(&stays));
+}
+
+async fn a_long_session_is_forgotten_in_steps(login: Login) {
+    login.chain(24).await;
+    login.clock.advance(2 * HOUR);
+    for left in [15, 5] {
+        assert_eq!(login.delete_expired(10).await, 10, "{left}");
+        assert_eq!(login.owner(24).await.as_deref(), Some("ada"), "the last one goes last");
+    }
+    assert_eq!(login.delete_expired(10).await, 5);
+    assert_eq!(login.owner(24).await, None);
+    assert_eq!(login.delete_expired(10).await, 0);
+}
+
+async fn openings_that_race_the_end_of_all_leave_what_came_after(login: Login) {
+    for round in 0..10 {
+        let user = format!("user {round}");
+        let openings = (0..5).map(|n| {
+            let (login, user) = (login.clone(), user.clone());
+            tokio::spawn(async move { login.open_from(&user, 100 * round + n, Some(3)).await })
+        });
+        let openings: Vec<_> = openings.collect();
+        let (all, of) = (login.clone(), user.clone());
+        let ended = tokio::spawn(async move { all.logout_all(&of).await });
+        for opened in openings {
+            opened.await.unwrap();
+        }
+        ended.await.unwrap();
+        // Each was opened before and has ended, or after and is live: never more than the cap.
+        let live = login.sessions(&user).await.len();
+        assert!(live <= 3, "{live}");
+        login.logout_all(&user).await;
+        assert_eq!(login.sessions(&user).await, []);
+    }
+}
+
+async fn renewed_session_forgets_what_was_out(login: Login) {
+    let id = login.open_from("ada", 0, None).await;
+    let renew = async |user: &str, successor: u32| {
+        let (user, clock) = (UserId::from(user), login.shared_clock());
+        let request = RenewRequest::new(id.clone(), user, hash(successor), HOUR, clock);
+        login.store.renew(request).await.unwrap()
+    };
+    assert!(renew("eve", 9).await.is_none());
+    assert_eq!(renew("ada", 1).await.unwrap().family.id, id);
+    assert!(is_rotated(&login.rotate(1, 2).await));
+    assert!(is_reused(&login.rotate(0, 9).await));
+    assert!(renew("ada", 3).await.is_none(), "it has ended");
 }
 
 async fn used_tokens_are_kept_as_long_as_their_family(login: Login) {

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sqlx::{PgPool, Postgres, SqlitePool, pool::PoolConnection};
+use sqlx::{Connection, PgPool, Postgres, SqlitePool, pool::PoolConnection};
 use tokio::time::timeout;
-use tower_warden::{SharedClock, StoreError, UserId};
+use tower_warden::{SharedClock, StoreError, UserId, store::postgres::is_behind_pooler};
 use uuid::Uuid;
 
 /// A project.
@@ -31,6 +31,8 @@ pub struct Cursor {
 pub struct ProjectStore {
     pool: Pool,
     clock: SharedClock,
+    /// Whether statements may be kept prepared.
+    named: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -49,8 +51,21 @@ macro_rules! on {
                 Pool::Sqlite($connection) => $statement,
                 Pool::Postgres(pool) => {
                     let mut lent = Lent(pool.acquire().await?);
-                    let $connection = &mut *lent.0;
-                    $statement
+                    let answer = if !$store.named {
+                        // What belongs to one statement is kept together by a transaction alone.
+                        let mut transaction = lent.0.begin().await?;
+                        let $connection = &mut *transaction;
+                        let answer = $statement?;
+                        transaction.commit().await?;
+                        Ok(answer)
+                    } else {
+                        let $connection = &mut *lent.0;
+                        $statement
+                    };
+                    if answer.as_ref().is_err_and(is_demoted) {
+                        lent.0.close_on_drop();
+                    }
+                    answer
                 }
             }
         };
@@ -130,7 +145,8 @@ const POSTGRES: Statements = statements!("tower_warden.projects");
 impl ProjectStore {
     /// The store in this database, whose table is made if it isn't there.
     pub async fn new(pool: Pool, clock: SharedClock) -> Result<Self, StoreError> {
-        let store = Self { pool, clock };
+        let named = !matches!(&pool, Pool::Postgres(pool) if is_behind_pooler(pool));
+        let store = Self { pool, clock, named };
         for statement in [store.sql().table, store.sql().index] {
             // PostgreSQL lets all but one fail of servers that make the same thing at once.
             if store.prepare(statement).await.is_err() {
@@ -146,8 +162,12 @@ impl ProjectStore {
         let row: Row = (Uuid::new_v4().to_string(), name, owner.as_str().to_owned(), now);
         let (id, name, owner, created_at) = &row;
         on!(self, |connection| {
-            let insert =
-                sqlx::query(self.sql().insert).bind(id).bind(name).bind(owner).bind(created_at);
+            let insert = sqlx::query(self.sql().insert)
+                .persistent(self.named)
+                .bind(id)
+                .bind(name)
+                .bind(owner)
+                .bind(created_at);
             insert.execute(connection).await.map(drop)
         })?;
         Ok(row.into())
@@ -164,8 +184,11 @@ impl ProjectStore {
         // One more than asked for tells whether there is a next page.
         let rows = i64::from(limit) + 1;
         let mut projects: Vec<Project> = on!(self, |connection| {
-            let list =
-                sqlx::query_as::<_, Row>(self.sql().list).bind(created_at).bind(&id).bind(rows);
+            let list = sqlx::query_as::<_, Row>(self.sql().list)
+                .persistent(self.named)
+                .bind(created_at)
+                .bind(&id)
+                .bind(rows);
             list.fetch_all(connection).await
         })?
         .into_iter()
@@ -184,7 +207,11 @@ impl ProjectStore {
     /// The project of this id.
     pub async fn find(&self, id: &str) -> Result<Option<Project>, StoreError> {
         let row = on!(self, |connection| {
-            sqlx::query_as::<_, Row>(self.sql().find).bind(id).fetch_optional(connection).await
+            sqlx::query_as::<_, Row>(self.sql().find)
+                .persistent(self.named)
+                .bind(id)
+                .fetch_optional(connection)
+                .await
         })?;
         Ok(row.map(Project::from))
     }
@@ -193,6 +220,7 @@ impl ProjectStore {
     pub async fn rename(&self, id: &str, name: &str) -> Result<Option<Project>, StoreError> {
         let row = on!(self, |connection| {
             sqlx::query_as::<_, Row>(self.sql().rename)
+                .persistent(self.named)
                 .bind(id)
                 .bind(name)
                 .fetch_optional(connection)
@@ -204,7 +232,11 @@ impl ProjectStore {
     /// Deletes a project, and answers whether it was there.
     pub async fn delete(&self, id: &str) -> Result<bool, StoreError> {
         on!(self, |connection| {
-            let deleted = sqlx::query(self.sql().delete).bind(id).execute(connection).await;
+            let deleted = sqlx::query(self.sql().delete)
+                .persistent(self.named)
+                .bind(id)
+                .execute(connection)
+                .await;
             deleted.map(|deleted| deleted.rows_affected() > 0)
         })
     }
@@ -212,6 +244,7 @@ impl ProjectStore {
     /// How many there are.
     pub async fn count(&self) -> Result<i64, StoreError> {
         on!(self, |connection| sqlx::query_scalar::<_, i64>(self.sql().count)
+            .persistent(self.named)
             .fetch_one(connection)
             .await)
     }
@@ -229,7 +262,11 @@ impl ProjectStore {
     }
 
     async fn prepare(&self, statement: &'static str) -> Result<(), StoreError> {
-        on!(self, |connection| sqlx::query(statement).execute(connection).await.map(drop))
+        on!(self, |connection| sqlx::query(statement)
+            .persistent(self.named)
+            .execute(connection)
+            .await
+            .map(drop))
     }
 }
 
@@ -258,6 +295,12 @@ impl From<Row> for Project {
 fn micros(time: SystemTime) -> i64 {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Whether the server takes nothing that is written any more: its address may lead to another by now.
+fn is_demoted(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    matches!(code.as_deref(), Some("25006" | "0A000"))
 }
 
 /// No statement here can fail by what was sent, so what fails is the database.

@@ -32,7 +32,7 @@ mod pool;
 mod wing;
 
 pub use migrate::migrate;
-pub use pool::connect;
+pub use pool::{connect, is_behind_pooler};
 
 /// Users and their sessions in PostgreSQL, in one database. See the [module's docs](self).
 pub type PostgresStore = super::sql::SqlStore<sqlx::Postgres>;

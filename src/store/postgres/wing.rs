@@ -10,7 +10,7 @@ use sqlx::{
         PgArgumentBuffer, PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow,
         PgTypeInfo, types::Oid,
     },
-    query,
+    query, raw_sql,
 };
 use tokio::{sync::Notify, task::AbortHandle, time::sleep};
 
@@ -27,6 +27,11 @@ impl Wing for Postgres {
     // wrote.
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
+    const BEGIN_BEHIND_POOLER: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+         SET LOCAL statement_timeout = '3500ms';
+         SET LOCAL lock_timeout = '3s';
+         SET LOCAL idle_in_transaction_session_timeout = '10s'";
+
     const NOTIFY: Option<Statement> = Some(Statement {
         sqlite: "",
         postgres: "SELECT pg_notify('tower_warden_revocations', '')",
@@ -37,9 +42,10 @@ impl Wing for Postgres {
         match &*code {
             // serialization_failure, deadlock_detected
             "40001" | "40P01" => Meaning::Collision,
-            // read_only_sql_transaction (a server that was demoted), lock_not_available,
-            // idle_in_transaction_session_timeout
-            "25006" | "55P03" | "25P03" => Meaning::Unavailable,
+            // read_only_sql_transaction, feature_not_supported: BEGIN READ WRITE on a standby
+            "25006" | "0A000" => Meaning::Demoted,
+            // lock_not_available, idle_in_transaction_session_timeout
+            "55P03" | "25P03" => Meaning::Unavailable,
             // connection_exception, insufficient_resources, operator_intervention (shut down,
             // starting up, statement_timeout), system_error
             code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
@@ -49,9 +55,16 @@ impl Wing for Postgres {
         }
     }
 
+    fn is_behind_pooler(pool: &PgPool) -> bool {
+        super::is_behind_pooler(pool)
+    }
+
     /// On a connection of its own, so that none of the pool's is taken for good; made anew where it
     /// breaks. What was missed meanwhile is read by the poll.
     fn listen(pool: &PgPool, changed: Arc<Notify>) -> Option<AbortHandle> {
+        if Self::is_behind_pooler(pool) {
+            return None;
+        }
         let options = pool.connect_options();
         let listen = async move {
             loop {
@@ -76,23 +89,41 @@ async fn listen_once(options: &PgConnectOptions, changed: &Notify) -> sqlx::Resu
 }
 
 impl Primitives for PgConnection {
-    fn execute<'c>(&'c mut self, statement: &'c Statement, values: Vec<Value>) -> Work<'c, u64> {
-        Box::pin(async move { Ok(bound(statement, values).execute(self).await?.rows_affected()) })
+    fn execute<'c>(
+        &'c mut self,
+        statement: &'c Statement,
+        values: Vec<Value>,
+        prepare: bool,
+    ) -> Work<'c, u64> {
+        Box::pin(async move {
+            Ok(bound(statement, values, prepare).execute(self).await?.rows_affected())
+        })
     }
 
-    fn fetch<'c>(&'c mut self, statement: &'c Statement, values: Vec<Value>) -> Work<'c, Vec<Row>> {
+    fn fetch<'c>(
+        &'c mut self,
+        statement: &'c Statement,
+        values: Vec<Value>,
+        prepare: bool,
+    ) -> Work<'c, Vec<Row>> {
         Box::pin(async move {
-            let rows = bound(statement, values).fetch_all(self).await?;
+            let rows = bound(statement, values, prepare).fetch_all(self).await?;
             rows.iter().map(row).collect()
         })
+    }
+
+    fn script(&mut self, text: &'static str) -> Work<'_, ()> {
+        Box::pin(async move { raw_sql(text).execute(self).await.map(drop) })
     }
 }
 
 fn bound(
     statement: &Statement,
     values: Vec<Value>,
+    prepare: bool,
 ) -> sqlx::query::Query<'static, Postgres, PgArguments> {
-    values.into_iter().fold(query(statement.postgres), |query, value| match value {
+    let query = query(statement.postgres).persistent(prepare);
+    values.into_iter().fold(query, |query, value| match value {
         Value::Null => query.bind(Null),
         Value::Bool(truth) => query.bind(truth),
         Value::Integer(number) => query.bind(number),

@@ -14,13 +14,17 @@ pub struct SqlStore<W: Wing> {
     pub(super) pool: Pool<W>,
     pub(super) clock: SharedClock,
     pub(super) revocations: Revocations,
+    /// Whether nothing may last longer than a transaction.
+    pub(super) behind_pooler: bool,
 }
 
 impl<W: Wing> SqlStore<W> {
     /// A store on a database that was migrated.
     #[must_use]
     pub fn new(pool: Pool<W>) -> Self {
-        Self { pool, clock: SystemClock::shared(), revocations: Revocations::new() }
+        let behind_pooler = W::is_behind_pooler(&pool);
+        let (clock, revocations) = (SystemClock::shared(), Revocations::new());
+        Self { pool, clock, revocations, behind_pooler }
     }
 
     /// Where time comes from: the machine's clock unless set.
@@ -48,6 +52,7 @@ impl<W: Wing> Clone for SqlStore<W> {
             pool: self.pool.clone(),
             clock: self.clock.clone(),
             revocations: self.revocations.clone(),
+            behind_pooler: self.behind_pooler,
         }
     }
 }

@@ -37,7 +37,7 @@ impl Row {
     }
 
     /// The next column.
-    pub(super) fn take<T: FromValue>(&mut self) -> sqlx::Result<T> {
+    pub(in crate::store) fn take<T: FromValue>(&mut self) -> sqlx::Result<T> {
         T::from_value(self.0.next().ok_or_else(|| unreadable("a column is missing"))?)
     }
 }

@@ -23,6 +23,8 @@ const ATTEMPTS: u32 = 5;
 pub(super) struct Tx<'c> {
     connection: &'c mut dyn Primitives,
     clock: &'c SharedClock,
+    /// Whether statements may be kept prepared on the connection.
+    prepare: bool,
     /// What is to be told once this is committed.
     pub(super) revoked: Vec<Revocation>,
 }
@@ -37,7 +39,7 @@ impl Tx<'_> {
         statement: &Statement,
         values: [Value; N],
     ) -> sqlx::Result<u64> {
-        self.connection.execute(statement, values.into()).await
+        self.connection.execute(statement, values.into(), self.prepare).await
     }
 
     /// The one row of a statement, or none.
@@ -55,7 +57,7 @@ impl Tx<'_> {
         statement: &Statement,
         values: [Value; N],
     ) -> sqlx::Result<Vec<Row>> {
-        self.connection.fetch(statement, values.into()).await
+        self.connection.fetch(statement, values.into(), self.prepare).await
     }
 
     /// What time it is. To be asked once what it is compared with is locked.
@@ -85,7 +87,8 @@ impl<W: Wing> SqlStore<W> {
         A: Send + Sync + 'static,
         T: Send + 'static,
     {
-        self.carry_out(arguments, verb, false).await
+        // Behind a pooler the steps of one statement are kept together by a transaction alone.
+        self.carry_out(arguments, verb, self.behind_pooler).await
     }
 
     /// In a task of its own, which goes on when the caller stops waiting: what was begun is finished,
@@ -123,11 +126,15 @@ impl<W: Wing> SqlStore<W> {
             let once = self.once(&mut *connection, arguments, verb, transact);
             match timeout_at(deadline, once).await {
                 Ok(Ok(value)) => break Ok(value),
-                Ok(Err(error)) => {
-                    if meaning::<W>(&error) != Meaning::Collision || attempts.next().is_none() {
-                        break Err(store_error::<W>(error));
+                Ok(Err(error)) => match meaning::<W>(&error) {
+                    Meaning::Collision if attempts.next().is_some() => {}
+                    Meaning::Demoted => {
+                        // Its address may lead to another server by now.
+                        connection.close_on_drop();
+                        return Err(store_error::<W>(error));
                     }
-                }
+                    _ => break Err(store_error::<W>(error)),
+                },
                 Err(late) => {
                     if W::CLOSE_WHEN_LATE {
                         connection.close_on_drop();
@@ -150,12 +157,15 @@ impl<W: Wing> SqlStore<W> {
         verb: Verb<A, T>,
         transact: bool,
     ) -> sqlx::Result<T> {
-        let clock = &self.clock;
+        let (clock, prepare) = (&self.clock, !self.behind_pooler);
         if !transact {
-            return verb(&mut Tx { connection, clock, revoked: Vec::new() }, arguments).await;
+            let mut tx = Tx { connection, clock, prepare, revoked: Vec::new() };
+            return verb(&mut tx, arguments).await;
         }
-        let mut transaction = connection.begin_with(W::BEGIN).await?;
-        let mut tx = Tx { connection: &mut *transaction, clock, revoked: Vec::new() };
+        let begin = if self.behind_pooler { W::BEGIN_BEHIND_POOLER } else { W::BEGIN };
+        let mut transaction = connection.begin_with(begin).await?;
+        let connection = &mut *transaction;
+        let mut tx = Tx { connection, clock, prepare, revoked: Vec::new() };
         let value = verb(&mut tx, arguments).await?;
         let revoked = std::mem::take(&mut tx.revoked);
         if let (false, Some(notify)) = (revoked.is_empty(), &W::NOTIFY) {
@@ -181,7 +191,9 @@ async fn lend<W: Wing>(
 /// Folds an error of sqlx into ours.
 pub(in crate::store) fn store_error<W: Wing>(error: sqlx::Error) -> StoreError {
     match meaning::<W>(&error) {
-        Meaning::Collision | Meaning::Unavailable => StoreError::unavailable(error),
+        Meaning::Collision | Meaning::Unavailable | Meaning::Demoted => {
+            StoreError::unavailable(error)
+        }
         Meaning::Fault => StoreError::internal(error),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::{
     Column, Row as _, Sqlite, SqliteConnection, SqlitePool, TypeInfo, ValueRef,
     error::DatabaseError,
-    query,
+    query, raw_sql,
     sqlite::{SqliteArguments, SqliteRow},
 };
 use tokio::{sync::Notify, task::AbortHandle};
@@ -38,23 +38,41 @@ impl Wing for Sqlite {
 }
 
 impl Primitives for SqliteConnection {
-    fn execute<'c>(&'c mut self, statement: &'c Statement, values: Vec<Value>) -> Work<'c, u64> {
-        Box::pin(async move { Ok(bound(statement, values).execute(self).await?.rows_affected()) })
+    fn execute<'c>(
+        &'c mut self,
+        statement: &'c Statement,
+        values: Vec<Value>,
+        prepare: bool,
+    ) -> Work<'c, u64> {
+        Box::pin(async move {
+            Ok(bound(statement, values, prepare).execute(self).await?.rows_affected())
+        })
     }
 
-    fn fetch<'c>(&'c mut self, statement: &'c Statement, values: Vec<Value>) -> Work<'c, Vec<Row>> {
+    fn fetch<'c>(
+        &'c mut self,
+        statement: &'c Statement,
+        values: Vec<Value>,
+        prepare: bool,
+    ) -> Work<'c, Vec<Row>> {
         Box::pin(async move {
-            let rows = bound(statement, values).fetch_all(self).await?;
+            let rows = bound(statement, values, prepare).fetch_all(self).await?;
             rows.iter().map(row).collect()
         })
+    }
+
+    fn script(&mut self, text: &'static str) -> Work<'_, ()> {
+        Box::pin(async move { raw_sql(text).execute(self).await.map(drop) })
     }
 }
 
 fn bound(
     statement: &Statement,
     values: Vec<Value>,
+    prepare: bool,
 ) -> sqlx::query::Query<'static, Sqlite, SqliteArguments> {
-    values.into_iter().fold(query(statement.sqlite), |query, value| match value {
+    let query = query(statement.sqlite).persistent(prepare);
+    values.into_iter().fold(query, |query, value| match value {
         Value::Null => query.bind(None::<i64>),
         Value::Bool(truth) => query.bind(truth),
         Value::Integer(number) => query.bind(number),
