@@ -251,6 +251,36 @@ async fn head_that_cannot_be_read_is_answered_by_a_problem() {
     program.stop().await;
 }
 
+/// No password was named yet.
+#[tokio::test]
+async fn half_a_login_body_takes_no_attempt() {
+    let directory = directory_with_keys();
+    let settings = [
+        ("ADMIN_EMAIL", "root@example.com"),
+        ("ADMIN_PASSWORD", PASSWORD),
+        ("RATE_LIMIT_LOGIN", "1/1h"),
+    ];
+    let program = Program::start(directory.path(), &settings).await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut raw = Raw::to(&program).await;
+        let head = "POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+                    Content-Length: 60\r\n\r\n";
+        raw.write(format!("{head}{{\"email\":")).await.unwrap();
+        waiting.push(raw);
+    }
+    sleep(Duration::from_millis(200)).await;
+    drop(waiting.pop());
+    let login = |password| {
+        program.post("/auth/login", json!({"email": "root@example.com", "password": password}))
+    };
+    let reply = login(PASSWORD).await.expect(200);
+    assert_eq!(reply.limiter("login").remaining, 1);
+    login("Wrong-Horse-1").await.refused(401, "invalid_credentials");
+    login(PASSWORD).await.refused(429, "too_many_login_attempts");
+    program.stop().await;
+}
+
 /// The answer is there before the body; then the body comes, in two pieces.
 #[tokio::test]
 async fn refusal_before_the_body_reaches_its_client_and_the_connection_lives_on() {
