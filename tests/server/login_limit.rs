@@ -191,6 +191,24 @@ async fn guesses_from_everywhere_share_the_limit_of_the_account() {
 }
 
 #[tokio::test]
+async fn strangers_do_not_lock_an_owner_out() {
+    let server = Server::with(|app| app.limits.quotas.account = Quota::per_hour(4)).await;
+    let member = server.join(Role::VIEWER).await;
+    right(&server, &member).await.expect(200); // a session from this address
+    for _ in 0..4 {
+        let reply = wrong(&server, &member).from("192.0.2.1").await.expect(401);
+        assert_eq!(reply.limiter_names(), ["ip", "login", "account"]);
+    }
+    wrong(&server, &member).from("192.0.2.2").await.refused(429, "too_many_login_attempts");
+    let reply = wrong(&server, &member).await.refused(401, "invalid_credentials");
+    assert_eq!(reply.limiter_names(), ["ip", "login"]);
+    right(&server, &member).await.expect(200);
+    // Only as long as there is a session.
+    server.post("/auth/logout-all", json!({})).by(&member).await.expect(204);
+    right(&server, &member).await.refused(429, "too_many_login_attempts");
+}
+
+#[tokio::test]
 async fn registrations_and_mails_share_a_limit() {
     let server = Server::with(|app| app.limits.quotas.register = Quota::per_hour(3)).await;
     let left = |reply: Reply| reply.limiter("register").remaining;

@@ -36,7 +36,7 @@ pub struct Guesses {
 
 /// How the limits stand, on its way to the response.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<Option<Standing>>>);
+struct Said(Arc<Mutex<Vec<Standing>>>);
 
 impl Guesses {
     /// Looks at a password or a code of the account that has this address; of nobody knows which,
@@ -48,18 +48,32 @@ impl Guesses {
         look: impl Future<Output = Answer<T>>,
     ) -> Answer<T> {
         let [by_address, by_account] = self.app.limits.guesses();
-        let mut ask = by_address.ask(self.client);
-        if let Some(account) = account
-            && !self.is_owner(account).await
-        {
-            ask = ask.and(by_account.ask(hashed(account)));
-        }
-        let reserved = ask.reserve().await.map_err(worded)?;
+        // Taken at once: who hangs up while it is found out whose account that is has used it.
+        let of_address = by_address.ask(self.client).reserve().await.map_err(worded)?;
+        let of_account = match account {
+            Some(account) if !self.is_owner(account).await => {
+                match by_account.ask(hashed(account)).reserve().await {
+                    Ok(reserved) => Some(reserved),
+                    Err(refused) => {
+                        // What one limiter refuses the other does not count.
+                        self.say(of_address.give_back().await);
+                        return Err(worded(refused));
+                    }
+                }
+            }
+            _ => None,
+        };
         let outcome = look.await;
         let wrong = outcome.as_ref().is_err_and(|problem| WRONG.contains(&problem.code()));
-        let standing = reserved.settle(|_| wrong).await;
-        *self.said.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+        if let Some(reserved) = of_account {
+            self.say(reserved.settle(|_| wrong).await);
+        }
+        self.say(of_address.settle(|_| wrong).await);
         outcome
+    }
+
+    fn say(&self, standing: Standing) {
+        self.said.0.lock().unwrap_or_else(PoisonError::into_inner).push(standing);
     }
 
     /// Whether the account has a live session from this client: a stranger's guesses must not lock its
@@ -98,8 +112,7 @@ pub async fn tell(mut request: Request, next: Next) -> Response {
     let said = Said::default();
     request.extensions_mut().insert(said.clone());
     let mut response = next.run(request).await;
-    let standing = said.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(standing) = standing {
+    for standing in said.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         standing.write(&mut response);
     }
     response
