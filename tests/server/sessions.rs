@@ -235,7 +235,7 @@ async fn me_is_the_user() {
     let me = server.get("/auth/me").by(member).await.expect(200).json();
     let expected = json!({
         "id": id, "email": email, "role": "editor", "plan": null, "email_verified": true,
-        "created_at": me["created_at"],
+        "suspended": false, "totp": false, "created_at": me["created_at"],
     });
     assert_eq!(me, expected);
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the lint knows only functions that are tests themselves")]
 
+mod account;
 mod api_key;
 mod limit;
 mod second_factor;

@@ -70,11 +70,22 @@ async fn reset(
     State(app): State<App>,
     Json(new): Json<Reset>,
 ) -> Answer<StatusCode> {
-    let user = users.reset_password(&new.token, new.password).await?;
+    set_password(&app, &users, &new.token, new.password).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// By the link of a forgotten password; failed logins at the account are forgotten.
+pub async fn set_password(
+    app: &App,
+    users: &UserService,
+    token: &str,
+    password: Password,
+) -> Answer<()> {
+    let user = users.reset_password(token, password).await?;
     if let Err(error) = guesses::forgive(&app.limits, &user.email).await {
         tracing::warn!(%error, user = %user.id, "failed logins are not forgotten");
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 async fn change_password(

@@ -14,7 +14,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ring::digest::{SHA256, digest};
 use tower_warden::{Problem, UserService, user::Password};
 
-use super::{App, body::Form, error::method_not_allowed};
+use super::{
+    App,
+    accounts::{self, Users},
+    body::Form,
+    error::method_not_allowed,
+};
 
 /// A page that asks before it uses up what its link holds.
 pub struct Page {
@@ -87,12 +92,12 @@ pub fn router() -> Router<App> {
         .route("/confirm-email", asked(&CONFIRM_EMAIL).post(confirm).fallback(method_not_allowed))
 }
 
-async fn reset(State(users): State<UserService>, Form(form): Form) -> Response {
+async fn reset(Users(users): Users, State(app): State<App>, Form(form): Form) -> Response {
     let (Some(token), Some(password)) = (only(&form, "token"), only(&form, "password")) else {
         return RESET.incomplete();
     };
-    let done = users.reset_password(token, Password::from(password)).await;
-    RESET.outcome(token, done.map(drop).map_err(Into::into))
+    let done = accounts::set_password(&app, &users, token, Password::from(password)).await;
+    RESET.outcome(token, done)
 }
 
 async fn confirm(State(users): State<UserService>, Form(form): Form) -> Response {

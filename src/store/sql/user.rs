@@ -43,7 +43,7 @@ const LOCK_BY_EMAIL: Statement = sql!(
 );
 const LIST: Statement = sql!(
     "SELECT " user_columns " FROM " users "
-     WHERE $2 IS NULL OR created_at < $2 OR (created_at = $2 AND id < $3)
+     WHERE created_at < $2 OR (created_at = $2 AND id < $3)
      ORDER BY created_at DESC, id DESC LIMIT $1"
 );
 /// A user, who acts, and all active admins: always in the same order. One whom another transaction
@@ -440,7 +440,8 @@ async fn find_holder(
 
 async fn list(tx: &mut Tx<'_>, page: &UserPage) -> sqlx::Result<Vec<User>> {
     let after = page.after.as_ref();
-    let (made, id) = (after.map(|cursor| cursor.created_at), after.map(|cursor| &cursor.id));
+    let made = after.map_or(i64::MAX, |cursor| to_micros(cursor.created_at));
+    let id = after.map_or("", |cursor| cursor.id.as_str());
     let rows = tx.all(&LIST, [page.limit.into(), made.into(), id.into()]).await?;
     rows.into_iter().map(|mut row| user(&mut row)).collect()
 }
