@@ -79,5 +79,4 @@ pub use require::{Require, RequireRole};
 pub use require_auth::RequireAuth;
 pub use requirement::{Admin, Both, Editor, Either, Permitted, Requirement, Viewer};
 
-#[cfg(feature = "axum")]
 pub(crate) use require::insufficient;

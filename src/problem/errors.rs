@@ -9,8 +9,7 @@ use super::Problem;
 use crate::{
     NoPeerAddr, StoreError,
     api_key::{ApiKeyError, CreateKeyError, KeyObjection},
-    auth::CookieTooLong,
-    auth::{AuthError, insufficient},
+    auth::{AuthError, CookieTooLong, insufficient},
     second_factor::{SecondFactorError, SecondStepError},
     token::{RefreshError, TokenError},
     user::{
