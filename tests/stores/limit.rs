@@ -85,6 +85,7 @@ macro_rules! limit_contract {
                 parallel_guesses_never_exceed_a_limit
                 clones_and_limiters_and_keys
                 no_key_reaches_another
+                changed_window_forgets_nothing_that_a_longer_one_needs
             }
         }
     };
@@ -106,15 +107,6 @@ limit_contract!(memory, { #[tokio::test(flavor = "multi_thread")] }, {
     let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
     Wing { store: Arc::new(store), clock }
 });
-
-// A case like the others once Redis keeps to it.
-#[tokio::test]
-async fn memory_forgets_nothing_that_a_longer_window_needs() {
-    let clock = ManualClock::new();
-    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
-    changed_window_forgets_nothing_that_a_longer_one_needs(&Wing { store: Arc::new(store), clock })
-        .await;
-}
 
 pub(crate) async fn limit_is_admitted_and_no_more(wing: &Wing) {
     for left in [2, 1, 0] {

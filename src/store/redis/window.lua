@@ -41,8 +41,6 @@ local ROW = '<I4I4I4I4BI8'
 local ANSWER = '<I4BI4I8I8'
 local IN_FLIGHT = 60000000
 local SECOND = 1000000
--- No log is longer, at the highest resolution.
-local MOST_BYTES = 32768
 -- No instant is later, and no window longer.
 local LAST_INSTANT, LONGEST_WINDOW = 2 ^ 52, 2 ^ 45
 -- A lease takes at most this part of what is left, and lasts at most that part of a window, and a
@@ -56,6 +54,14 @@ local AS_IT_IS, ANEW, BLANK = 0, 1, 2
 local redis, KEYS, spread, pack, unpack = redis, KEYS, unpack, struct.pack, struct.unpack
 local type, byte, sub, format = type, string.byte, string.sub, string.format
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
+
+-- No log is longer: twice as many entries of most bytes as two windows make, and room for those of a
+-- server that has a higher resolution.
+local RESOLUTION = max(tonumber(ARGV[2]), 1)
+local MOST_BYTES = 14 * 8 * max(RESOLUTION, 256)
+-- Only quotas of several windows make more entries than this: twice what one of them has, and half as
+-- much again as is left then.
+local MOST_ENTRIES = 6 * RESOLUTION + 6
 
 local now
 if ARGV[1] == '' then
@@ -170,6 +176,24 @@ local function write(key, log, shape)
   local head = pack(shape.log, log.tag, shape.widths, base, opened, now + lives - base,
     log.longest, sum, at, newest[2], newest[3])
   call('SET', key, head .. table.concat(older), 'PX', milliseconds(lives))
+end
+
+-- Merges what has left this window to what the longest one needs, by spans that lie fixed: what was
+-- merged before gets no later by being merged again. Says the highest count.
+local function thin(log, window)
+  local span, thinner, last, highest = ceil(log.longest / RESOLUTION), {}, nil, 0
+  for _, entry in ipairs(log.entries) do
+    if last and entry[1] + window <= now and last[3] == 0 and entry[3] == 0
+      and floor(last[1] / span) == floor(entry[1] / span)
+    then
+      last[1], last[2] = entry[1], last[2] + entry[2]
+    else
+      thinner[#thinner + 1], last = entry, entry
+    end
+    highest = max(highest, last[2])
+  end
+  log.entries = thinner
+  return highest
 end
 
 -- What is later than an instant becomes that; in a shape that serves what follows, too.
@@ -302,10 +326,20 @@ local function visit(key, quota, cost, times, trial, most, lease, how)
       base, opened, expires, longest, first, older = now - 1, 0, 0, window, 1, 0
       newest, ahead = 0, false
       shape = shape_of(quota.widths + (trial and 1 or 0))
-    elseif shape.widths ~= quota.widths or trial or max(now - base + lease, newest) >= shape.reach then
-      local wide = widened(shape, quota, trial)
-      if wide ~= shape or max(now - base + lease, newest) >= shape.reach then
-        if how == AS_IT_IS then write(key, unfold(raw, shape), wide) end
+    else
+      local far = max(now - base + lease, newest) >= shape.reach
+      local crowded = older > MOST_ENTRIES and window < longest and how == AS_IT_IS
+      local wide = shape
+      if shape.widths ~= quota.widths or trial then wide = widened(shape, quota, trial) end
+      if wide ~= shape or far or crowded then
+        if how == AS_IT_IS then
+          local log = unfold(raw, shape)
+          if crowded then
+            local count = max(wide.count, count_width(thin(log, window)))
+            wide = shape_of(wide.at * 32 + count * 4 + wide.held)
+          end
+          write(key, log, wide)
+        end
         return visit(key, quota, cost, times, trial, most, lease, how + 1)
       end
     end
@@ -387,7 +421,7 @@ local quotas, position = {}, 1
 while position <= #ARGV[3] do
   local limit, window
   limit, window, position = unpack(QUOTA, ARGV[3], position)
-  quotas[#quotas + 1] = quota_of(limit, window, max(tonumber(ARGV[2]), 1))
+  quotas[#quotas + 1] = quota_of(limit, window, RESOLUTION)
 end
 
 local answers = {}
