@@ -77,8 +77,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 enum Step {
     Wait(u64),
     SetBack(u64),
-    Take { cost: u32, hold: bool },
-    Settle { which: usize, keep: bool },
+    Take {
+        cost: u32,
+        hold: bool,
+    },
+    Settle {
+        which: usize,
+        keep: bool,
+    },
     Limit(u32),
     /// The window becomes so many tenths of what it was at first.
     Window(u64),
@@ -139,7 +145,9 @@ fn script_and_log_are_twins() {
                     clock.set(clock.now() - Duration::from_micros(time));
                 }
                 // With fewer entries, what has left the shorter window is merged at another moment.
-                Step::Window(tenths) if resolution == RESOLUTION && tenths * first / 10 >= 60_000_000 => {
+                Step::Window(tenths)
+                    if resolution == RESOLUTION && tenths * first / 10 >= 60_000_000 =>
+                {
                     window = Duration::from_micros((tenths * first / 10).min(31_622_400_000_000));
                     request.quota = Quota::new(request.quota.limit(), window).unwrap();
                 }
