@@ -13,6 +13,7 @@ mod api;
 mod hang_ups;
 mod keys;
 mod metrics;
+mod monitoring;
 mod postgres;
 #[path = "../support/proxy.rs"]
 mod proxy;

@@ -32,6 +32,11 @@ impl Metrics {
 }
 
 impl Page {
+    /// All of it.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The value of a series, with its labels.
     pub(crate) fn value(&self, series: &str) -> Option<f64> {
         let line = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
