@@ -1,68 +1,89 @@
-//! The gate of a [tower]: layers that authenticate, authorize and rate-limit HTTP services, with
-//! the token service and the user store behind them.
+//! Layers for [tower] that authenticate, authorize and rate-limit HTTP services, with the tokens, sessions,
+//! accounts and API keys behind them.
 //!
-//! - [`RequireAuth`] asks who is calling (a Bearer token, or whatever you say) and answers 401.
-//! - [`RequireRole`] asks whether that caller may, and answers 403.
+//! - [`RequireAuth`] asks who is calling (a Bearer token, an API key, or whatever you say) and answers 401.
+//! - [`RequireRole`] and [`Require`] ask whether that caller may, and answer 403.
 //! - [`RateLimitLayer`] counts by client address, by user, by plan or by what you say, and answers
 //!   429. **Its limits hold in every window**: 100 a minute are never 199 around a boundary.
-//! - [`TokenService`] issues, verifies, rotates and revokes tokens; [`UserService`] registers users,
-//!   checks passwords and proves addresses. Each stands on a store that you choose.
-//!
-//! The layers work around any `tower::Service` of `http` requests whose response bodies are
-//! `http_body::Body<Data = Bytes>`: axum's, hyper's, tonic's. None adds an error of its own.
+//! - [`TokenService`] issues, verifies, rotates and revokes tokens, and keeps sessions; [`UserService`] keeps accounts;
+//!   [`ApiKeyService`] keys for machines; [`second_factor`] one-time codes. Each stands on a store that you choose.
 //!
 //! # A protected API
 //!
-//! Write the stack from the outside in: who is it, how often, may they.
+//! With axum (feature `axum`): a login that gives tokens, and a route for editors, limited per plan. Write
+//! the stack from the outside in: who is it, how often, may they.
 //!
-//! ```
-//! use http::{Request, Response, StatusCode};
-//! use http_body_util::Empty;
+#![cfg_attr(feature = "axum", doc = "```")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
+//! use axum::{Json, Router, body::Body, routing::{get, post}};
+//! use http::{Request, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt};
 //! use tower_warden::{
-//!     Identity, Plan, Quota, RateLimitLayer, RequireAuth, RequireRole, Role, Rule, TokenService,
-//!     UserId,
+//!     Identity, PeerAddr, Plan, Problem, Quota, RateLimitLayer, RequireAuth, RequireRole, Role, Rule,
+//!     TokenService, UserId,
 //!     store::memory::{MemoryRateLimitStore, MemoryStore},
 //!     token::{KeySet, SigningKey},
 //! };
-//! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let keys = KeySet::new(SigningKey::generate_ed25519()?);
-//! let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::default());
-//! let per_plan = Rule::per_user("user", Quota::per_minute(60))
+//! let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::new());
+//! let auth = RequireAuth::new(tokens.clone());
+//!
+//! let users = Rule::per_user("user", Quota::per_minute(60))
 //!     .with_plan(Plan::PAID, Quota::per_minute(600))
 //!     .exempt_role(Role::ADMIN);
+//! let strangers = Rule::per_ip("ip", Quota::per_minute(100)).when(|request| request.identity().is_none());
+//! let limit = RateLimitLayer::new(MemoryRateLimitStore::new(), [users, strangers]);
 //!
-//! let service = ServiceBuilder::new()
-//!     .layer(RequireAuth::new(tokens.clone()))
-//!     .layer(RateLimitLayer::new(MemoryRateLimitStore::new(), [per_plan]))
-//!     .layer(RequireRole::any_of([Role::EDITOR, Role::ADMIN]))
-//!     .service(service_fn(async |_: Request<()>| Ok::<_, &str>(Response::new(Empty::new()))));
+//! let app = Router::new()
+//!     .route("/reports", get(async |caller: Identity| format!("Hello, {}!", caller.user_id())))
+//!     .route_layer(
+//!         ServiceBuilder::new()
+//!             .layer(auth.identify_only()) // who is it; refuses nobody
+//!             .layer(limit) // how often: 429
+//!             .layer(auth) // strangers end here: 401
+//!             .layer(RequireRole::any_of([Role::EDITOR, Role::ADMIN])), // viewers here: 403
+//!     )
+//!     // Yours asks for a password first: see UserService.
+//!     .route("/login", post(async move || {
+//!         let ada = Identity::new(UserId::from("ada"), Role::EDITOR).with_plan(Plan::PAID);
+//!         Ok::<_, Problem>(Json(tokens.issue(&ada).await?))
+//!     }));
 //!
-//! let ada = Identity::new(UserId::random(), Role::EDITOR).with_plan(Plan::PAID);
-//! let pair = tokens.issue(&ada).await?;
-//! let request = Request::get("/").header("authorization", format!("Bearer {}", pair.access_token()));
-//! let response = service.clone().oneshot(request.body(())?).await?;
-//! assert_eq!(response.status(), StatusCode::OK);
-//! assert_eq!(response.headers()["ratelimit"], r#""user";r=599;t=60"#);
+//! // A server gets peers from `into_make_service_with_connect_info::<SocketAddr>()`; here there is none.
+//! let peer = PeerAddr::from(([203, 0, 113, 9], 4711));
+//! let login = Request::post("/login").extension(peer).body(Body::empty())?;
+//! let answer = app.clone().oneshot(login).await?;
+//! let pair: serde_json::Value = serde_json::from_slice(&axum::body::to_bytes(answer.into_body(), 4096).await?)?;
 //!
-//! let response = service.oneshot(Request::get("/").body(())?).await?;
-//! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+//! let bearer = format!("Bearer {}", pair["access_token"].as_str().ok_or("no token")?);
+//! let reports = Request::get("/reports").extension(peer).header("authorization", bearer).body(Body::empty())?;
+//! let answer = app.clone().oneshot(reports).await?;
+//! assert_eq!(answer.status(), StatusCode::OK);
+//! assert_eq!(answer.headers()["ratelimit"], r#""user";r=599;t=60"#);
+//!
+//! let stranger = Request::get("/reports").extension(peer).body(Body::empty())?;
+//! assert_eq!(app.oneshot(stranger).await?.status(), StatusCode::UNAUTHORIZED);
 //! # Ok(()) }
 //! ```
 //!
-//! [`auth`], [`limit`], [`token`] and [`user`] tell the rules of each, and what a deployment must
-//! know. The repository's `examples/server` assembles an API of fifteen endpoints from them.
+//! The layers work around any `tower::Service` of `http` requests whose response bodies are
+//! `http_body::Body<Data = Bytes>`: axum's, hyper's, tonic's. None adds an error of its own.
+//!
+//! The [guides](guide) tell how to do what: the order of layers, client addresses behind proxies, plans, bursts, testing,
+//! coming from other crates. [`auth`], [`limit`], [`token`] and [`user`] tell the rules of each, and what a deployment
+//! must know. The repository's `examples` hold one idea each, and `examples/server` a whole API.
 //!
 //! # Stores
 //!
-//! | | users | refresh tokens | limits |
+//! | | accounts, sessions, keys | limits | for |
 //! | --- | --- | --- | --- |
-//! | [`store::memory`] | for tests | for tests | one process |
-//! | `store::sqlite` | one machine | one machine | |
-//! | `store::postgres` | any number of servers | any number of servers | |
-//! | `store::redis` | | | any number of servers |
+//! | [`store::memory`] | `MemoryStore` | `MemoryRateLimitStore` | tests; limits in one process |
+//! | `store::sqlite` | `SqliteStore` | | one machine |
+//! | `store::postgres` | `PostgresStore` | | any number of servers |
+//! | `store::redis` | | `RedisRateLimitStore` | any number of servers |
 //!
 //! Others implement [`UserStore`](user::UserStore), [`TokenStore`](token::TokenStore) or
 //! [`RateLimitStore`](limit::RateLimitStore).
@@ -73,9 +94,9 @@
 //!
 //! | feature | adds | Rust |
 //! | --- | --- | --- |
-//! | `axum` | `ConnectInfo` as peer address, [`Identity`] as extractor, [`Problem`] as response | 1.88 |
-//! | `sqlite` | users and refresh tokens in SQLite | 1.94 |
-//! | `postgres` | users and refresh tokens in PostgreSQL | 1.94 |
+//! | `axum` | `ConnectInfo` as peer address; [`Identity`], [`ClientIp`] and [`Permitted`](auth::Permitted) as extractors, [`Problem`] as response | 1.88 |
+//! | `sqlite` | accounts and sessions in SQLite | 1.94 |
+//! | `postgres` | accounts and sessions in PostgreSQL | 1.94 |
 //! | `redis` | limits in Redis, Redis Cluster, behind Sentinel | 1.88 |
 //! | `smtp` | mail over SMTP, and as files | 1.88 |
 //! | `metrics` | counters and latencies through the `metrics` facade | 1.88 |
