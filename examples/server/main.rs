@@ -23,10 +23,10 @@ use std::{
 use app::{App, Limits, Pool, ProjectStore, app};
 use report::Report;
 use serve::serve;
-use settings::{Given, NotGiven, OnError, SettingError, Settings};
+use settings::{Given, KeyFiles, NotGiven, OnError, SettingError, Settings};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::MissedTickBehavior,
 };
 use tower_warden::{
@@ -96,6 +96,7 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     let keys = ApiKeyService::new(stores.keys.clone()).with_clock(clock.clone());
     // Last: keys are made, and that is logged, only where nothing else is wrong.
     let tokens = tokens(&settings, &stores, &clock)?;
+    let signing = tokens.clone();
     let following = tokens.follow_revocations().await.map_err(unusable("DATABASE_URL"))?;
     tokens.revocations().listen({
         let keys = keys.clone();
@@ -115,11 +116,13 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     }
     tokio::spawn(clean_up(stores, tokens, keys, clock));
 
-    settings.warnings.extend(readable_by_others("JWT_PRIVATE_KEY", &settings.jwt_private_key));
+    settings.warnings.extend(readable_by_others("JWT_PRIVATE_KEY", &settings.keys.private));
     for warning in &settings.warnings {
         report.say(&format!("warning: {warning}"));
     }
     let end = end().map_err(unusable("BIND_ADDR"))?;
+    let hang_up = signal(SignalKind::hangup()).map_err(unusable("BIND_ADDR"))?;
+    tokio::spawn(change_keys(hang_up, settings.keys.clone(), signing));
     // Whoever reads it may have gone.
     let _ = writeln!(std::io::stdout(), "listening on http://{address}");
     serve(listener, app, bounds, end).await;
@@ -187,25 +190,43 @@ fn tokens(
     stores: &Stores,
     clock: &SharedClock,
 ) -> Result<TokenService, SettingError> {
-    let key = SigningKey::load_or_generate_rsa(&settings.jwt_private_key, &settings.jwt_public_key)
-        .map_err(unusable("JWT_PRIVATE_KEY, JWT_PUBLIC_KEY"))?;
-    // The crate signs with other keys as well; clients of this API are promised RS256.
-    if key.verifying_key().algorithm() != Algorithm::Rs256 {
-        return Err(SettingError::new("JWT_PRIVATE_KEY", "is no RSA key"));
-    }
-    let keys = settings
-        .jwt_verification_keys
-        .iter()
-        .map(|path| former_key(path))
-        .try_fold(KeySet::new(key), |keys, key| Ok(keys.with_verifying_key(key?)))?;
     let (issuer, audience) = (settings.jwt_issuer.as_str(), settings.jwt_audience.as_str());
     let store = Arc::clone(&stores.tokens);
-    Ok(TokenService::new(keys, issuer, audience, store)
+    Ok(TokenService::new(keys(&settings.keys)?, issuer, audience, store)
         .with_subjects(UserId::is_uuid)
         .with_access_ttl(settings.access_token_ttl)
         .with_refresh_ttl(settings.refresh_token_ttl)
         .with_refresh_leeway(settings.refresh_leeway)
         .with_clock(clock.clone()))
+}
+
+fn keys(files: &KeyFiles) -> Result<KeySet, SettingError> {
+    let key = SigningKey::load_or_generate_rsa(&files.private, &files.public)
+        .map_err(unusable("JWT_PRIVATE_KEY, JWT_PUBLIC_KEY"))?;
+    // The crate signs with other keys as well; clients of this API are promised RS256.
+    if key.verifying_key().algorithm() != Algorithm::Rs256 {
+        return Err(SettingError::new("JWT_PRIVATE_KEY", "is no RSA key"));
+    }
+    let further = files.further.iter().map(|path| former_key(path));
+    further.into_iter().try_fold(KeySet::new(key), |keys, key| Ok(keys.with_verifying_key(key?)))
+}
+
+/// Reads the key files anew at each SIGHUP. Where they can't be used, or are gone, the keys stay.
+async fn change_keys(mut asked: Signal, files: KeyFiles, tokens: TokenService) {
+    while asked.recv().await.is_some() {
+        // Both gone would be taken for a first start.
+        let new = match files.private.exists() {
+            true => keys(&files),
+            false => Err(SettingError::new("JWT_PRIVATE_KEY", "is gone")),
+        };
+        match new {
+            Ok(keys) => {
+                tokens.set_keys(keys);
+                tracing::info!("the keys were read anew");
+            }
+            Err(error) => tracing::error!(%error, "the keys stay as they were"),
+        }
+    }
 }
 
 /// A key that signed before, or will.

@@ -66,8 +66,9 @@ fn load_or(generate: Generate, private: &Path, public: &Path) -> Result<SigningK
         write_new(generate, private, public)?;
     }
     wait_for_both(private, public)?;
+    let key = load(private, public)?;
     warn_if_readable_by_others(private);
-    load(private, public)
+    Ok(key)
 }
 
 fn generate_ed25519() -> Option<KeyDer> {

@@ -132,6 +132,8 @@ pub(crate) fn directory_with_keys() -> TempDir {
         std::fs::copy(keys.join(format!("rsa-{half}.pem")), config.join(format!("jwt-{half}.pem")))
             .unwrap();
     }
+    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(config.join("jwt-private.pem"), owner_only).unwrap();
     directory
 }
 

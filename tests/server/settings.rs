@@ -296,6 +296,24 @@ async fn tokens_of_further_keys_are_good() {
         keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].to_string()).collect();
     let signed_by = |token: &str| parts(token)[0]["kid"].to_string();
     assert_eq!(key_ids, BTreeSet::from([signed_by(&old), signed_by(&new)]));
+
+    // The same without an end: the old pair takes the place of the new one.
+    for half in ["private", "public"] {
+        let name = format!("jwt-{half}.pem");
+        fs::copy(directory.path().join("config").join(&name), path(&name)).unwrap();
+    }
+    program.signal("HUP").await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while program.get("/auth/me").bearer(&new).await.status != 401 {
+        assert!(Instant::now() < deadline);
+        sleep(Duration::from_millis(20)).await;
+    }
+    program.get("/auth/me").bearer(&old).await.expect(200);
+    // What can't be used changes nothing.
+    fs::write(path("jwt-public.pem"), "nonsense").unwrap();
+    program.signal("HUP").await;
+    sleep(Duration::from_millis(300)).await;
+    program.get("/auth/me").bearer(&old).await.expect(200);
     program.stop().await;
 }
 

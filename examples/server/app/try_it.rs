@@ -9,7 +9,11 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tower_warden::Problem;
 
-use super::{App, error::method_not_allowed, pages::is_wanted};
+use super::{
+    App,
+    error::{method_not_allowed, not_found},
+    pages::is_wanted,
+};
 
 /// Its own script, style and API, and nothing else.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -22,7 +26,7 @@ pub fn router() -> Router<App> {
         get(async move || shown(kind, text)).fallback(method_not_allowed)
     };
     Router::new()
-        .route("/", get(page).fallback(method_not_allowed))
+        .route("/", get(page).fallback(not_found))
         .route("/app.js", file("text/javascript; charset=utf-8", include_str!("try_it/app.js")))
         .route("/docs", file("text/html; charset=utf-8", include_str!("try_it/docs.html")))
         .route("/docs.js", file("text/javascript; charset=utf-8", include_str!("try_it/docs.js")))

@@ -20,9 +20,7 @@ pub struct Settings {
     pub bind_addr: String,
     pub database_url: String,
     pub redis_url: Option<String>,
-    pub jwt_private_key: PathBuf,
-    pub jwt_public_key: PathBuf,
-    pub jwt_verification_keys: Vec<PathBuf>,
+    pub keys: KeyFiles,
     pub jwt_issuer: String,
     pub jwt_audience: String,
     pub access_token_ttl: Duration,
@@ -48,6 +46,15 @@ pub struct Settings {
     pub log_filter: EnvFilter,
     /// What is to be said before anything is served.
     pub warnings: Vec<String>,
+}
+
+/// Where the keys of access tokens are.
+#[derive(Clone, Debug)]
+pub struct KeyFiles {
+    pub private: PathBuf,
+    pub public: PathBuf,
+    /// Of keys that only verify.
+    pub further: Vec<PathBuf>,
 }
 
 /// What becomes of requests while the store of the limits fails.
@@ -154,11 +161,13 @@ impl Settings {
             bind_addr: given.owned("BIND_ADDR"),
             database_url: given.owned("DATABASE_URL"),
             redis_url: given.text("REDIS_URL").map(str::to_owned),
-            jwt_private_key: given.owned("JWT_PRIVATE_KEY").into(),
-            jwt_public_key: given.owned("JWT_PUBLIC_KEY").into(),
-            jwt_verification_keys: members(given.text("JWT_VERIFICATION_KEYS").unwrap_or_default())
-                .map(PathBuf::from)
-                .collect(),
+            keys: KeyFiles {
+                private: given.owned("JWT_PRIVATE_KEY").into(),
+                public: given.owned("JWT_PUBLIC_KEY").into(),
+                further: members(given.text("JWT_VERIFICATION_KEYS").unwrap_or_default())
+                    .map(PathBuf::from)
+                    .collect(),
+            },
             mail_dir: given.owned("MAIL_DIR").into(),
             smtp_url: given.text("SMTP_URL").map(str::to_owned),
             metrics_addr: given.text("METRICS_ADDR").map(str::to_owned),
