@@ -256,6 +256,7 @@ pub(crate) fn parts(token: &str) -> [Value; 2] {
 async fn sessions_are_listed_and_ended() {
     let server = Server::start().await;
     let member = server.join(Role::VIEWER).await;
+    server.clock.advance(SECOND);
     let other = server
         .login(&member.email, PASSWORD)
         .header("user-agent", "x".repeat(300))
