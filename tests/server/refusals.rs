@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The contract's routes, and the least role that they are for; `None`: anyone.
-pub(crate) const ROUTES: [(&str, &str, Option<&str>); 29] = [
+pub(crate) const ROUTES: [(&str, &str, Option<&str>); 31] = [
     ("POST", "/auth/register", None),
     ("GET", "/auth/verify", None),
     ("POST", "/auth/verify", None),
@@ -23,6 +23,8 @@ pub(crate) const ROUTES: [(&str, &str, Option<&str>); 29] = [
     ("POST", "/auth/refresh", None),
     ("POST", "/auth/logout", None),
     ("POST", "/auth/logout-all", Some("viewer")),
+    ("GET", "/auth/sessions", Some("viewer")),
+    ("DELETE", "/auth/sessions/{id}", Some("viewer")),
     ("GET", "/auth/me", Some("viewer")),
     ("GET", "/projects", Some("viewer")),
     ("POST", "/projects", Some("editor")),

@@ -251,3 +251,62 @@ pub(crate) fn parts(token: &str) -> [Value; 2] {
     [parts[0], parts[1]]
         .map(|part| serde_json::from_slice(&BASE64URL.decode(part).unwrap()).unwrap())
 }
+
+#[tokio::test]
+async fn sessions_are_listed_and_ended() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    server.clock.advance(SECOND);
+    let other = server
+        .login(&member.email, PASSWORD)
+        .header("user-agent", "x".repeat(300))
+        .await
+        .expect(200);
+    let list = async |access: &str| {
+        let reply = server.get("/auth/sessions").bearer(access).await.expect(200);
+        reply.json()["sessions"].as_array().unwrap().clone()
+    };
+    let sessions = list(&other.text("access_token")).await;
+    assert_eq!(sessions.len(), 2);
+    let (current, first) = (&sessions[0], &sessions[1]);
+    let [_, claims] = parts(&other.text("access_token"));
+    assert_eq!((&current["id"], &current["current"]), (&claims["sid"], &json!(true)));
+    assert_eq!(current["user_agent"], json!("x".repeat(256)));
+    assert_eq!(current["ip"], json!("127.0.0.1"));
+    assert_eq!(first["current"], json!(false));
+
+    let stranger = server.join(Role::ADMIN).await;
+    let path = format!("/auth/sessions/{}", first["id"].as_str().unwrap());
+    server.delete(&path).by(&stranger).await.refused(404, "not_found");
+    server.delete("/auth/sessions/x").by(&stranger).await.refused(404, "not_found");
+    server.delete(&path).bearer(&other.text("access_token")).await.expect(204);
+    server.get("/auth/me").by(&member).await.refused(401, "token_revoked");
+    refused(server.refresh(&member.refresh).await);
+    assert_eq!(list(&other.text("access_token")).await.len(), 1);
+    server.delete(&path).bearer(&other.text("access_token")).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn replaced_token_within_the_leeway_answers_the_same_successor() {
+    let leeway = 30 * SECOND;
+    let server = Server::with(|app| {
+        app.tokens = app.tokens.clone().with_refresh_leeway(leeway);
+    })
+    .await;
+    let member = server.join(Role::VIEWER).await;
+    let next = server.refresh(&member.refresh).await.expect(200).text("refresh_token");
+    for _ in 0..2 {
+        let again = server.refresh(&member.refresh).await.expect(200);
+        assert_eq!(again.text("refresh_token"), next);
+        server.get("/auth/me").bearer(&again.text("access_token")).await.expect(200);
+    }
+    let third = server.refresh(&next).await.expect(200).text("refresh_token");
+    refused(server.refresh(&member.refresh).await);
+    refused(server.refresh(&third).await);
+
+    let member = server.join(Role::VIEWER).await;
+    let next = server.refresh(&member.refresh).await.expect(200).text("refresh_token");
+    server.clock.advance(leeway);
+    refused(server.refresh(&member.refresh).await);
+    refused(server.refresh(&next).await);
+}

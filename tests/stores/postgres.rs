@@ -191,6 +191,43 @@ async fn a_role_that_owns_the_schema_and_nothing_else_will_do() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run tests/run"]
+async fn servers_hear_of_one_anothers_revocations() {
+    let url = new_database().await;
+    let clock = ManualClock::new();
+    let open = async || {
+        PostgresStore::new(open(&url).await).with_clock(std::sync::Arc::new(clock.clone()))
+    };
+    let stores = [open().await, open().await, open().await];
+    sql::servers_hear_of_one_anothers_revocations(stores, &clock).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn revocation_that_is_committed_late_is_heard_of() {
+    let url = new_database().await;
+    let pool = open(&url).await;
+    let clock = ManualClock::new();
+    let store = PostgresStore::new(pool.clone()).with_clock(std::sync::Arc::new(clock.clone()));
+    let following = store.follow_revocations().await.unwrap();
+    let insert = "INSERT INTO tower_warden.revocations (kind, subject, at)
+                  VALUES ('session', $1, (extract(epoch FROM timestamptz '2026-01-01Z') * 1e6)::bigint)";
+    let known = async |count: usize| {
+        while store.revocations().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let mut late = pool.begin().await.unwrap();
+    query(insert).bind("first").execute(&mut *late).await.unwrap();
+    query(insert).bind("second").execute(&pool).await.unwrap();
+    timeout(Duration::from_secs(1), known(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    late.commit().await.unwrap();
+    timeout(Duration::from_secs(1), known(2)).await.expect("it stands before one that was read");
+    drop(following);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run tests/run"]
 async fn hosts_own_migrations_are_left_alone() {
     let pool = database().await;
     let host = Migrator::with_migrations(vec![Migration::new(

@@ -5,12 +5,12 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tower_warden::{
-    Clock, ManualClock, Role, SharedClock, TokenHash, UserId,
-    token::{NewFamily, RefreshToken, RotateRequest, TokenStore},
+    Clock, Identity, ManualClock, Role, SharedClock, TokenHash, UserId,
+    token::{NewFamily, RefreshToken, RevokeReason, RotateRequest, TokenStore},
     user::{Email, NewUser, PasswordHash, UserStore},
 };
 
@@ -77,4 +77,36 @@ pub(crate) async fn a_caller_who_leaves_stops_nothing(store: &dyn TokenStore) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), all_there).await.expect("a rotation was lost");
+}
+
+/// Two servers on one database: what one ends the other knows within a second, and who starts later
+/// at once. (PostgreSQL tells, SQLite is asked.)
+pub(crate) async fn servers_hear_of_one_anothers_revocations<S: TokenStore + Clone>(
+    [one, other, late]: [S; 3],
+    clock: &ManualClock,
+) {
+    let following = other.follow_revocations().await.unwrap();
+    let ada = UserId::from("ada");
+    let token = login(&one, &ada, clock).await;
+    let session = one.find_token(&token).await.unwrap().unwrap().family.id;
+    let caller = Identity::new(ada, Role::VIEWER)
+        .with_session_id(session.as_str())
+        .with_issued_at(clock.now());
+    let shared: SharedClock = Arc::new(clock.clone());
+    assert!(!other.revocations().is_revoked(&caller));
+
+    let begun = Instant::now();
+    one.revoke_family(&token, RevokeReason::Logout, &shared).await.unwrap();
+    assert!(one.revocations().is_revoked(&caller), "at once where it was done");
+    while !other.revocations().is_revoked(&caller) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "it is not heard of");
+    }
+    assert!(other.revocations().staleness().unwrap() < Duration::from_secs(2));
+
+    assert!(!late.revocations().is_revoked(&caller));
+    let late_following = late.follow_revocations().await.unwrap();
+    assert!(late.revocations().is_revoked(&caller), "known before the first request");
+    drop((following, late_following));
+    assert_eq!(one.delete_revocations(clock.now() + HOUR).await.unwrap(), 1);
 }

@@ -92,6 +92,67 @@ async fn processes_that_start_at_once_all_start() {
 }
 
 #[tokio::test]
+async fn processes_hear_of_one_anothers_revocations() {
+    let directory = tempdir().unwrap();
+    let clock = ManualClock::new();
+    let open = async || {
+        let store = SqliteStore::new(open(directory.path()).await);
+        store.with_clock(Arc::new(clock.clone()))
+    };
+    let stores = [open().await, open().await, open().await];
+    sql::servers_hear_of_one_anothers_revocations(stores, &clock).await;
+}
+
+/// As the code of migration 0001 wrote it.
+#[tokio::test]
+async fn process_of_the_first_schema_still_runs() {
+    let pool = database().await;
+    let clock = ManualClock::new();
+    let now = i64::try_from(clock.now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros())
+        .unwrap();
+    let token = sql::random_hash();
+    query(
+        "INSERT INTO tower_warden_families (id, user_id, created_at, last_used_at, expires_at)
+         VALUES ('f', 'ada', $1, $1, NULL)",
+    )
+    .bind(now)
+    .execute(&pool)
+    .await
+    .unwrap();
+    query(
+        "INSERT INTO tower_warden_refresh_tokens
+            (hash, family_id, generation, issued_at, expires_at, superseded_at)
+         VALUES ($1, 'f', 0, $2, $3, NULL)",
+    )
+    .bind(&token.as_bytes()[..])
+    .bind(now)
+    .bind(now + 3_600_000_000)
+    .execute(&pool)
+    .await
+    .unwrap();
+    query(
+        "INSERT INTO tower_warden_users
+            (id, email, password_hash, role, plan, email_verified, created_at)
+         VALUES ('ada', 'a@b.co', 'x', 'viewer', NULL, 1, $1)",
+    )
+    .bind(now)
+    .execute(&pool)
+    .await
+    .unwrap();
+
+    let store = SqliteStore::new(pool).with_clock(Arc::new(clock.clone()));
+    let ada = UserId::from("ada");
+    assert_eq!(store.sessions(&ada, clock.now()).await.unwrap().len(), 1);
+    let rotated = store.rotate(sql::rotation(token, sql::random_hash(), &clock)).await.unwrap();
+    assert!(matches!(rotated, Rotation::Rotated { .. }));
+    let shared: tower_warden::SharedClock = Arc::new(clock.clone());
+    let reason = tower_warden::token::RevokeReason::LogoutAll;
+    assert_eq!(store.revoke_user(&ada, None, reason, &shared).await.unwrap(), 1);
+    assert_eq!(store.sessions(&ada, clock.now()).await.unwrap(), []);
+    assert!(UserStore::find(&store, &ada).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn hosts_own_migrations_are_left_alone() {
     let pool = database().await;
     let host = Migrator::with_migrations(vec![Migration::new(
