@@ -33,6 +33,7 @@ use tower_warden::{
     ApiKeyService, SharedClock, SystemClock, TokenService, UserId, UserService,
     api_key::ApiKeyStore,
     limit::{FallbackStore, OnFailure, RateLimitStore},
+    second_factor::{LoginSteps, PendingLoginStore, SealingKeys, SecondFactorStore, TotpService},
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
     token::{Algorithm, KeySet, SigningKey, TokenStore, VerifyingKey},
     user::{
@@ -93,10 +94,15 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
         admin.map_err(|error| admin_error(&error))?;
     }
     let limits = limits(&settings, limit_store(&settings).await?, &clock);
-    let keys = ApiKeyService::new(stores.keys.clone()).with_clock(clock.clone());
+    let keys = ApiKeyService::new(stores.accounts.clone()).with_clock(clock.clone());
+    if settings.secret_key.exists() {
+        sealing_keys(&settings)?;
+    }
     // Last: keys are made, and that is logged, only where nothing else is wrong.
     let tokens = tokens(&settings, &stores, &clock)?;
     let signing = tokens.clone();
+    let totp = totp(&settings, &stores, &clock)?;
+    let login = LoginSteps::new(stores.accounts.clone(), totp.clone()).with_clock(clock.clone());
     let following = tokens.follow_revocations().await.map_err(unusable("DATABASE_URL"))?;
     tokens.revocations().listen({
         let keys = keys.clone();
@@ -106,6 +112,8 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
         users,
         tokens: tokens.clone(),
         keys: keys.clone(),
+        totp,
+        login: login.clone(),
         projects: stores.projects.clone(),
         limits,
         cors_allowed_origins: settings.cors_allowed_origins.clone(),
@@ -114,9 +122,10 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     if let Some((listener, metrics)) = operators {
         operators::answer(listener, metrics, stores.projects.clone(), &bounds);
     }
-    tokio::spawn(clean_up(stores, tokens, keys, clock));
+    tokio::spawn(clean_up(stores, tokens, keys, login, clock));
 
     settings.warnings.extend(readable_by_others("JWT_PRIVATE_KEY", &settings.keys.private));
+    settings.warnings.extend(readable_by_others("SECRET_KEY", &settings.secret_key));
     for warning in &settings.warnings {
         report.say(&format!("warning: {warning}"));
     }
@@ -151,37 +160,40 @@ fn end() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Users, sessions and projects, in one database.
+/// All that belongs to accounts, and projects, in one database.
 #[derive(Clone)]
 struct Stores {
-    users: Arc<dyn UserStore>,
-    tokens: Arc<dyn TokenStore>,
-    keys: Arc<dyn ApiKeyStore>,
+    accounts: Arc<dyn Accounts>,
     projects: ProjectStore,
+}
+
+trait Accounts: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore {}
+
+impl<S> Accounts for S where
+    S: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore
+{
 }
 
 impl Stores {
     async fn open(settings: &Settings, clock: &SharedClock) -> Result<Self, SettingError> {
         let url = settings.database_url.as_str();
         let failed = unusable("DATABASE_URL");
-        type Accounts = (Arc<dyn UserStore>, Arc<dyn TokenStore>, Arc<dyn ApiKeyStore>);
-        let ((users, tokens, keys), pool): (Accounts, _) = if url.starts_with("sqlite:") {
+        let (accounts, pool): (Arc<dyn Accounts>, _) = if url.starts_with("sqlite:") {
             let pool = sqlite::connect(url).await.map_err(&failed)?;
             sqlite::migrate(&pool).await.map_err(&failed)?;
-            let store = Arc::new(sqlite::SqliteStore::new(pool.clone()).with_clock(clock.clone()));
-            ((store.clone(), store.clone(), store), Pool::Sqlite(pool))
+            let store = sqlite::SqliteStore::new(pool.clone()).with_clock(clock.clone());
+            (Arc::new(store), Pool::Sqlite(pool))
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let pool = postgres::connect(url).await.map_err(&failed)?;
             postgres::migrate(&pool).await.map_err(&failed)?;
-            let store =
-                Arc::new(postgres::PostgresStore::new(pool.clone()).with_clock(clock.clone()));
-            ((store.clone(), store.clone(), store), Pool::Postgres(pool))
+            let store = postgres::PostgresStore::new(pool.clone()).with_clock(clock.clone());
+            (Arc::new(store), Pool::Postgres(pool))
         } else {
             let reason = "is none of sqlite:PATH, sqlite::memory:, postgres://…";
             return Err(SettingError::new("DATABASE_URL", reason));
         };
         let projects = ProjectStore::new(pool, clock.clone()).await.map_err(&failed)?;
-        Ok(Self { users, tokens, keys, projects })
+        Ok(Self { accounts, projects })
     }
 }
 
@@ -191,7 +203,7 @@ fn tokens(
     clock: &SharedClock,
 ) -> Result<TokenService, SettingError> {
     let (issuer, audience) = (settings.jwt_issuer.as_str(), settings.jwt_audience.as_str());
-    let store = Arc::clone(&stores.tokens);
+    let store = Arc::clone(&stores.accounts);
     Ok(TokenService::new(keys(&settings.keys)?, issuer, audience, store)
         .with_subjects(UserId::is_uuid)
         .with_access_ttl(settings.access_token_ttl)
@@ -242,6 +254,19 @@ fn former_key(path: &Path) -> Result<VerifyingKey, SettingError> {
     Ok(key)
 }
 
+fn sealing_keys(settings: &Settings) -> Result<SealingKeys, SettingError> {
+    SealingKeys::load_or_generate(&settings.secret_key).map_err(unusable("SECRET_KEY"))
+}
+
+fn totp(
+    settings: &Settings,
+    stores: &Stores,
+    clock: &SharedClock,
+) -> Result<TotpService, SettingError> {
+    let (keys, issuer) = (sealing_keys(settings)?, settings.jwt_issuer.as_str());
+    Ok(TotpService::new(stores.accounts.clone(), keys, issuer).with_clock(clock.clone()))
+}
+
 fn users(
     settings: &Settings,
     stores: &Stores,
@@ -265,7 +290,7 @@ fn users(
     let change = &settings.email_change_url;
     let change = page("EMAIL_CHANGE_URL", change, "/confirm-email", LinkMail::email_change)?;
     let hashing = HashingPool::new(settings.hasher).map_err(unusable("BCRYPT_COST"))?;
-    Ok(UserService::new(Arc::clone(&stores.users), hashing, verification, outbox)
+    Ok(UserService::new(Arc::clone(&stores.accounts), hashing, verification, outbox)
         .with_reset_mail(reset)
         .with_email_change_mail(change)
         .with_verification_ttl(settings.verification_token_ttl)
@@ -321,7 +346,13 @@ fn limits(settings: &Settings, store: Arc<dyn RateLimitStore>, clock: &SharedClo
 
 /// Sessions and links that have ended are forgotten every minute: a thousand rows at a time, with a
 /// pause for others who write, until all are.
-async fn clean_up(stores: Stores, tokens: TokenService, keys: ApiKeyService, clock: SharedClock) {
+async fn clean_up(
+    stores: Stores,
+    tokens: TokenService,
+    keys: ApiKeyService,
+    login: LoginSteps,
+    clock: SharedClock,
+) {
     const AT_MOST: u32 = 1000;
     let mut interval = tokio::time::interval(Duration::from_secs(60));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -335,8 +366,9 @@ async fn clean_up(stores: Stores, tokens: TokenService, keys: ApiKeyService, clo
         }
         let ended = [
             sessions,
-            stores.users.delete_expired_links(now, AT_MOST).await,
+            stores.accounts.delete_expired_links(now, AT_MOST).await,
             keys.delete_revoked(AT_MOST).await,
+            login.delete_expired(AT_MOST).await,
         ];
         for error in ended.into_iter().filter_map(Result::err) {
             tracing::warn!(error = &error as &dyn Error, "what has ended could not be forgotten");

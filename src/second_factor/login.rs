@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{PendingLogin, PendingLoginStore, SecondFactor, SecondStepError};
-use crate::{OpaqueToken, SharedClock, StoreError, SystemClock, UserId, signals};
+use crate::{Identity, OpaqueToken, SharedClock, StoreError, SystemClock, UserId, signals};
 
 /// What the first step of a login leaves in a client's hand for the second.
 pub type LoginToken = OpaqueToken<32>;
@@ -34,19 +34,21 @@ impl LoginSteps {
         Self { clock, ..self }
     }
 
-    /// After the right password: what the client needs for the second step, or `None` where this user
-    /// has no second factor, and the login is done.
+    /// After the right password: what the client needs for the second step, or `None` where this
+    /// caller has no second factor, and the login is done. Where all sessions of the user were ended
+    /// since the password was looked at, the second step will be refused.
     ///
     /// # Errors
     /// [`StoreError`] where the store failed.
-    pub async fn begin(&self, user: &UserId) -> Result<Option<LoginToken>, StoreError> {
+    pub async fn begin(&self, caller: &Identity) -> Result<Option<LoginToken>, StoreError> {
+        let user = caller.user_id();
         if !self.factor.is_on(user).await? {
             return Ok(None);
         }
         let token = LoginToken::random()?;
         let expires_at = self.clock.now() + TIME_TO_LIVE;
         let login = PendingLogin::new(token.hash(), user.clone(), expires_at);
-        self.store.open_login(login).await?;
+        self.store.open_login(login.with_epoch(caller.epoch())).await?;
         Ok(Some(token))
     }
 

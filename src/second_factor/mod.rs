@@ -22,12 +22,12 @@
 //!
 //! ```
 //! use tower_warden::{
-//!     ManualClock,
+//!     Identity, ManualClock, Role,
 //!     second_factor::{LoginSteps, SealingKey, SealingKeys, SecondStepError, TotpService},
 //!     store::memory::MemoryStore,
 //! };
 //! # use std::{sync::Arc, time::Duration};
-//! # use tower_warden::{Clock, Role, UserId, user::{Email, NewUser, PasswordHash, UserStore}};
+//! # use tower_warden::{Clock, UserId, user::{Email, NewUser, PasswordHash, UserStore}};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,14 +46,15 @@
 //! let login = LoginSteps::new(store, totp.clone()).with_clock(Arc::new(clock.clone()));
 //!
 //! // Without one, the right password is all.
-//! assert!(login.begin(&ada).await?.is_none());
+//! let caller = Identity::new(ada.clone(), Role::VIEWER);
+//! assert!(login.begin(&caller).await?.is_none());
 //!
 //! let setup = totp.begin(&ada, "ada@example.com").await?; // a QR code of setup.uri()
 //! let recovery_codes = totp.confirm(&ada, &setup.code_at(clock.now())).await?;
 //! assert_eq!(recovery_codes.len(), 10);
 //!
 //! clock.advance(Duration::from_secs(30));
-//! let (first, second) = (login.begin(&ada).await?, login.begin(&ada).await?);
+//! let (first, second) = (login.begin(&caller).await?, login.begin(&caller).await?);
 //! let (first, second) = (first.ok_or("none is on")?, second.ok_or("none is on")?);
 //! let code = setup.code_at(clock.now());
 //! assert_eq!(login.finish(first.expose(), &code).await?, ada);

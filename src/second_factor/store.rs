@@ -81,7 +81,8 @@ impl StoredTotp {
 /// - Durability, carrying through and clones as for [`SecondFactorStore`].
 #[async_trait]
 pub trait PendingLoginStore: fmt::Debug + Send + Sync + 'static {
-    /// Notes a login whose first step is done. One of a user who is gone or suspended is not noted.
+    /// Notes a login whose first step is done. One of a user who is gone or suspended, or in another
+    /// epoch than the login, is not noted.
     async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError>;
 
     /// Whose login this is, if it waits.
@@ -125,13 +126,22 @@ pub struct PendingLogin {
     pub user_id: UserId,
     /// From when on it is worth nothing.
     pub expires_at: SystemTime,
+    /// In which [epoch](crate::user::User::epoch) of the account the first step was done, if that
+    /// matters.
+    pub epoch: Option<u64>,
 }
 
 impl PendingLogin {
+    /// The same, whose first step was done in this epoch of the account.
+    #[must_use]
+    pub fn with_epoch(self, epoch: Option<u64>) -> Self {
+        Self { epoch, ..self }
+    }
+
     /// A login to wait until then.
     #[must_use]
     pub fn new(token: TokenHash, user_id: UserId, expires_at: SystemTime) -> Self {
-        Self { token, user_id, expires_at }
+        Self { token, user_id, expires_at, epoch: None }
     }
 }
 

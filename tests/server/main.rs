@@ -28,6 +28,7 @@ mod program;
 mod projects;
 mod refusals;
 mod reply;
+mod second_factor;
 mod sessions;
 mod settings;
 mod support;

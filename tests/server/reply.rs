@@ -39,6 +39,7 @@ const ERRORS: &[(u16, &str, Option<&str>)] = &[
     (403, "wrong_password", Some("Wrong password")),
     (403, "email_not_verified", Some("Email not verified")),
     (403, "second_factor_required", Some("Second factor required")),
+    (403, "wrong_password", Some("Wrong password")),
     (403, "wrong_code", Some("Wrong code")),
     (403, "insufficient_permissions", Some("Insufficient permissions")),
     (404, "not_found", Some("Not found")),

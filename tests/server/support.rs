@@ -31,6 +31,7 @@ use tower_warden::{
     ApiKeyService, Identity, ManualClock, Quota, Role, SharedClock, TokenService, TrustedProxies,
     UserId, UserService,
     limit::OnFailure,
+    second_factor::{LoginSteps, SealingKey, SealingKeys, TotpService},
     store::{memory::MemoryRateLimitStore, sqlite},
     token::{KeySet, SigningKey},
     user::{
@@ -104,10 +105,17 @@ impl Server {
         let projects = ProjectStore::new(Pool::Sqlite(database.clone()), shared.clone());
         let limits = MemoryRateLimitStore::new().with_clock(shared.clone());
 
+        let sealing = SealingKeys::new(SealingKey::random().unwrap());
+        let store = sqlite::SqliteStore::new(database.clone());
+        let totp = TotpService::new(store, sealing, "tower-warden").with_clock(shared.clone());
+
         let mut settings = App {
             users: users.with_clock(shared.clone()),
             tokens: tokens.with_clock(shared.clone()),
             keys: ApiKeyService::new(sqlite::SqliteStore::new(database.clone()))
+                .with_clock(shared.clone()),
+            totp: totp.clone(),
+            login: LoginSteps::new(sqlite::SqliteStore::new(database.clone()), totp)
                 .with_clock(shared.clone()),
             projects: projects.await.unwrap(),
             limits: Limits {

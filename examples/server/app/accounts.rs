@@ -9,6 +9,7 @@ use http::{StatusCode, request::Parts};
 use serde_json::{Value, json};
 use tower_warden::{
     ApiKeyService, Identity, Problem, TokenService, UserService,
+    second_factor::{SecondFactor, SecondFactorError, TotpService},
     token::TokenPair,
     user::{CheckPasswordError, CheckedPassword, Password, PasswordPolicy, StandardPolicy},
 };
@@ -16,7 +17,7 @@ use tower_warden::{
 use super::{
     App,
     auth::identity_like,
-    body::{FromMembers, Json, Members},
+    body::{FieldErrors, FromMembers, Json, Members},
     error::{Answer, method_not_allowed},
     guesses::{self, Guesses},
 };
@@ -125,12 +126,27 @@ async fn delete(
     guesses: Guesses,
     Users(users): Users,
     State(keys): State<ApiKeyService>,
+    State(totp): State<TotpService>,
     caller: Identity,
-    Json(deletion): Json<Deletion>,
+    Json(Deletion { current, code }): Json<Deletion>,
 ) -> Answer<StatusCode> {
-    current(&guesses, &users, &caller, deletion.current).await?;
-    users.delete(caller.user_id()).await?;
-    keys.forget(caller.user_id());
+    let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::WrongPassword)?;
+    let look = async {
+        users.check_password(&user.id, current).await?;
+        match code {
+            _ if !user.second_factor => Ok(()),
+            Some(code) if totp.check(&user.id, &code).await? => Ok(()),
+            Some(_) => Err(SecondFactorError::WrongCode.into()),
+            None => {
+                let mut errors = FieldErrors::default();
+                errors.add("code", "required", "is missing");
+                Err(errors.into())
+            }
+        }
+    };
+    guesses.check(Some(user.email.as_str()), look).await?;
+    users.delete(&user.id).await?;
+    keys.forget(&user.id);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -207,11 +223,13 @@ impl FromMembers for EmailChange {
 
 struct Deletion {
     current: Password,
+    code: Option<String>,
 }
 
 impl FromMembers for Deletion {
     fn from_members(members: &mut Members) -> Option<Self> {
         let current = members.text("current_password");
-        Some(Self { current: Password::from(current?) })
+        let code = members.optional_text("code");
+        Some(Self { current: Password::from(current?), code: code? })
     }
 }

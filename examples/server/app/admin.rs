@@ -10,7 +10,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tower_warden::{
     ApiKeyService, Identity, Plan, RequireRole, Role, UserId, UserService,
-    user::{User, UserChange, UserCursor, UserPage},
+    second_factor::TotpService,
+    user::{Notice, User, UserChange, UserCursor, UserPage},
 };
 use uuid::Uuid;
 
@@ -72,24 +73,35 @@ fn cursor(text: &str) -> Option<UserCursor> {
 async fn change(
     State(users): State<UserService>,
     State(keys): State<ApiKeyService>,
+    State(totp): State<TotpService>,
     ThingId(id): ThingId,
     caller: Identity,
-    Json(Change(change)): Json<Change>,
+    Json(Change { user: change, remove_totp }): Json<Change>,
 ) -> Answer<Answered<UserView>> {
     // That the token says who is an admin isn't enough: the store looks who is one now.
-    let user = users.update(&UserId::from(id), change.by(caller.user_id())).await?;
+    let mut user = users.update(&UserId::from(id), change.by(caller.user_id())).await?;
     keys.forget(&user.id);
+    if remove_totp && totp.remove(&user.id).await? {
+        user.second_factor = false;
+        users.notify(&user, Notice::SecondFactorRemoved);
+    }
     Ok(Answered(user.into()))
 }
 
-struct Change(UserChange);
+struct Change {
+    user: UserChange,
+    remove_totp: bool,
+}
 
 impl FromMembers for Change {
     fn from_members(members: &mut Members) -> Option<Self> {
         let (role, plan) = (members.optional("role"), members.optional("plan"));
-        let suspended = members.optional("suspended");
-        if role.is_none() && plan.is_none() && suspended.is_none() {
-            members.errors().add("", "required", "must have a role, a plan or suspended");
+        let (suspended, totp) = (members.optional("suspended"), members.optional("totp"));
+        if role.is_none() && plan.is_none() && suspended.is_none() && totp.is_none() {
+            members.errors().add("", "required", "must have a role, a plan, suspended or totp");
+        }
+        if totp.as_ref().is_some_and(|totp| *totp != false) {
+            members.errors().add("totp", "invalid_value", "must be false");
         }
         let mut change = UserChange::new();
         change.role = role.and_then(|value| members.role(&value));
@@ -108,7 +120,7 @@ impl FromMembers for Change {
             }
             value.as_bool()
         });
-        Some(Self(change))
+        Some(Self { user: change, remove_totp: totp.is_some() })
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 use tower_warden::{
     Identity, Problem, StoreError, TokenService, UserId, UserService,
+    second_factor::LoginSteps,
     token::{NewSession, TokenPair},
     user::{Email, Password, PasswordPolicy, StandardPolicy, User},
 };
@@ -24,6 +25,7 @@ use super::{
     guesses::Guesses,
     pages::{self, Link, only},
     sessions::Origin,
+    totp::second_factor_required,
 };
 
 /// What needs no token.
@@ -126,13 +128,17 @@ async fn login(
     Origin(info): Origin,
     Users(users): Users,
     State(tokens): State<TokenService>,
+    State(steps): State<LoginSteps>,
     Json(credentials): Json<Credentials>,
 ) -> Answer<Answered<TokenPair>> {
     let Credentials { email, password } = credentials;
     let look = async { Ok(users.authenticate(&email, password).await?) };
     let user = guesses.check(Some(&email), look).await?;
-    let session = NewSession::new(identity(&user)).with_info(info);
-    let pair = tokens.open_session(session).await?;
+    let caller = identity(&user);
+    if let Some(token) = steps.begin(&caller).await? {
+        return Err(second_factor_required(&token));
+    }
+    let pair = tokens.open_session(NewSession::new(caller).with_info(info)).await?;
     Ok(Answered(pair))
 }
 
@@ -175,7 +181,7 @@ async fn current_identity(
     Ok(user.filter(may_enter).map(|user| identity(&user)))
 }
 
-fn identity(user: &User) -> Identity {
+pub fn identity(user: &User) -> Identity {
     Identity::from(user).with_amr(["pwd"])
 }
 

@@ -154,6 +154,14 @@ impl Members {
         self.members.remove(field)
     }
 
+    /// A member that may be missing, and must be a string where it is there.
+    pub fn optional_text(&mut self, field: &'static str) -> Option<Option<String>> {
+        match self.members.contains_key(field) {
+            true => self.text(field).map(Some),
+            false => Some(None),
+        }
+    }
+
     /// A member that must be an e-mail address.
     pub fn email(&mut self, field: &'static str) -> Option<Email> {
         let email = Email::parse(&self.text(field)?);

@@ -18,6 +18,7 @@ mod sessions;
 mod state;
 mod status;
 mod strict_json;
+mod totp;
 mod try_it;
 
 use axum::{Router, middleware::from_fn};
@@ -60,11 +61,12 @@ pub fn app(app: App) -> Router {
         .layer(from_fn(error::one_authorization))
         .layer(limits.registering());
     let login = auth::login_router()
+        .merge(totp::login_router())
         .layer(panics)
         .layer(from_fn(guesses::tell))
         .layer(from_fn(error::one_authorization))
         .layer(limits.login());
-    // What is to know who asks, and tries a password.
+    // What is to know who asks, and tries a password or a code.
     let guarded = |routes: Router<App>, limit| {
         routes.route_layer(keys::in_person()).layer(
             ServiceBuilder::new()
@@ -76,7 +78,8 @@ pub fn app(app: App) -> Router {
         )
     };
     let guarded_mailing = guarded(accounts::guarded_mailing_router(), limits.guarded_mailing());
-    let guarded = guarded(accounts::guarded_router(), limits.guarded());
+    let guarded =
+        guarded(accounts::guarded_router().merge(totp::guarded_router()), limits.guarded());
     let in_person = Router::new()
         .merge(auth::session_router())
         .merge(sessions::router())

@@ -2,7 +2,10 @@
 
 use axum::extract::FromRef;
 use http::HeaderValue;
-use tower_warden::{ApiKeyService, TokenService, UserService};
+use tower_warden::{
+    ApiKeyService, TokenService, UserService,
+    second_factor::{LoginSteps, TotpService},
+};
 
 use super::{Limits, ProjectStore};
 
@@ -12,6 +15,8 @@ pub struct App {
     pub users: UserService,
     pub tokens: TokenService,
     pub keys: ApiKeyService,
+    pub totp: TotpService,
+    pub login: LoginSteps,
     pub projects: ProjectStore,
     #[from_ref(skip)]
     pub limits: Limits,

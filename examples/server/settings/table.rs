@@ -65,6 +65,12 @@ pub const SETTINGS: &[Row] = &[
          [default: no-reply@ and the host of PUBLIC_URL]",
     ),
     unset("PUBLIC_URL", "Base of the links in mail [default: the address served on]"),
+    row(
+        "SECRET_KEY",
+        "config/secret.key",
+        "File of the key that seals second-factor secrets, in hex; generated where it is missing. More \
+         lines hold older keys, which still open",
+    ),
     unset(
         "VERIFICATION_URL",
         "Page of a front end that confirms an address; ?token=… is added \

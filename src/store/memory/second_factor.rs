@@ -118,7 +118,8 @@ struct Pending {
 impl PendingLoginStore for MemoryStore {
     async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError> {
         let state = &mut *self.lock();
-        if state.register.active(&login.user_id).is_some() {
+        let user = state.register.active(&login.user_id);
+        if user.is_some_and(|user| login.epoch.is_none_or(|epoch| epoch == user.epoch)) {
             state.pending_logins.0.insert(login.token, Pending { login, tries: 0 });
         }
         Ok(())

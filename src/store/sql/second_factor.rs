@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::{
     SqlStore, Wing,
     statement::{Statement, sql},
+    token::is_epoch,
     verb::Tx,
 };
 use crate::{
@@ -236,6 +237,11 @@ impl<W: Wing> PendingLoginStore for SqlStore<W> {
 /// The user is locked, so that the login is there, or not opened, when the user is suspended.
 async fn open_login(tx: &mut Tx<'_>, login: &PendingLogin) -> sqlx::Result<()> {
     if tx.one(&LOCK_USER, [(&login.user_id).into()]).await?.is_none() {
+        return Ok(());
+    }
+    if let Some(epoch) = login.epoch
+        && !is_epoch(tx, &login.user_id, epoch).await?
+    {
         return Ok(());
     }
     let row = [(&login.token).into(), (&login.user_id).into(), login.expires_at.into()];

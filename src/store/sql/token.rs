@@ -320,7 +320,7 @@ async fn replace(
 }
 
 /// Whether the account may be used, and is in this epoch, until the transaction ends.
-async fn is_epoch(tx: &mut Tx<'_>, user: &UserId, epoch: u64) -> sqlx::Result<bool> {
+pub(super) async fn is_epoch(tx: &mut Tx<'_>, user: &UserId, epoch: u64) -> sqlx::Result<bool> {
     let Some(mut row) = tx.one(&LOCK_EPOCH, [user.into()]).await? else { return Ok(false) };
     let (now, suspended_at): (u64, Option<SystemTime>) = (row.take()?, row.take()?);
     Ok(now == epoch && suspended_at.is_none())
