@@ -109,14 +109,22 @@ impl<L: Limiter> Race<L> {
 /// What takes turns with others: so many decisions, in which time.
 type Contestant<'a> = (&'static str, Box<dyn FnMut(u64) -> Duration + 'a>);
 
+/// So many decisions come before what is measured, so that who asks often has reached his limit.
+const BEFORE: u64 = 4_000_000;
+
 /// Nanoseconds of a decision, for each contestant in the order given: the median of its rounds, and of
 /// its ratios to the one called `against`.
-fn medians(contestants: &mut [Contestant<'_>], rounds: usize, against: &str) -> Vec<(f64, f64)> {
+fn medians(
+    contestants: &mut [Contestant<'_>],
+    before: u64,
+    rounds: usize,
+    against: &str,
+) -> Vec<(f64, f64)> {
     let nanos = |time: Duration, decisions: u64| time.as_nanos() as f64 / decisions as f64;
     let decisions: Vec<u64> = contestants
         .iter_mut()
         .map(|(_, run)| {
-            run(20_000);
+            run(before);
             (ROUND.as_nanos() as f64 / nanos(run(20_000), 20_000)).max(1.0) as u64
         })
         .collect();
@@ -153,8 +161,14 @@ impl Bench {
         group.contains(&self.filter)
     }
 
-    fn compare(&mut self, group: &str, size: usize, mut contestants: Vec<Contestant<'_>>) {
-        let medians = medians(&mut contestants, self.rounds, "governor");
+    fn compare(
+        &mut self,
+        group: &str,
+        size: usize,
+        before: u64,
+        mut contestants: Vec<Contestant<'_>>,
+    ) {
+        let medians = medians(&mut contestants, before, self.rounds, "governor");
         print!("{group:<28} {size:>9}");
         for ((name, _), (time, ratio)) in contestants.iter().zip(medians) {
             print!("   {name} {time:.1} ns ({ratio:.2})");
@@ -187,19 +201,22 @@ impl Bench {
                 #[cfg(feature = "tower-rate-limiter")]
                 ("tower-rate-limiter", Box::new(|decisions| fixed.run(threads, decisions))),
             ];
-            self.compare(group, threads, contestants);
+            // The second begins where the first ended.
+            self.compare(group, threads, if threads == 1 { BEFORE } else { 20_000 }, contestants);
         }
     }
 
     fn rows(&mut self) {
         for (clients, name) in [(10_000, "10k clients"), (1_000_000, "1M clients")] {
-            if !self.wants(&format!("{name}, out of reach, real, all refused")) {
+            let loads = [("out of reach", ENDLESS), ("real limit", REAL), ("all refused", 1)];
+            let groups = loads.map(|(load, limit)| (format!("{name}, {load}"), limit));
+            if !groups.iter().any(|(group, _)| self.wants(group)) {
                 continue;
             }
             let load = Load::zipf(clients);
-            self.row(&format!("{name}, out of reach"), &load, ENDLESS);
-            self.row(&format!("{name}, real limit"), &load, REAL);
-            self.row(&format!("{name}, all refused"), &load, 1);
+            for (group, limit) in groups {
+                self.row(&group, &load, limit);
+            }
         }
         self.row("one client, refused", &Load::one(), 1);
     }
@@ -217,7 +234,7 @@ impl Bench {
                 ("tower-warden", Box::new(|decisions| ours.run(1, decisions))),
                 ("governor", Box::new(|decisions| governor.run(1, decisions))),
             ];
-            self.compare(GROUP, clients, contestants);
+            self.compare(GROUP, clients, 200_000, contestants);
         }
     }
 
@@ -232,7 +249,7 @@ impl Bench {
             ("tower-warden", Box::new(|decisions| ours.run(decisions))),
             ("governor", Box::new(|decisions| governor.run(decisions))),
         ];
-        self.compare(group, size as usize, contestants);
+        self.compare(group, size as usize, 20_000, contestants);
     }
 
     fn over_limits(&mut self) {

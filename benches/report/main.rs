@@ -1,6 +1,6 @@
 //! What the benches measured, as the tables of the README and as plots: reads what criterion and the
 //! other programs left under `target`, rewrites the part of `README.md` between its two `report`
-//! marks, and draws `plots/`.
+//! marks, as far as it was measured, and draws `plots/`.
 //!
 //!     cargo run --release --bin report
 
@@ -24,13 +24,34 @@ fn main() {
     let readme = fs::read_to_string(home.join("README.md")).expect("the README");
     let (before, rest) = readme.split_once(BEGIN).expect("the first mark");
     let (_, after) = rest.split_once(END).expect("the second mark");
-    let report = format!("{}\n{}", measured::machine(), table::markdown(&measured));
-    fs::write(home.join("README.md"), format!("{before}{BEGIN}\n{report}\n{END}{after}"))
+    let there = sections(rest);
+    let mut report = String::new();
+    for section in SECTIONS {
+        // What was not measured here stands as it was.
+        let new = table::markdown(section, &measured);
+        let new = new.map(|table| format!("{table}\n{}", measured::machine()));
+        let old = there.iter().find(|(title, _)| *title == section.title);
+        if let Some(text) = new.or_else(|| old.map(|(_, text)| (*text).to_owned())) {
+            report += &format!("### {}\n\n{}\n", section.title, text.trim());
+            report.push('\n');
+        }
+    }
+    fs::write(home.join("README.md"), format!("{before}{BEGIN}\n{report}{END}{after}"))
         .expect("to write the README");
 
+    if !measured.has_decisions() {
+        return;
+    }
     for (name, plot) in plots(&measured) {
         fs::write(home.join("plots").join(name), plot).expect("to write a plot");
     }
+}
+
+/// Of the report that is there: titles, and what stands below each.
+fn sections(report: &str) -> Vec<(&str, &str)> {
+    let report = report.split_once(END).map_or(report, |(report, _)| report);
+    let sections = report.split("### ").skip(1);
+    sections.filter_map(|section| section.split_once('\n')).collect()
 }
 
 fn plots(measured: &Measured) -> [(&'static str, String); 4] {

@@ -71,6 +71,10 @@ impl Measured {
         }
     }
 
+    pub fn has_decisions(&self) -> bool {
+        !self.over("cost over clients", "governor").is_empty()
+    }
+
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0.get(name).copied()
     }

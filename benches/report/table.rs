@@ -5,15 +5,13 @@ use std::fmt::Write;
 use crate::measured::Measured;
 
 pub struct Section {
-    title: &'static str,
+    pub title: &'static str,
     /// Ours first.
     columns: &'static [&'static str],
     pub rows: &'static [Row],
 }
 
 pub struct Row {
-    /// In the table of goals.
-    number: &'static str,
     pub what: &'static str,
     group: &'static str,
     /// What follows the contestant's name: the bench's parameter, or `@` and a baseline.
@@ -92,44 +90,41 @@ impl Row {
     }
 }
 
-pub fn markdown(measured: &Measured) -> String {
-    let mut text = String::new();
-    for Section { title, columns, rows } in SECTIONS {
-        let known = |row: &Row| columns.iter().any(|who| row.figure(measured, who).is_some());
-        if !rows.iter().any(known) {
-            continue;
-        }
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "### {title}\n");
-        let _ = writeln!(text, "| # | | {} | ratio | goal |", columns.join(" | "));
-        let _ = writeln!(text, "| --- | --- |{}", " ---: |".repeat(columns.len() + 2));
-        for row in *rows {
-            let figures = columns.iter().map(|who| {
-                row.figure(measured, who).map_or("–".to_owned(), |figure| row.show(figure))
-            });
-            let figures = figures.collect::<Vec<_>>().join(" | ");
-            let ratio = row.ratio(measured).map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
-            let goal = match row.goal {
-                Goal::Ratio(goal) => format!("≤ {goal:.2} of {}", row.against),
-                Goal::Times(goal) => format!("≥ {goal:.2} of {}", row.against),
-                Goal::AtMost(figure) => format!("≤ {}", row.show(figure)),
-            };
-            let _ =
-                writeln!(text, "| {} | {} | {figures} | {ratio} | {goal} |", row.number, row.what);
-        }
-        text.push('\n');
+/// The table of a section, where any of it was measured.
+pub fn markdown(section: &Section, measured: &Measured) -> Option<String> {
+    let Section { columns, rows, .. } = section;
+    let known = |row: &Row| columns.iter().any(|who| row.figure(measured, who).is_some());
+    if !rows.iter().any(known) {
+        return None;
     }
-    text
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "| | {} | ratio | goal |", columns.join(" | "));
+    let _ = writeln!(text, "| --- |{}", " ---: |".repeat(columns.len() + 2));
+    for row in *rows {
+        let figures = columns.iter().map(|who| {
+            row.figure(measured, who).map_or("–".to_owned(), |figure| row.show(figure))
+        });
+        let figures = figures.collect::<Vec<_>>().join(" | ");
+        let ratio = row.ratio(measured).map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
+        let goal = match row.goal {
+            Goal::Ratio(goal) => format!("≤ {goal:.2} of {}", row.against),
+            Goal::Times(goal) => format!("≥ {goal:.2} of {}", row.against),
+            Goal::AtMost(figure) => format!("≤ {}", row.show(figure)),
+        };
+        let _ = writeln!(text, "| {} | {figures} | {ratio} | {goal} |", row.what);
+    }
+    Some(text)
 }
 
 const fn row(
-    (number, what): (&'static str, &'static str),
+    what: &'static str,
     (group, value): (&'static str, &'static str),
     unit: Unit,
     against: &'static str,
     goal: Goal,
 ) -> Row {
-    Row { number, what, group, value, ours: "tower-warden", unit, against, goal }
+    Row { what, group, value, ours: "tower-warden", unit, against, goal }
 }
 
 /// One of time, against governor.
@@ -139,13 +134,18 @@ const fn decision(
     threads: &'static str,
     goal: f64,
 ) -> Row {
-    row(("1", what), (group, threads), Time, "governor", Ratio(goal))
+    row(what, (group, threads), Time, "governor", Ratio(goal))
 }
 
 use Goal::{AtMost, Ratio, Times};
 use Unit::{Bytes, Rate, Requests, Time, TimeOverBare};
 
 pub const SECTIONS: &[Section] = &[
+    Section {
+        title: "The adversarial burst: admitted in the worst window, of 100",
+        columns: &["tower-warden", "governor", "tower_governor", "two counters", "fixed window"],
+        rows: &[row("admitted", ("burst", ""), Requests, "governor", AtMost(100.0))],
+    },
     Section {
         title: "A decision in this process",
         columns: &["tower-warden", "governor", "two counters", "trypema", "tower-rate-limiter"],
@@ -202,9 +202,9 @@ pub const SECTIONS: &[Section] = &[
             "tower-rate-limiter",
         ],
         rows: &[
-            row(("1", "that holds 1 request"), ("memory", "/1"), Bytes, "governor", AtMost(100.0)),
-            row(("1", "that holds 2"), ("memory", "/2"), Bytes, "governor", AtMost(100.0)),
-            row(("1", "that holds 5"), ("memory", "/5"), Bytes, "governor", AtMost(100.0)),
+            row("that holds 1 request", ("memory", "/1"), Bytes, "governor", AtMost(100.0)),
+            row("that holds 2", ("memory", "/2"), Bytes, "governor", AtMost(100.0)),
+            row("that holds 5", ("memory", "/5"), Bytes, "governor", AtMost(100.0)),
         ],
     },
     Section {
@@ -212,32 +212,21 @@ pub const SECTIONS: &[Section] = &[
         columns: &["tower-warden", "tower_governor", "axum-governor", "tower-rate-limiter"],
         rows: &[
             row(
-                ("4", "layer, no headers"),
+                "layer, no headers",
                 ("layer, no headers", ""),
                 TimeOverBare,
                 "tower_governor",
                 Ratio(0.6),
             ),
             row(
-                ("4", "layer, headers"),
+                "layer, headers",
                 ("layer, headers", ""),
                 TimeOverBare,
                 "tower_governor",
                 Ratio(1.0),
             ),
-            row(
-                ("5", "layer, a refusal"),
-                ("layer, refused", ""),
-                Time,
-                "tower_governor",
-                AtMost(1000.0),
-            ),
+            row("layer, a refusal", ("layer, refused", ""), Time, "tower_governor", AtMost(1000.0)),
         ],
-    },
-    Section {
-        title: "The adversarial burst: admitted in the worst window, of 100",
-        columns: &["tower-warden", "governor", "tower_governor", "two counters", "fixed window"],
-        rows: &[row(("", "admitted"), ("burst", ""), Requests, "governor", AtMost(100.0))],
     },
     Section {
         title: "Tokens: RS256 by ring",
@@ -261,28 +250,28 @@ pub const SECTIONS: &[Section] = &[
         ],
         rows: &[
             row(
-                ("9", "256 waiting, 10,000 clients"),
+                "256 waiting, 10,000 clients",
                 ("redis waiting, 10,000 by Zipf", ""),
                 Rate,
                 "deadpool-redis, a checkout each",
                 Times(5.0),
             ),
             row(
-                ("9", "256 waiting, 10,000 clients"),
+                "256 waiting, 10,000 clients",
                 ("redis waiting, 10,000 by Zipf", ""),
                 Rate,
                 "MultiplexedConnection",
                 Times(2.0),
             ),
             row(
-                ("9", "256 waiting, each its own"),
+                "256 waiting, each its own",
                 ("redis waiting, 256, each its own", ""),
                 Rate,
                 "deadpool-redis, a checkout each",
                 Times(5.0),
             ),
             row(
-                ("9", "256 waiting, each its own"),
+                "256 waiting, each its own",
                 ("redis waiting, 256, each its own", ""),
                 Rate,
                 "MultiplexedConnection",
@@ -299,14 +288,8 @@ pub const SECTIONS: &[Section] = &[
             "deadpool, two counters",
         ],
         rows: &[
-            row(("10", "a decision"), ("redis alone", ""), Time, "our script, bare", Ratio(1.1)),
-            row(
-                ("12", "a client that is refused already"),
-                ("redis refused", ""),
-                Time,
-                "",
-                AtMost(300.0),
-            ),
+            row("a decision", ("redis alone", ""), Time, "our script, bare", Ratio(1.1)),
+            row("a client that is refused already", ("redis refused", ""), Time, "", AtMost(300.0)),
         ],
     },
     Section {
@@ -319,13 +302,7 @@ pub const SECTIONS: &[Section] = &[
         ],
         rows: &[Row {
             ours: "tower-warden, three",
-            ..row(
-                ("11", "nobody else waits"),
-                ("redis limits", ""),
-                Time,
-                "tower-warden, one",
-                Ratio(1.3),
-            )
+            ..row("nobody else waits", ("redis limits", ""), Time, "tower-warden, one", Ratio(1.3))
         }],
     },
     Section {
@@ -338,7 +315,7 @@ pub const SECTIONS: &[Section] = &[
             "jsonwebtoken, no limit",
         ],
         rows: &[row(
-            ("13", "limits in process"),
+            "limits in process",
             ("server in process", ""),
             Rate,
             "bare axum",
@@ -351,7 +328,7 @@ pub const SECTIONS: &[Section] = &[
         rows: &[Row {
             ours: "tower-warden, all refused",
             ..row(
-                ("5", "server, all refused"),
+                "server, all refused",
                 ("server refusing", ""),
                 Rate,
                 "a constant 429",
@@ -371,7 +348,7 @@ pub const SECTIONS: &[Section] = &[
             Row {
                 ours: "tower-warden on Redis",
                 ..row(
-                    ("14", "server, limits on Redis"),
+                    "server, limits on Redis",
                     ("server Redis", ""),
                     Rate,
                     "bare axum",
@@ -381,7 +358,7 @@ pub const SECTIONS: &[Section] = &[
             Row {
                 ours: "tower-warden on Redis",
                 ..row(
-                    ("14", "server, limits on Redis"),
+                    "server, limits on Redis",
                     ("server Redis", ""),
                     Rate,
                     "jsonwebtoken, ConnectionManager",
@@ -393,28 +370,16 @@ pub const SECTIONS: &[Section] = &[
 ];
 
 const TOKENS_BY_RING: &[Row] = &[
-    row(("6", "new token"), ("new token", ""), Time, "ring", Ratio(1.1)),
-    row(
-        ("7", "one seen token, 1 thread"),
-        ("seen token, one", "/1"),
-        TimeOverBare,
-        "",
-        AtMost(250.0),
-    ),
-    row(("7", "the same, 2 threads"), ("seen token, one", "/2"), TimeOverBare, "", AtMost(250.0)),
-    row(
-        ("7", "10,000 in turn, 1 thread"),
-        ("seen token, 10k", "/1"),
-        TimeOverBare,
-        "",
-        AtMost(250.0),
-    ),
-    row(("7", "the same, 2 threads"), ("seen token, 10k", "/2"), TimeOverBare, "", AtMost(250.0)),
-    row(("8", "signing"), ("signing", ""), Time, "ring", Ratio(1.05)),
+    row("new token", ("new token", ""), Time, "ring", Ratio(1.1)),
+    row("one seen token, 1 thread", ("seen token, one", "/1"), TimeOverBare, "", AtMost(250.0)),
+    row("the same, 2 threads", ("seen token, one", "/2"), TimeOverBare, "", AtMost(250.0)),
+    row("10,000 in turn, 1 thread", ("seen token, 10k", "/1"), TimeOverBare, "", AtMost(250.0)),
+    row("the same, 2 threads", ("seen token, 10k", "/2"), TimeOverBare, "", AtMost(250.0)),
+    row("signing", ("signing", ""), Time, "ring", Ratio(1.05)),
 ];
 
 const TOKENS_BY_AWS_LC: &[Row] = &[
-    row(("6", "new token"), ("new token", "@aws-lc-rs"), Time, "aws-lc-rs", Ratio(1.1)),
-    row(("6", "new token"), ("new token", "@aws-lc-rs"), Time, "jsonwebtoken", Ratio(0.82)),
-    row(("8", "signing"), ("signing", "@aws-lc-rs"), Time, "aws-lc-rs", Ratio(1.05)),
+    row("new token", ("new token", "@aws-lc-rs"), Time, "aws-lc-rs", Ratio(1.1)),
+    row("new token", ("new token", "@aws-lc-rs"), Time, "jsonwebtoken", Ratio(0.82)),
+    row("signing", ("signing", "@aws-lc-rs"), Time, "aws-lc-rs", Ratio(1.05)),
 ];

@@ -5,14 +5,16 @@ use std::collections::VecDeque;
 
 use super::Entry;
 
-/// Oldest first. Four stand in place; more, and those that need a word more, in a block of their own.
+/// Oldest first. Four stand in half a word each; more, and those that need more words, in a block.
 #[derive(Clone, Debug)]
 pub(crate) enum Older {
     Few([Brief; FEW]),
-    Many(Box<Block>),
+    Many(Block),
 }
 
 const FEW: usize = 4;
+/// A block has room for so many at the least.
+const LEAST: usize = 16;
 
 /// How much earlier than the newest entry those may be of which half an instant is kept.
 pub(crate) const REACH: u64 = u32::MAX as u64;
@@ -125,6 +127,10 @@ impl Older {
         self.in_block(at, |block| {
             block.sum = block.sum.saturating_add(count);
             let held = std::mem::take(&mut block.newest_held);
+            if block.entries.len() == block.entries.capacity() {
+                // At once what many need: limits up to the usual resolution take two steps.
+                block.entries.reserve_exact(3 * block.entries.len().max(LEAST));
+            }
             block.entries.push_back(Entry { at, count, held });
         });
     }
@@ -149,9 +155,9 @@ impl Older {
         match self {
             Self::Many(block) => change(block),
             Self::Few(_) => {
-                let mut entries = VecDeque::with_capacity(2 * FEW);
+                let mut entries = VecDeque::with_capacity(if self.len() > 0 { LEAST } else { 0 });
                 entries.extend(self.entries(newest));
-                let mut block = Box::new(Block { entries, sum: self.sum(), ..Block::default() });
+                let mut block = Block { entries, sum: self.sum(), ..Block::default() };
                 change(&mut block);
                 *self = Self::Many(block);
             }

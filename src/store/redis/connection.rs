@@ -155,8 +155,13 @@ fn sentinel(url: &str) -> RedisResult<Source> {
         servers = servers.set_tls_mode(redis::TlsMode::Secure);
     }
     let sentinels: Vec<_> = sentinels.collect::<RedisResult<_>>()?;
-    let client =
-        SentinelClient::build(sentinels, service, Some(servers), SentinelServerType::Master)?;
+    // With TLS it takes any text, without only its own.
+    let client = SentinelClient::build(
+        sentinels,
+        service.to_owned(),
+        Some(servers),
+        SentinelServerType::Master,
+    )?;
     Ok(Source::Sentinel(Arc::new(tokio::sync::Mutex::new(client))))
 }
 
