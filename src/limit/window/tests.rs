@@ -539,3 +539,25 @@ fn room_is_how_often_the_limit_was_halved() {
     }
     assert_eq!((room(100, 99), room(100, 100), room(100, 101), room(1, 0)), (26, 0, 0, 32));
 }
+
+#[test]
+fn a_clock_that_steps_back_onto_an_entry_merges_it_with_what_is_later() {
+    let (quota, mut log) = (Quota::per_minute(9), SlidingWindow::default());
+    for at in [10, 20, 30] {
+        log.take(at, &quota, 1, RESOLUTION);
+    }
+    log.advance(20, &quota);
+    let entries: Vec<_> = log.entries().collect();
+    let entry = |at, count| Entry { at, count, held: 0 };
+    assert_eq!(entries, [entry(10, 1), entry(20, 2)]);
+}
+
+#[test]
+fn what_is_given_back_is_room_again() {
+    let (quota, mut log) = (Quota::per_minute(2), SlidingWindow::default());
+    log.take(0, &quota, 1, RESOLUTION);
+    let mark = log.admit(1, &quota, 1, RESOLUTION, true);
+    assert_eq!(log.room(), 0);
+    log.settle(2, &quota, 1, RESOLUTION, mark, false);
+    assert_eq!(log.room(), 31);
+}
