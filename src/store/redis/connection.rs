@@ -158,7 +158,7 @@ fn sentinel(url: &str) -> RedisResult<Source> {
     // With TLS it takes any text, without only its own.
     let client = SentinelClient::build(
         sentinels,
-        service.to_owned(),
+        String::from(service),
         Some(servers),
         SentinelServerType::Master,
     )?;
