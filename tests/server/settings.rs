@@ -34,13 +34,18 @@ const ANYTHING_GOES: [&str; 3] = ["JWT_ISSUER", "JWT_AUDIENCE", "ADMIN_PASSWORD"
 #[tokio::test]
 async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
     let (weak, weak_public) = (key("rsa-1024-private.pem"), key("rsa-1024-public.pem"));
-    let (curve, curve_public) = (key("es256-private.pem"), key("es256-public.pem"));
+    let curve_public = key("es256-public.pem");
     let (other, readme) = (key("other-rsa-private.pem"), key("README.md"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
 
     let directory = directory_with_keys();
     fs::write(directory.path().join("file"), "").unwrap();
+    // As it should be, so that nothing else is to be said of it.
+    let curve = "es256-private.pem";
+    fs::copy(key(curve), directory.path().join(curve)).unwrap();
+    let owner_only = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(directory.path().join(curve), owner_only).unwrap();
     fs::write(directory.path().join("secret"), "hunter2\n").unwrap();
     let one_each = [
         ("BIND_ADDR", "nowhere"),
@@ -131,7 +136,7 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
     }
     let others = [
         ("JWT_PRIVATE_KEY", vec![("JWT_PRIVATE_KEY", &*weak), ("JWT_PUBLIC_KEY", &*weak_public)]),
-        ("JWT_PRIVATE_KEY", vec![("JWT_PRIVATE_KEY", &*curve), ("JWT_PUBLIC_KEY", &*curve_public)]),
+        ("JWT_PRIVATE_KEY", vec![("JWT_PRIVATE_KEY", curve), ("JWT_PUBLIC_KEY", &*curve_public)]),
         ("ADMIN_PASSWORD", vec![("ADMIN_EMAIL", "root@example.com")]),
         ("ADMIN_PASSWORD", vec![("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", " ")]),
         ("ADMIN_EMAIL", vec![("ADMIN_PASSWORD", PASSWORD)]),
