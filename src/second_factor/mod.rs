@@ -27,19 +27,13 @@
 //!     store::memory::MemoryStore,
 //! };
 //! # use std::{sync::Arc, time::Duration};
-//! # use tower_warden::{Clock, UserId, user::{Email, NewUser, PasswordHash, UserStore}};
+//! # use tower_warden::{Clock, user::{Email, NewUser, PasswordHash, UserStore}};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (store, clock) = (MemoryStore::new(), ManualClock::new());
-//! # let ada = NewUser {
-//! #     id: UserId::random(),
-//! #     email: Email::parse("ada@example.com")?,
-//! #     password_hash: PasswordHash::from("$2b$12$…".to_owned()),
-//! #     role: Role::VIEWER,
-//! #     created_at: clock.now(),
-//! #     verification: None,
-//! # };
+//! # let hash = PasswordHash::from("$2b$12$…".to_owned());
+//! # let ada = NewUser::new(Email::parse("ada@example.com")?, hash, clock.now());
 //! # let ada = store.create(ada).await?.id;
 //! let keys = SealingKeys::new(SealingKey::random()?); // or SealingKeys::load_or_generate
 //! let totp = TotpService::new(store.clone(), keys, "Example").with_clock(Arc::new(clock.clone()));
