@@ -68,6 +68,12 @@ mod enabled {
             &["ok", "expired", "revoked", "invalid", "failed"],
         ),
         (
+            "tower_warden_second_steps_total",
+            "Codes that were presented at a login.",
+            "outcome",
+            &["ok", "invalid_code", "failed"],
+        ),
+        (
             "tower_warden_mail_total",
             "Mail, by what became of it.",
             "outcome",

@@ -89,16 +89,16 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     let stores = Stores::open(&settings, &clock).await?;
     let outbox = outbox(&settings)?;
     let users = users(&settings, &stores, outbox.clone(), address, &clock)?;
-    if let Some((email, password)) = settings.admin.take() {
-        let admin = users.ensure_admin(&email, password).await;
-        admin.map_err(|error| admin_error(&error))?;
-    }
     let limits = limits(&settings, limit_store(&settings).await?, &clock);
     let keys = ApiKeyService::new(stores.accounts.clone()).with_clock(clock.clone());
     if settings.secret_key.exists() {
         sealing_keys(&settings)?;
     }
-    // Last: keys are made, and that is logged, only where nothing else is wrong.
+    // Last: an admin and keys are made, and that is logged, only where nothing else is wrong.
+    if let Some((email, password)) = settings.admin.take() {
+        let admin = users.ensure_admin(&email, password).await;
+        admin.map_err(|error| admin_error(&error))?;
+    }
     let tokens = tokens(&settings, &stores, &clock)?;
     let signing = tokens.clone();
     let totp = totp(&settings, &stores, &clock)?;

@@ -295,7 +295,7 @@ impl PasswordHasher for BcryptHasher {
         _: &PasswordHash,
     ) -> Result<(), HashError> {
         let old = hash.expose().parse::<bcrypt::HashParts>().map_err(HashError::new)?.get_cost();
-        for cost in old.max(4)..self.cost {
+        for cost in missing_costs(old, self.cost) {
             let _ = bcrypt::hash_with_salt_bytes("", cost, [0; 16]).map_err(HashError::new)?;
         }
         Ok(())
@@ -305,6 +305,12 @@ impl PasswordHasher for BcryptHasher {
     fn decoy(&self) -> Result<PasswordHash, HashError> {
         Ok(PasswordHash::from(format!("$2b${:02}${}", self.cost, ".".repeat(53))))
     }
+}
+
+/// The costs of the hashes that take as long together as a check at `cost` takes longer than one at
+/// `old`.
+fn missing_costs(old: u32, cost: u32) -> std::ops::Range<u32> {
+    old.max(4)..cost
 }
 
 fn bcrypt_reads_all(password: &Password) -> bool {
@@ -373,29 +379,15 @@ mod tests {
 
     #[test]
     fn failed_check_of_a_cheaper_hash_spends_the_difference() {
-        let [four, nine] = [4, 9].map(|cost| BcryptHasher::new(cost).unwrap());
-        let (password, decoy) = (Password::from("a"), nine.decoy().unwrap());
-        let (old, new) = (four.hash(&password).unwrap(), nine.hash(&password).unwrap());
-        let least = |work: &dyn Fn()| {
-            let mut times: Vec<_> = (0..5)
-                .map(|_| {
-                    let begin = std::time::Instant::now();
-                    work();
-                    begin.elapsed()
-                })
-                .collect();
-            times.sort();
-            times[0]
-        };
-        let failed = |hash: &PasswordHash| {
-            assert!(!nine.verify(&"b".into(), hash).unwrap());
-            nine.even_out(&"b".into(), hash, &decoy).unwrap();
-        };
-        let [unknown, dear, cheap] = [&decoy, &new, &old].map(|hash| least(&|| failed(hash)));
-        for known in [dear, cheap] {
-            let ratio = known.as_secs_f64() / unknown.as_secs_f64();
-            assert!((0.7..1.4).contains(&ratio), "{known:?} for {unknown:?}");
+        for (old, cost) in [(4, 9), (11, 12), (12, 12), (13, 12), (0, 4), (4, 31)] {
+            let spent: u64 = missing_costs(old, cost).map(|cost| 1 << cost).sum();
+            let checked = 1_u64 << old.max(4);
+            assert_eq!(checked + spent, checked.max(1 << cost), "{old} for {cost}");
         }
+        let [four, five] = [4, 5].map(|cost| BcryptHasher::new(cost).unwrap());
+        let old = four.hash(&"a".into()).unwrap();
+        assert!(!five.verify(&"b".into(), &old).unwrap());
+        five.even_out(&"b".into(), &old, &five.decoy().unwrap()).unwrap();
     }
 
     #[test]

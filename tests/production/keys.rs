@@ -38,11 +38,19 @@ async fn keys_are_named_as_the_contract_says_and_none_lives_for_ever() {
         ("rl:ip:2001:db8:1:2::/64", 30),
         ("rl:ip:203.0.113.9", 30),
         ("rl:login:2001:db8:1:2::/64", 15),
+        ("rl:register:127.0.0.1", 60),
         (&*user, 10),
     ];
     let keys = all_keys(&mut redis).await;
     // That of the question whether Redis would have us lives for a second.
     let keys: Vec<_> = keys.iter().filter(|key| *key != "rl:probe:=probe").collect();
+    // An account is a hash of its address: nobody reads addresses in Redis.
+    let (accounts, keys): (Vec<_>, Vec<_>) =
+        keys.into_iter().partition(|key| key.starts_with("rl:account:="));
+    assert_eq!(
+        accounts.iter().map(|key| key.len()).collect::<Vec<_>>(),
+        ["rl:account:=".len() + 64]
+    );
     assert_eq!(keys, minutes.map(|(key, _)| key));
     for (key, minutes) in minutes {
         let left = pttl(&mut redis, key).await;

@@ -89,7 +89,12 @@ async fn starts_under(weather: Weather) {
     proxy.turn(weather).await;
     let settings = scene.settings().with("REDIS_URL", url);
     let server = settings.with("RATE_LIMIT_BUDGET", format!("{BUDGET:?}")).start().await;
-    assert!(status(&server.api, "203.0.113.9").await.expect(200).remaining("ip").is_none());
+    // One that is silent is late for three calls before it is gone.
+    let mut undecided = false;
+    for _ in 0..if weather == Weather::Silent { 6 } else { 1 } {
+        undecided = status(&server.api, "203.0.113.9").await.expect(200).remaining("ip").is_none();
+    }
+    assert!(undecided, "{weather:?}");
     proxy.turn(Weather::Fair).await;
     back_within_a_second(&scene, &server.api).await;
 }

@@ -34,6 +34,9 @@ const LOCK: i64 = i64::from_be_bytes(*b"portcull");
 /// How long another server may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A wait that is longer is told.
+const NEWS: Duration = Duration::from_secs(1);
+
 const LOCAL_SETTINGS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'";
 
 /// Creates the schema `tower_warden`, or brings it up to date: all of it, or nothing. Servers may call
@@ -74,7 +77,8 @@ async fn lock(connection: &mut PgConnection) -> Result<(), StoreError> {
                 "another server holds the lock of the migrations for longer than 30 s",
             ));
         }
-        if !std::mem::replace(&mut told, true) {
+        // Servers that start together wait for a moment: no news.
+        if begun.elapsed() > NEWS && !std::mem::replace(&mut told, true) {
             tracing::info!("waiting for another server, which migrates the database");
         }
         sleep(Duration::from_millis(100)).await;
