@@ -39,7 +39,9 @@ impl Drawer {
             let mails = std::mem::take(&mut *self.0.lock().unwrap_or_else(|e| e.into_inner()));
             let to = |mail: &&Message| mail.to().as_str() == address;
             let lines = mails.iter().filter(to).flat_map(|mail| mail.text().lines());
-            if let Some((_, token)) = lines.filter_map(|line| line.split_once("?token=")).last() {
+            if let Some((_, token)) =
+                lines.filter_map(|line| line.split_once("?token=")).next_back()
+            {
                 return token.to_owned();
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -191,14 +191,14 @@ async fn a_role_that_owns_the_schema_and_nothing_else_will_do() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run tests/run"]
-async fn servers_hear_of_one_anothers_revocations() {
+async fn servers_hear_of_each_others_revocations() {
     let url = new_database().await;
     let clock = ManualClock::new();
     let open = async || {
         PostgresStore::new(open(&url).await).with_clock(std::sync::Arc::new(clock.clone()))
     };
     let stores = [open().await, open().await, open().await];
-    sql::servers_hear_of_one_anothers_revocations(stores, &clock).await;
+    sql::servers_hear_of_each_others_revocations(stores, &clock).await;
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ pub(crate) async fn a_caller_who_leaves_stops_nothing(store: &dyn TokenStore) {
 
 /// Two servers on one database: what one ends the other knows within a second, and who starts later
 /// at once. (PostgreSQL tells, SQLite is asked.)
-pub(crate) async fn servers_hear_of_one_anothers_revocations<S: TokenStore + Clone>(
+pub(crate) async fn servers_hear_of_each_others_revocations<S: TokenStore + Clone>(
     [one, other, late]: [S; 3],
     clock: &ManualClock,
 ) {

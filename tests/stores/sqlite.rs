@@ -92,7 +92,7 @@ async fn processes_that_start_at_once_all_start() {
 }
 
 #[tokio::test]
-async fn processes_hear_of_one_anothers_revocations() {
+async fn processes_hear_of_each_others_revocations() {
     let directory = tempdir().unwrap();
     let clock = ManualClock::new();
     let open = async || {
@@ -100,7 +100,7 @@ async fn processes_hear_of_one_anothers_revocations() {
         store.with_clock(Arc::new(clock.clone()))
     };
     let stores = [open().await, open().await, open().await];
-    sql::servers_hear_of_one_anothers_revocations(stores, &clock).await;
+    sql::servers_hear_of_each_others_revocations(stores, &clock).await;
 }
 
 /// As the code of migration 0001 wrote it.

@@ -13,7 +13,7 @@
 //!    charge twice is worse than once too few. A call that certainly did not run (`NOSCRIPT`,
 //!    `MOVED`) is.
 //! 6. State is at `rl:{limiter}:{key}`, a string of some 50 bytes (25 and 5 or 6 for each entry;
-//!    [`RESOLUTION`](crate::limit::RESOLUTION) entries at most, about). Redis drops it a window
+//!    [`RESOLUTION`](crate::limit::store::RESOLUTION) entries at most, about). Redis drops it a window
 //!    after the last request that was counted; where entries are shared, up to a window divided by
 //!    the resolution later. What a client chooses is escaped or hashed: see
 //!    [`RedisRateLimitStore`].
