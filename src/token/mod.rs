@@ -14,12 +14,14 @@
 //! 5. From the second of its `exp` on it is expired, without leeway unless configured.
 //!
 //! What was verified is remembered until it is expired, so that the next request with the same token
-//! costs no signature. An access token can't be revoked: keep its life short.
+//! costs no signature. What ends a session ends its access tokens: at once in this process, and within
+//! a second on every server that [follows](TokenService::follow_revocations) ([`Revocations`]).
 //!
 //! Refresh tokens are random, and stored as hashes. A login opens a family of them, the session.
 //! Each refresh replaces the one live token; a token presented a second time ends its family, because
 //! somebody else has it too (RFC 9700, section 4.14.2). A client must therefore not send one twice:
-//! after a lost answer its user logs in again. Who the user is and may do is read afresh each time.
+//! after a lost answer its user logs in again, unless [a leeway](TokenService::with_refresh_leeway) is
+//! set. Who the user is and may do is read afresh each time.
 //!
 //! **A deployment** keeps the private key readable to the server only ([`SigningKey`]), gives all
 //! its servers the same keys, issuer and audience, and calls [`TokenService::delete_expired`] now
