@@ -2,11 +2,11 @@
 
 use std::{
     fmt,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
+use auto_impl::auto_impl;
 
 use super::{ApiKey, ApiKeyId, CreateKeyError, FoundKey, NewApiKey};
 use crate::{StoreError, TokenHash, UserId};
@@ -22,6 +22,7 @@ use crate::{StoreError, TokenHash, UserId};
 /// - What a verb wrote is durable when it answers, and is carried through even where the caller stops
 ///   waiting. Clones share their state. Nothing but the hash of a key is ever stored.
 #[async_trait]
+#[auto_impl(Arc)]
 pub trait ApiKeyStore: fmt::Debug + Send + Sync + 'static {
     /// Adds a key, unless its owner has `at_most` already, expired ones included, but not those that
     /// were revoked ([`CreateKeyError::TooMany`]), or is gone or suspended
@@ -87,41 +88,5 @@ impl KeyUse {
             && found.owner.is_some()
             && !found.key.is_expired(self.at)
             && found.key.last_used_at.is_none_or(due)
-    }
-}
-
-#[async_trait]
-impl<S: ApiKeyStore + ?Sized> ApiKeyStore for Arc<S> {
-    async fn create_key(&self, key: NewApiKey, at_most: u32) -> Result<(), CreateKeyError> {
-        (**self).create_key(key, at_most).await
-    }
-
-    async fn find_key(&self, used: KeyUse) -> Result<Option<FoundKey>, StoreError> {
-        (**self).find_key(used).await
-    }
-
-    async fn list_keys(&self, owner: &UserId) -> Result<Vec<ApiKey>, StoreError> {
-        (**self).list_keys(owner).await
-    }
-
-    async fn revoke_key(
-        &self,
-        owner: &UserId,
-        id: &ApiKeyId,
-        now: SystemTime,
-    ) -> Result<Option<TokenHash>, StoreError> {
-        (**self).revoke_key(owner, id, now).await
-    }
-
-    async fn revoke_all_keys(&self, owner: &UserId, now: SystemTime) -> Result<u64, StoreError> {
-        (**self).revoke_all_keys(owner, now).await
-    }
-
-    async fn delete_revoked_keys(
-        &self,
-        before: SystemTime,
-        at_most: u32,
-    ) -> Result<u64, StoreError> {
-        (**self).delete_revoked_keys(before, at_most).await
     }
 }

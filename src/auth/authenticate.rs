@@ -1,9 +1,11 @@
 //! The one question that [`RequireAuth`](crate::RequireAuth) asks: who is it?
 
-use std::{fmt, sync::Arc};
+use std::fmt;
+
+use auto_impl::auto_impl;
+use http::StatusCode;
 
 use crate::{Answer, Identity, Problem, RequestHead, StoreError};
-use http::StatusCode;
 
 /// Tells who is calling from what came with the request.
 ///
@@ -26,15 +28,10 @@ use http::StatusCode;
 ///     }
 /// }
 /// ```
+#[auto_impl(Arc)]
 pub trait Authenticate: fmt::Debug + Send + Sync + 'static {
     /// The caller, or why there is none.
     fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>>;
-}
-
-impl<A: Authenticate + ?Sized> Authenticate for Arc<A> {
-    fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
-        (**self).authenticate(request)
-    }
 }
 
 /// Why a caller is not known. The client learns little of it; the reason is in the log, and as

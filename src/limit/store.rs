@@ -61,9 +61,9 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::Arc,
 };
 
+use auto_impl::auto_impl;
 use smallvec::{SmallVec, smallvec};
 
 pub use super::window::{IN_FLIGHT, RESOLUTION, SlidingWindow};
@@ -99,6 +99,7 @@ use crate::{Answer, SharedClock, StoreError, SystemClock};
 ///
 /// Verbs that are added to this trait have a default, so that stores go on compiling. The
 /// [module](self) has a small store, written out.
+#[auto_impl(Arc)]
 pub trait RateLimitStore: fmt::Debug + Send + Sync + 'static {
     /// Counts a request under all of these limits, or, where one of them refuses, under none.
     ///
@@ -329,31 +330,5 @@ impl Mark {
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
-    }
-}
-
-impl<S: RateLimitStore + ?Sized> RateLimitStore for Arc<S> {
-    fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
-        (**self).take(takes)
-    }
-
-    fn take_now(&self, take: &Take) -> Option<Result<Taken, StoreError>> {
-        (**self).take_now(take)
-    }
-
-    fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
-        (**self).settle(hold, keep)
-    }
-
-    fn reset(&self, limiter: LimiterName, key: &Key) -> Answer<Result<(), StoreError>> {
-        (**self).reset(limiter, key)
-    }
-
-    fn calls(&self) -> Option<Calls> {
-        (**self).calls()
-    }
-
-    fn clock(&self) -> SharedClock {
-        (**self).clock()
     }
 }

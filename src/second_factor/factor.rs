@@ -1,8 +1,9 @@
 //! What a second factor is to a login.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use async_trait::async_trait;
+use auto_impl::auto_impl;
 
 use crate::{StoreError, UserId};
 
@@ -30,6 +31,7 @@ use crate::{StoreError, UserId};
 /// }
 /// ```
 #[async_trait]
+#[auto_impl(Arc)]
 pub trait SecondFactor: fmt::Debug + Send + Sync + 'static {
     /// Whether this user's logins need it.
     async fn is_on(&self, user: &UserId) -> Result<bool, StoreError>;
@@ -37,15 +39,4 @@ pub trait SecondFactor: fmt::Debug + Send + Sync + 'static {
     /// Whether a code is right; it is used up then, so that of two who present it at once one is told
     /// yes. How often one may try is not its business.
     async fn check(&self, user: &UserId, code: &str) -> Result<bool, StoreError>;
-}
-
-#[async_trait]
-impl<F: SecondFactor + ?Sized> SecondFactor for Arc<F> {
-    async fn is_on(&self, user: &UserId) -> Result<bool, StoreError> {
-        (**self).is_on(user).await
-    }
-
-    async fn check(&self, user: &UserId, code: &str) -> Result<bool, StoreError> {
-        (**self).check(user, code).await
-    }
 }

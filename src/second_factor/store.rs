@@ -1,8 +1,9 @@
 //! The contracts of what keeps second factors, and logins of which the first step is done.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
 use async_trait::async_trait;
+use auto_impl::auto_impl;
 
 use super::SealedSecret;
 use crate::{StoreError, TokenHash, UserId};
@@ -16,6 +17,7 @@ use crate::{StoreError, TokenHash, UserId};
 /// - What a verb wrote is durable when it answers, and is carried through even where the caller stops
 ///   waiting. Clones share their state. No secret is stored that isn't sealed.
 #[async_trait]
+#[auto_impl(Arc)]
 pub trait SecondFactorStore: fmt::Debug + Send + Sync + 'static {
     /// Notes a secret that is to be confirmed, in place of one that was not; answers whether it did,
     /// which it doesn't where one is on, or the user is gone.
@@ -80,6 +82,7 @@ impl StoredTotp {
 ///   transaction.
 /// - Durability, carrying through and clones as for [`SecondFactorStore`].
 #[async_trait]
+#[auto_impl(Arc)]
 pub trait PendingLoginStore: fmt::Debug + Send + Sync + 'static {
     /// Notes a login whose first step is done. One of a user who is gone or suspended, or in another
     /// epoch than the login, is not noted.
@@ -142,88 +145,5 @@ impl PendingLogin {
     #[must_use]
     pub fn new(token: TokenHash, user_id: UserId, expires_at: SystemTime) -> Self {
         Self { token, user_id, expires_at, epoch: None }
-    }
-}
-
-#[async_trait]
-impl<S: SecondFactorStore + ?Sized> SecondFactorStore for Arc<S> {
-    async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError> {
-        (**self).begin_totp(user, secret).await
-    }
-
-    async fn find_totp(&self, user: &UserId) -> Result<Option<StoredTotp>, StoreError> {
-        (**self).find_totp(user).await
-    }
-
-    async fn confirm_totp(
-        &self,
-        user: &UserId,
-        secret: &SealedSecret,
-        step: u64,
-        recovery_codes: &[TokenHash],
-        now: SystemTime,
-    ) -> Result<bool, StoreError> {
-        (**self).confirm_totp(user, secret, step, recovery_codes, now).await
-    }
-
-    async fn use_step(&self, user: &UserId, step: u64) -> Result<bool, StoreError> {
-        (**self).use_step(user, step).await
-    }
-
-    async fn use_recovery_code(&self, user: &UserId, code: &TokenHash) -> Result<bool, StoreError> {
-        (**self).use_recovery_code(user, code).await
-    }
-
-    async fn replace_secret(
-        &self,
-        user: &UserId,
-        old: &SealedSecret,
-        new: &SealedSecret,
-    ) -> Result<bool, StoreError> {
-        (**self).replace_secret(user, old, new).await
-    }
-
-    async fn remove_totp(&self, user: &UserId) -> Result<bool, StoreError> {
-        (**self).remove_totp(user).await
-    }
-}
-
-#[async_trait]
-impl<S: PendingLoginStore + ?Sized> PendingLoginStore for Arc<S> {
-    async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError> {
-        (**self).open_login(login).await
-    }
-
-    async fn find_login(
-        &self,
-        token: &TokenHash,
-        now: SystemTime,
-    ) -> Result<Option<UserId>, StoreError> {
-        (**self).find_login(token, now).await
-    }
-
-    async fn take_try(
-        &self,
-        token: &TokenHash,
-        at_most: u32,
-        now: SystemTime,
-    ) -> Result<Option<UserId>, StoreError> {
-        (**self).take_try(token, at_most, now).await
-    }
-
-    async fn give_try_back(&self, token: &TokenHash) -> Result<(), StoreError> {
-        (**self).give_try_back(token).await
-    }
-
-    async fn finish_login(&self, token: &TokenHash, now: SystemTime) -> Result<bool, StoreError> {
-        (**self).finish_login(token, now).await
-    }
-
-    async fn delete_expired_logins(
-        &self,
-        before: SystemTime,
-        at_most: u32,
-    ) -> Result<u64, StoreError> {
-        (**self).delete_expired_logins(before, at_most).await
     }
 }

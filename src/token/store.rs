@@ -2,11 +2,11 @@
 
 use std::{
     fmt,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
+use auto_impl::auto_impl;
 
 use super::{
     Family, FamilyId, Following, Revocations, RevokeReason, Sealed, Session, SessionInfo,
@@ -30,6 +30,7 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 /// - Clones share their state. Nothing but hashes of tokens is ever stored, and, for a moment, a
 ///   successor that only its parent can [unseal](Sealed).
 #[async_trait]
+#[auto_impl(Arc)]
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Opens a family with its first token (generation 0): not, where it names an
     /// [epoch](NewFamily::epoch) and the user is suspended, gone, or in a later one. Where the user has [`NewFamily::at_most`] live ones already, those
@@ -347,79 +348,4 @@ pub enum Rotation {
     Revoked,
     /// No such token.
     Unknown,
-}
-
-#[async_trait]
-impl<S: TokenStore + ?Sized> TokenStore for Arc<S> {
-    async fn open_family(&self, family: NewFamily) -> Result<Opening, StoreError> {
-        (**self).open_family(family).await
-    }
-
-    async fn find_token(&self, token: &TokenHash) -> Result<Option<PresentedToken>, StoreError> {
-        (**self).find_token(token).await
-    }
-
-    async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
-        (**self).rotate(request).await
-    }
-
-    async fn revoke_family(
-        &self,
-        token: &TokenHash,
-        reason: RevokeReason,
-        clock: &SharedClock,
-    ) -> Result<bool, StoreError> {
-        (**self).revoke_family(token, reason, clock).await
-    }
-
-    async fn revoke_user(
-        &self,
-        user: &UserId,
-        keep: Option<&FamilyId>,
-        reason: RevokeReason,
-        clock: &SharedClock,
-    ) -> Result<u64, StoreError> {
-        (**self).revoke_user(user, keep, reason, clock).await
-    }
-
-    async fn sessions(&self, user: &UserId, now: SystemTime) -> Result<Vec<Session>, StoreError> {
-        (**self).sessions(user, now).await
-    }
-
-    async fn end_session(
-        &self,
-        user: &UserId,
-        family: &FamilyId,
-        clock: &SharedClock,
-    ) -> Result<bool, StoreError> {
-        (**self).end_session(user, family, clock).await
-    }
-
-    async fn renew(&self, request: RenewRequest) -> Result<Option<Renewed>, StoreError> {
-        (**self).renew(request).await
-    }
-
-    fn revocations(&self) -> Revocations {
-        (**self).revocations()
-    }
-
-    async fn follow_revocations(&self) -> Result<Option<Following>, StoreError> {
-        (**self).follow_revocations().await
-    }
-
-    fn clock(&self) -> SharedClock {
-        (**self).clock()
-    }
-
-    async fn delete_revocations(&self, before: SystemTime) -> Result<u64, StoreError> {
-        (**self).delete_revocations(before).await
-    }
-
-    async fn delete_expired_sessions(
-        &self,
-        before: SystemTime,
-        at_most: u32,
-    ) -> Result<u64, StoreError> {
-        (**self).delete_expired_sessions(before, at_most).await
-    }
 }

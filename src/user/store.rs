@@ -2,11 +2,11 @@
 
 use std::{
     fmt,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
+use auto_impl::auto_impl;
 
 use super::{Email, InvalidEmail, PasswordHash, User};
 use crate::{Plan, Role, SharedClock, StoreError, SystemClock, TokenHash, UserId};
@@ -28,6 +28,7 @@ use crate::{Plan, Role, SharedClock, StoreError, SystemClock, TokenHash, UserId}
 ///   stops waiting.
 /// - Clones share their state. A store knows no password rule and no HTTP.
 #[async_trait]
+#[auto_impl(Arc)]
 pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// Where time comes from; a [`UserService`](super::UserService) takes its clock from here.
     fn clock(&self) -> SharedClock {
@@ -215,166 +216,6 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
         before: SystemTime,
         at_most: u32,
     ) -> Result<u64, StoreError>;
-}
-
-#[async_trait]
-impl<S: UserStore + ?Sized> UserStore for Arc<S> {
-    fn clock(&self) -> SharedClock {
-        (**self).clock()
-    }
-
-    async fn find_holder(
-        &self,
-        email: &Email,
-        now: SystemTime,
-    ) -> Result<Option<User>, StoreError> {
-        (**self).find_holder(email, now).await
-    }
-
-    async fn find_with_hash(
-        &self,
-        id: &UserId,
-    ) -> Result<Option<(User, PasswordHash)>, StoreError> {
-        (**self).find_with_hash(id).await
-    }
-
-    async fn list(&self, page: &UserPage) -> Result<Vec<User>, StoreError> {
-        (**self).list(page).await
-    }
-
-    async fn put_reset(
-        &self,
-        id: &UserId,
-        token: LinkToken,
-        at_most_every: Duration,
-    ) -> Result<Option<User>, StoreError> {
-        (**self).put_reset(id, token, at_most_every).await
-    }
-
-    async fn find_reset(
-        &self,
-        token: &TokenHash,
-        now: SystemTime,
-    ) -> Result<Option<UserId>, StoreError> {
-        (**self).find_reset(token, now).await
-    }
-
-    async fn reset_password(
-        &self,
-        token: &TokenHash,
-        new: &PasswordHash,
-        clock: &SharedClock,
-    ) -> Result<Option<PasswordSet>, StoreError> {
-        (**self).reset_password(token, new, clock).await
-    }
-
-    async fn change_password(
-        &self,
-        change: &PasswordChange,
-        clock: &SharedClock,
-    ) -> Result<Option<PasswordSet>, StoreError> {
-        (**self).change_password(change, clock).await
-    }
-
-    async fn put_email_change(
-        &self,
-        id: &UserId,
-        email: &Email,
-        token: LinkToken,
-        at_most_every: Duration,
-    ) -> Result<Option<User>, EmailChangeError> {
-        (**self).put_email_change(id, email, token, at_most_every).await
-    }
-
-    async fn confirm_email_change(
-        &self,
-        token: &TokenHash,
-        clock: &SharedClock,
-    ) -> Result<User, EmailChangeError> {
-        (**self).confirm_email_change(token, clock).await
-    }
-
-    async fn delete(
-        &self,
-        id: &UserId,
-        by: Option<&UserId>,
-        clock: &SharedClock,
-    ) -> Result<User, UpdateUserError> {
-        (**self).delete(id, by, clock).await
-    }
-
-    async fn ensure_admin(
-        &self,
-        admin: &NewUser,
-        clock: &SharedClock,
-    ) -> Result<(User, EnsuredAdmin), StoreError> {
-        (**self).ensure_admin(admin, clock).await
-    }
-
-    async fn create(&self, user: NewUser) -> Result<User, CreateUserError> {
-        (**self).create(user).await
-    }
-
-    async fn find(&self, id: &UserId) -> Result<Option<User>, StoreError> {
-        (**self).find(id).await
-    }
-
-    async fn find_by_email(
-        &self,
-        email: &Email,
-    ) -> Result<Option<(User, PasswordHash)>, StoreError> {
-        (**self).find_by_email(email).await
-    }
-
-    async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError> {
-        (**self).update(id, change).await
-    }
-
-    async fn replace_password_hash(
-        &self,
-        id: &UserId,
-        old: &PasswordHash,
-        new: &PasswordHash,
-    ) -> Result<bool, StoreError> {
-        (**self).replace_password_hash(id, old, new).await
-    }
-
-    async fn renew_verification(
-        &self,
-        email: &Email,
-        token: LinkToken,
-        at_most_every: Duration,
-    ) -> Result<Option<User>, StoreError> {
-        (**self).renew_verification(email, token, at_most_every).await
-    }
-
-    async fn find_verification(
-        &self,
-        token: &TokenHash,
-        now: SystemTime,
-    ) -> Result<Option<UserId>, StoreError> {
-        (**self).find_verification(token, now).await
-    }
-
-    async fn verify_email(
-        &self,
-        token: &TokenHash,
-        now: SystemTime,
-    ) -> Result<Option<User>, StoreError> {
-        (**self).verify_email(token, now).await
-    }
-
-    async fn count(&self) -> Result<u64, StoreError> {
-        (**self).count().await
-    }
-
-    async fn delete_expired_links(
-        &self,
-        before: SystemTime,
-        at_most: u32,
-    ) -> Result<u64, StoreError> {
-        (**self).delete_expired_links(before, at_most).await
-    }
 }
 
 /// A user to add.

@@ -1,7 +1,7 @@
 //! What flags, variables and files say, by one rule for all settings: white space at both ends is no
 //! part of a value, and an empty value is an unset one.
 
-use std::{collections::BTreeMap, ffi::OsString, fmt, fs};
+use std::{collections::BTreeMap, ffi::OsString, fmt, fs, iter};
 
 use clap::{Arg, ArgMatches, Command, error::ErrorKind};
 
@@ -85,15 +85,13 @@ fn command() -> Command {
             about.push_str(&format!(" [default: {default}]"));
         }
         about.push_str(&format!(" [env: {}]", row.name));
-        if row.secret {
-            about.push_str(&format!(" [or a file: {}_FILE]", row.name));
-        }
         let name = row.name.to_lowercase().replace('_', "-");
         Arg::new(row.name).long(name).value_name("VALUE").long_help(about)
     };
     let file = |row: &Row| {
         let name = format!("{}-file", row.name.to_lowercase().replace('_', "-"));
-        Arg::new(format!("{}_FILE", row.name)).long(name).value_name("PATH").hide(true)
+        let about = format!("A file that holds {} [env: {}_FILE]", row.name, row.name);
+        Arg::new(format!("{}_FILE", row.name)).long(name).value_name("PATH").long_help(about)
     };
     Command::new("server")
         .version(env!("CARGO_PKG_VERSION"))
@@ -106,8 +104,11 @@ fn command() -> Command {
         .after_help("A flag goes before its variable.")
         .max_term_width(100)
         .next_line_help(true)
-        .args(SETTINGS.iter().map(flag))
-        .args(SETTINGS.iter().filter(|row| row.secret).map(file))
+        .args(
+            SETTINGS
+                .iter()
+                .flat_map(|row| iter::once(flag(row)).chain(row.secret.then(|| file(row)))),
+        )
 }
 
 /// What was said of a setting: by its flag, else by its variable, or by a file.

@@ -1,8 +1,9 @@
 //! What is sent, and what sends it.
 
-use std::{borrow::Cow, error::Error, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, error::Error, fmt, str::FromStr};
 
 use async_trait::async_trait;
+use auto_impl::auto_impl;
 
 use crate::user::{Email, InvalidEmail};
 
@@ -112,19 +113,13 @@ impl FromStr for Mailbox {
 /// It gives up within a minute or so, since few are sent at once, and a future of it that is
 /// dropped sends nothing half.
 #[async_trait]
+#[auto_impl(Arc)]
 pub trait MailSender: fmt::Debug + Send + Sync + 'static {
     /// Sends one message.
     ///
     /// # Errors
     /// [`MailError::temporary`] where it may work later, [`MailError::permanent`] where it won't.
     async fn send(&self, message: &Message) -> Result<(), MailError>;
-}
-
-#[async_trait]
-impl<S: MailSender + ?Sized> MailSender for Arc<S> {
-    async fn send(&self, message: &Message) -> Result<(), MailError> {
-        (**self).send(message).await
-    }
 }
 
 /// A message could not be sent.
