@@ -9,9 +9,7 @@ use super::{
     KeyObjection, KeyRequest, KeyUse, NewApiKey, form,
     seen::{Recalled, Seen, SeenKeys, Standing},
 };
-use crate::{
-    Answer, Identity, Role, SharedClock, StoreError, SystemClock, TokenHash, UserId, signals,
-};
+use crate::{Answer, Identity, Role, SharedClock, StoreError, TokenHash, UserId, signals};
 
 /// Makes, lists, revokes and recognizes API keys. Not a `tower::Service`: nothing is called with
 /// requests here.
@@ -47,11 +45,11 @@ impl ApiKeyService {
     #[must_use]
     pub fn new(store: impl ApiKeyStore) -> Self {
         Self {
+            clock: store.clock(),
             store: Arc::new(store),
             prefix: PREFIX.into(),
             ranks: [Role::VIEWER, Role::EDITOR, Role::ADMIN].into(),
             at_most: AT_MOST,
-            clock: SystemClock::shared(),
             seen: Arc::new(SeenKeys::new(CACHE_CAPACITY)),
         }
     }
@@ -90,7 +88,7 @@ impl ApiKeyService {
         Self { seen: Arc::new(SeenKeys::new(capacity)), ..self }
     }
 
-    /// Where time comes from.
+    /// Where time comes from, if not from the store's clock.
     #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
         Self { clock, ..self }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use auto_impl::auto_impl;
 
 use super::{ApiKey, ApiKeyId, CreateKeyError, FoundKey, NewApiKey};
-use crate::{StoreError, TokenHash, UserId};
+use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 
 /// Where API keys are kept: verbs of intent, each atomic.
 ///
@@ -24,6 +24,11 @@ use crate::{StoreError, TokenHash, UserId};
 #[async_trait]
 #[auto_impl(Arc)]
 pub trait ApiKeyStore: fmt::Debug + Send + Sync + 'static {
+    /// Where time comes from; an [`ApiKeyService`](super::ApiKeyService) takes its clock from here.
+    fn clock(&self) -> SharedClock {
+        SystemClock::shared()
+    }
+
     /// Adds a key, unless its owner has `at_most` already, expired ones included, but not those that
     /// were revoked ([`CreateKeyError::TooMany`]), or is gone or suspended
     /// ([`CreateKeyError::NoOwner`]).

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{PendingLogin, PendingLoginStore, SecondFactor, SecondStepError};
-use crate::{Identity, OpaqueToken, SharedClock, StoreError, SystemClock, UserId, signals};
+use crate::{Identity, OpaqueToken, SharedClock, StoreError, UserId, signals};
 
 /// What the first step of a login leaves in a client's hand for the second.
 pub type LoginToken = OpaqueToken<32>;
@@ -25,10 +25,10 @@ impl LoginSteps {
     /// until the fifth wrong code.
     #[must_use]
     pub fn new(store: impl PendingLoginStore, factor: impl SecondFactor) -> Self {
-        Self { store: Arc::new(store), factor: Arc::new(factor), clock: SystemClock::shared() }
+        Self { clock: store.clock(), store: Arc::new(store), factor: Arc::new(factor) }
     }
 
-    /// Where time comes from.
+    /// Where time comes from, if not from the store's clock.
     #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
         Self { clock, ..self }

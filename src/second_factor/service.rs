@@ -10,7 +10,7 @@ use super::{
     recovery,
     totp::{Code, TotpSecret},
 };
-use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
+use crate::{SharedClock, StoreError, TokenHash, UserId};
 
 const RECOVERY_CODES: usize = 10;
 
@@ -68,14 +68,14 @@ impl TotpService {
         issuer: impl Into<String>,
     ) -> Self {
         Self {
+            clock: store.clock(),
             store: Arc::new(store),
             keys: Arc::new(keys),
             issuer: issuer.into().into(),
-            clock: SystemClock::shared(),
         }
     }
 
-    /// Where time comes from.
+    /// Where time comes from, if not from the store's clock.
     #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
         Self { clock, ..self }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use auto_impl::auto_impl;
 
 use super::SealedSecret;
-use crate::{StoreError, TokenHash, UserId};
+use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 
 /// Where second factors are kept: verbs of intent, each atomic.
 ///
@@ -19,6 +19,11 @@ use crate::{StoreError, TokenHash, UserId};
 #[async_trait]
 #[auto_impl(Arc)]
 pub trait SecondFactorStore: fmt::Debug + Send + Sync + 'static {
+    /// Where time comes from; a [`TotpService`](super::TotpService) takes its clock from here.
+    fn clock(&self) -> SharedClock {
+        SystemClock::shared()
+    }
+
     /// Notes a secret that is to be confirmed, in place of one that was not; answers whether it did,
     /// which it doesn't where one is on, or the user is gone.
     async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError>;
@@ -84,6 +89,11 @@ impl StoredTotp {
 #[async_trait]
 #[auto_impl(Arc)]
 pub trait PendingLoginStore: fmt::Debug + Send + Sync + 'static {
+    /// Where time comes from; a [`LoginSteps`](super::LoginSteps) takes its clock from here.
+    fn clock(&self) -> SharedClock {
+        SystemClock::shared()
+    }
+
     /// Notes a login whose first step is done. One of a user who is gone or suspended, or in another
     /// epoch than the login, is not noted.
     async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError>;

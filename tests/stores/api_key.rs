@@ -7,7 +7,7 @@ use std::{
 };
 
 use tower_warden::{
-    Clock, Identity, ManualClock, OpaqueToken, Plan, Role, TokenHash, UserId,
+    Clock, Identity, ManualClock, OpaqueToken, Plan, Role, SharedClock, TokenHash, UserId,
     api_key::{ApiKey, ApiKeyId, ApiKeyStore, CreateKeyError, FoundKey, KeyUse, NewApiKey},
     store::memory::MemoryStore,
     user::{Email, NewUser, PasswordHash, UserChange, UserStore},
@@ -36,6 +36,8 @@ macro_rules! api_key_store_contract {
             use_of_what_is_no_good_is_not_noted
             all_keys_are_revoked_at_once
             revoked_keys_are_forgotten_a_few_at_a_time
+            suspension_and_deletion_revoke_keys_for_good
+            no_key_survives_a_suspension_or_deletion_that_it_races
         }
     };
     (@cases $attributes:tt $wing:ident, $store:expr; $($case:ident)*) => {
@@ -227,6 +229,64 @@ async fn revoked_keys_are_forgotten_a_few_at_a_time(store: Arc<impl Store>) {
         left.extend(find(&*store, hash).await.map(|_| n));
     }
     assert_eq!(left, HashSet::from([0, 4]));
+}
+
+async fn suspension_and_deletion_revoke_keys_for_good(store: Arc<impl Store>) {
+    let (owner, new) = one_key(&*store).await;
+    suspend(&*store, &owner, true).await;
+    let found = find(&*store, new.hash).await.unwrap();
+    assert_eq!((found.revoked, found.owner), (true, None));
+    let made = store.create_key(key_of(&owner, "another", 1), 5).await;
+    assert!(matches!(made, Err(CreateKeyError::NoOwner)), "{made:?}");
+    suspend(&*store, &owner, false).await;
+    assert!(find(&*store, new.hash).await.unwrap().revoked);
+
+    let second = key_of(&owner, "second", 2);
+    store.create_key(second.clone(), 5).await.unwrap();
+    store.delete(&owner, None, &clock()).await.unwrap();
+    let found = find(&*store, second.hash).await.unwrap();
+    assert_eq!((found.revoked, found.owner), (true, None));
+}
+
+async fn no_key_survives_a_suspension_or_deletion_that_it_races(store: Arc<impl Store>) {
+    for round in 0..12 {
+        let owner = add_user(&*store, &format!("ada-{round}@example.com"), Role::VIEWER).await;
+        let keys: Vec<_> = (0..4).map(|n| key_of(&owner, "a key", n)).collect();
+        let makers: Vec<_> = keys
+            .iter()
+            .map(|new| {
+                let (store, new) = (store.clone(), new.clone());
+                tokio::spawn(async move { store.create_key(new, 9).await })
+            })
+            .collect();
+        let end = {
+            let (store, owner) = (store.clone(), owner.clone());
+            tokio::spawn(async move {
+                match round % 2 {
+                    0 => suspend(&*store, &owner, true).await,
+                    _ => drop(store.delete(&owner, None, &clock()).await.unwrap()),
+                }
+            })
+        };
+        for maker in makers {
+            let made = maker.await.unwrap();
+            assert!(matches!(made, Ok(()) | Err(CreateKeyError::NoOwner)), "{made:?}");
+        }
+        end.await.unwrap();
+        for new in keys {
+            assert!(find(&*store, new.hash).await.is_none_or(|found| found.revoked));
+        }
+    }
+}
+
+async fn suspend(store: &impl Store, owner: &UserId, suspended: bool) {
+    let mut change = UserChange::new();
+    change.suspended = Some(suspended);
+    store.update(owner, change).await.unwrap();
+}
+
+fn clock() -> SharedClock {
+    Arc::new(ManualClock::new())
 }
 
 async fn one_key(store: &impl Store) -> (UserId, NewApiKey) {

@@ -7,10 +7,10 @@ use std::{
 };
 
 use tower_warden::{
-    Clock, ManualClock, OpaqueToken, TokenHash, UserId,
+    Clock, ManualClock, OpaqueToken, SharedClock, TokenHash, UserId,
     second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
     store::memory::MemoryStore,
-    user::{Email, NewUser, PasswordHash, UserStore},
+    user::{Email, NewUser, PasswordHash, UserChange, UserStore},
 };
 
 /// What second factors and their users are kept in.
@@ -41,6 +41,9 @@ macro_rules! second_factor_contract {
             tries_are_counted_and_given_back
             of_many_tries_at_once_no_more_are_taken_than_may_be
             login_of_nobody_is_not_opened
+            login_of_another_epoch_is_not_opened
+            no_login_survives_a_suspension_that_it_races
+            deletion_takes_the_factor_and_logins_along
             expired_logins_are_forgotten_a_few_at_a_time
         }
     };
@@ -241,6 +244,54 @@ async fn login_of_nobody_is_not_opened(store: Arc<impl Store>) {
     let token = random_hash();
     let login = PendingLogin::new(token, UserId::random(), now() + MINUTE);
     store.open_login(login).await.unwrap();
+    assert_eq!(store.find_login(&token, now()).await.unwrap(), None);
+}
+
+async fn login_of_another_epoch_is_not_opened(store: Arc<impl Store>) {
+    let ada = add_user(&*store, "ada@example.com").await;
+    let epoch = store.find(&ada).await.unwrap().unwrap().epoch;
+    for (epoch, opened) in [(Some(epoch), true), (None, true), (Some(epoch + 1), false)] {
+        let token = random_hash();
+        let login = PendingLogin::new(token, ada.clone(), now() + MINUTE).with_epoch(epoch);
+        store.open_login(login).await.unwrap();
+        assert_eq!(store.find_login(&token, now()).await.unwrap().is_some(), opened, "{epoch:?}");
+    }
+}
+
+async fn no_login_survives_a_suspension_that_it_races(store: Arc<impl Store>) {
+    for round in 0..12 {
+        let user = add_user(&*store, &format!("ada-{round}@example.com")).await;
+        let tokens: Vec<_> = (0..4).map(|_| random_hash()).collect();
+        let openers: Vec<_> = tokens
+            .iter()
+            .map(|token| {
+                let login = PendingLogin::new(*token, user.clone(), now() + MINUTE);
+                let store = store.clone();
+                tokio::spawn(async move { store.open_login(login).await.unwrap() })
+            })
+            .collect();
+        let mut change = UserChange::new();
+        change.suspended = Some(true);
+        store.update(&user, change).await.unwrap();
+        for opener in openers {
+            opener.await.unwrap();
+        }
+        for token in tokens {
+            assert_eq!(store.find_login(&token, now()).await.unwrap(), None);
+        }
+    }
+}
+
+async fn deletion_takes_the_factor_and_logins_along(store: Arc<impl Store>) {
+    let ada = on(&*store, &[recovery_code(1)]).await;
+    let token = random_hash();
+    let login = PendingLogin::new(token, ada.clone(), now() + MINUTE);
+    store.open_login(login).await.unwrap();
+    let clock: SharedClock = Arc::new(ManualClock::new());
+    store.delete(&ada, None, &clock).await.unwrap();
+    assert_eq!(store.find_totp(&ada).await.unwrap(), None);
+    assert!(!store.use_step(&ada, 100).await.unwrap());
+    assert!(!store.use_recovery_code(&ada, &recovery_code(1)).await.unwrap());
     assert_eq!(store.find_login(&token, now()).await.unwrap(), None);
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::MemoryStore;
 use crate::{
-    Identity, StoreError, TokenHash, UserId,
+    Identity, SharedClock, StoreError, TokenHash, UserId,
     api_key::{ApiKey, ApiKeyId, ApiKeyStore, CreateKeyError, FoundKey, KeyUse, NewApiKey},
 };
 
@@ -25,6 +25,10 @@ struct StoredKey {
 
 #[async_trait]
 impl ApiKeyStore for MemoryStore {
+    fn clock(&self) -> SharedClock {
+        self.clock()
+    }
+
     async fn create_key(&self, new: NewApiKey, at_most: u32) -> Result<(), CreateKeyError> {
         let state = &mut *self.lock();
         let owner = state.register.active(&new.key.owner).ok_or(CreateKeyError::NoOwner)?;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::MemoryStore;
 use crate::{
-    StoreError, TokenHash, UserId,
+    SharedClock, StoreError, TokenHash, UserId,
     second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
 };
 
@@ -25,6 +25,10 @@ struct Factor {
 
 #[async_trait]
 impl SecondFactorStore for MemoryStore {
+    fn clock(&self) -> SharedClock {
+        self.clock()
+    }
+
     async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError> {
         let state = &mut *self.lock();
         let begins = state.register.active(user).is_some() && !state.second_factors.is_on(user);
@@ -116,6 +120,10 @@ struct Pending {
 
 #[async_trait]
 impl PendingLoginStore for MemoryStore {
+    fn clock(&self) -> SharedClock {
+        self.clock()
+    }
+
     async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError> {
         let state = &mut *self.lock();
         let user = state.register.active(&login.user_id);

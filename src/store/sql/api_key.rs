@@ -11,7 +11,7 @@ use super::{
     verb::Tx,
 };
 use crate::{
-    Identity, Plan, Role, StoreError, TokenHash, UserId,
+    Identity, Plan, Role, SharedClock, StoreError, TokenHash, UserId,
     api_key::{ApiKey, ApiKeyId, ApiKeyStore, CreateKeyError, FoundKey, KeyUse, NewApiKey},
     token::Revoked,
 };
@@ -55,6 +55,10 @@ const DELETE_REVOKED: Statement = sql!(
 
 #[async_trait]
 impl<W: Wing> ApiKeyStore for SqlStore<W> {
+    fn clock(&self) -> SharedClock {
+        self.clock()
+    }
+
     async fn create_key(&self, key: NewApiKey, at_most: u32) -> Result<(), CreateKeyError> {
         self.transact((key, at_most), |tx, (key, at_most)| Box::pin(create(tx, key, *at_most)))
             .await?

@@ -11,7 +11,7 @@ use super::{
     verb::Tx,
 };
 use crate::{
-    StoreError, TokenHash, UserId,
+    SharedClock, StoreError, TokenHash, UserId,
     second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
 };
 
@@ -41,6 +41,10 @@ const REMOVE: Statement =
 
 #[async_trait]
 impl<W: Wing> SecondFactorStore for SqlStore<W> {
+    fn clock(&self) -> SharedClock {
+        self.clock()
+    }
+
     async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError> {
         self.transact((user.clone(), secret.clone()), |tx, (user, secret)| {
             Box::pin(begin(tx, user, secret))
@@ -171,6 +175,10 @@ const DELETE_EXPIRED_LOGINS: Statement = sql!(
 
 #[async_trait]
 impl<W: Wing> PendingLoginStore for SqlStore<W> {
+    fn clock(&self) -> SharedClock {
+        self.clock()
+    }
+
     async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError> {
         self.transact(login, |tx, login| Box::pin(open_login(tx, login))).await
     }
