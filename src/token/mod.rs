@@ -74,6 +74,7 @@ mod jwk;
 mod key_files;
 mod key_set;
 mod keys;
+mod pair;
 mod revocation;
 mod seal;
 mod service;
@@ -93,9 +94,10 @@ pub use hs256::{Hs256Bridge, WeakSecret};
 pub use jwk::{Algorithm, Jwk, Jwks};
 pub use key_set::KeySet;
 pub use keys::{SigningKey, VerifyingKey};
+pub use pair::{AccessToken, TokenPair};
 pub use revocation::{Revocation, Revocations, Revoked};
 pub use seal::Sealed;
-pub use service::{AccessToken, TokenPair, TokenService};
+pub use service::TokenService;
 pub use session::{NewSession, Session, SessionInfo};
 pub use store::{
     NewFamily, Opening, PresentedToken, RenewRequest, Renewed, RotateRequest, Rotation, Sealing,

@@ -1,23 +1,18 @@
 //! Issue, verify, refresh, revoke.
 
 use std::{
-    fmt,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
 use zeroize::Zeroizing;
 
 use super::{
-    FamilyId, Following, InvalidRefresh, Jwks, KeySet, NewFamily, NewSession, Opening,
-    PresentedToken, RefreshError, RefreshToken, RenewRequest, Revocations, RevokeReason,
-    RotateRequest, Rotation, Sealing, Session, SessionInfo, TokenError, TokenStore, Verdict,
+    AccessToken, FamilyId, Following, Jwks, KeySet, NewFamily, NewSession, Opening, RefreshToken,
+    RenewRequest, Revocations, RevokeReason, Session, TokenError, TokenPair, TokenStore,
     claims::{Rules, Subjects},
     error::Unsigned,
-    judge,
     revocation::too_stale,
-    seal::{seal, unseal},
     token_expiry,
     verified::VerifiedTokens,
 };
@@ -40,30 +35,6 @@ pub struct TokenService {
     store: Arc<dyn TokenStore>,
     clock: SharedClock,
     verified: Arc<VerifiedTokens>,
-}
-
-/// What a client gets: an access token for each request, a refresh token for the next pair. Both
-/// are wiped when dropped.
-///
-/// It serializes as the body of a successful token response (RFC 6749, section 5.1), which is to be
-/// sent with `Cache-Control: no-store`:
-///
-/// ```json
-/// {"access_token": "…", "token_type": "Bearer", "expires_in": 900, "refresh_token": "…"}
-/// ```
-pub struct TokenPair {
-    access_token: Zeroizing<String>,
-    expires_in: Duration,
-    refresh_token: RefreshToken,
-    refresh_expires_at: SystemTime,
-    session: FamilyId,
-}
-
-/// An access token alone. It is wiped when dropped, and serializes as a token response without a
-/// refresh token (RFC 6749, section 4.4.3).
-pub struct AccessToken {
-    token: Zeroizing<String>,
-    expires_in: Duration,
 }
 
 const ACCESS_TTL: Duration = Duration::from_secs(15 * 60);
@@ -306,122 +277,6 @@ impl TokenService {
         }
     }
 
-    /// A new pair for a refresh token, which is worth nothing from then on. Presented again, it ends
-    /// its session.
-    ///
-    /// `current` answers who the user is now: role and plan are read afresh, never carried over
-    /// from the last token. `None`, for one who is gone or may no longer come in, ends the session.
-    ///
-    /// # Errors
-    /// [`RefreshError::Invalid`] for a token that is worth nothing; [`RefreshError::Store`] and
-    /// [`RefreshError::Signing`] where it may still be good.
-    pub async fn refresh<F>(
-        &self,
-        presented: &str,
-        current: impl FnOnce(UserId) -> F + Send,
-    ) -> Result<TokenPair, RefreshError>
-    where
-        F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
-    {
-        self.refresh_from(presented, SessionInfo::new(), current).await
-    }
-
-    /// The same, from where and with what the session is used now.
-    ///
-    /// # Errors
-    /// As [`refresh`](Self::refresh).
-    pub async fn refresh_from<F>(
-        &self,
-        presented: &str,
-        info: SessionInfo,
-        current: impl FnOnce(UserId) -> F + Send,
-    ) -> Result<TokenPair, RefreshError>
-    where
-        F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
-    {
-        let outcome = self.rotate(presented, info, current).await;
-        signals::token_refreshed(match &outcome {
-            Ok((_, "replayed")) => "replayed",
-            Ok(_) => "rotated",
-            Err(RefreshError::Invalid(reason)) => reason.as_str(),
-            Err(_) => "failed",
-        });
-        outcome.map(|(pair, _)| pair)
-    }
-
-    async fn rotate<F>(
-        &self,
-        presented: &str,
-        info: SessionInfo,
-        current: impl FnOnce(UserId) -> F + Send,
-    ) -> Result<(TokenPair, &'static str), RefreshError>
-    where
-        F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
-    {
-        let invalid = |reason| Err(RefreshError::Invalid(reason));
-        let Some(presented) = RefreshToken::parse(presented) else {
-            return invalid(InvalidRefresh::Unknown);
-        };
-        let Some(PresentedToken { family, token, not_before }) =
-            self.store.find_token(&presented.hash()).await?
-        else {
-            return invalid(InvalidRefresh::Unknown);
-        };
-        // A signature is made for a token only that looks good. What this was read from may change
-        // before the store decides: it has the last word, under its locks.
-        match judge(self.clock.now(), &family, &token) {
-            Verdict::Rotate | Verdict::Replay => {}
-            Verdict::Expired => return invalid(InvalidRefresh::Expired),
-            Verdict::Revoked => return invalid(InvalidRefresh::Revoked),
-            Verdict::Reuse => return self.end_reused(&presented).await,
-        }
-        let Some(identity) = current(family.user_id.clone()).await? else {
-            let reason = RevokeReason::Logout;
-            self.store.revoke_family(&presented.hash(), reason, &self.clock).await?;
-            return invalid(InvalidRefresh::NoUser);
-        };
-        // Before the store is asked to rotate, so that a failure to sign burns nothing.
-        let now = after_mark(self.clock.now(), not_before);
-        let mut identity = identity.with_auth_time(family.created_at);
-        if !family.amr.is_empty() {
-            identity = identity.with_amr(family.amr.iter().cloned());
-        }
-        let mut pair = self.sign_pair(&identity, family.id.clone(), family.expires_at, now)??;
-        let mut request = RotateRequest::new(
-            presented.hash(),
-            pair.refresh_token.hash(),
-            self.refresh_ttl,
-            self.clock.clone(),
-        );
-        request.info = info;
-        if !self.refresh_leeway.is_zero() {
-            let bytes = seal(&pair.refresh_token, &presented, &family.id, token.generation);
-            request.sealing = bytes.map(|bytes| Sealing { bytes, leeway: self.refresh_leeway });
-        }
-        match self.store.rotate(request).await? {
-            Rotation::Rotated { .. } => Ok((pair, "rotated")),
-            Rotation::Replayed { family, successor, expires_at } => {
-                let successor = unseal(&successor, &presented, &family)
-                    .ok_or_else(|| StoreError::internal("the sealed token is damaged"))?;
-                pair.refresh_token = successor;
-                pair.refresh_expires_at = expires_at;
-                Ok((pair, "replayed"))
-            }
-            refused => invalid(refusal(refused)),
-        }
-    }
-
-    /// Of a token that was replaced: its session ends, and nothing is signed.
-    async fn end_reused(
-        &self,
-        presented: &RefreshToken,
-    ) -> Result<(TokenPair, &'static str), RefreshError> {
-        let nothing = RefreshToken::random()?;
-        let (clock, ttl) = (self.clock.clone(), self.refresh_ttl);
-        let request = RotateRequest::new(presented.hash(), nothing.hash(), ttl, clock);
-        Err(RefreshError::Invalid(refusal(self.store.rotate(request).await?)))
-    }
-
     /// The live sessions of a user, the last used first.
     ///
     /// # Errors
@@ -611,108 +466,10 @@ fn after_mark(now: SystemTime, not_before: Option<SystemTime>) -> SystemTime {
     not_before.map_or(now, |mark| now.max(mark + Duration::from_secs(1)))
 }
 
-fn refusal(rotation: Rotation) -> InvalidRefresh {
-    match rotation {
-        Rotation::Reused { family, user_id } => {
-            tracing::warn!(
-                family = family.as_str(),
-                user_id = user_id.as_str(),
-                "a refresh token was presented twice; its session is revoked"
-            );
-            InvalidRefresh::Reused
-        }
-        Rotation::Expired => InvalidRefresh::Expired,
-        Rotation::Revoked => InvalidRefresh::Revoked,
-        _ => InvalidRefresh::Unknown,
-    }
-}
-
-impl TokenPair {
-    /// The access token, for the `Authorization` header of each request.
-    #[must_use]
-    pub fn access_token(&self) -> &str {
-        &self.access_token
-    }
-
-    /// How long the access token lives, from now on.
-    #[must_use]
-    pub fn expires_in(&self) -> Duration {
-        self.expires_in
-    }
-
-    /// The refresh token, good for one [`refresh`](TokenService::refresh).
-    #[must_use]
-    pub fn refresh_token(&self) -> &RefreshToken {
-        &self.refresh_token
-    }
-
-    /// When the refresh token ends, if it is not used before.
-    #[must_use]
-    pub fn refresh_expires_at(&self) -> SystemTime {
-        self.refresh_expires_at
-    }
-
-    /// The session that both tokens are of: the `sid` of the access token.
-    #[must_use]
-    pub fn session_id(&self) -> &str {
-        self.session.as_str()
-    }
-}
-
-impl AccessToken {
-    /// The token, for the `Authorization` header.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.token
-    }
-
-    /// How long it lives, from now on.
-    #[must_use]
-    pub fn expires_in(&self) -> Duration {
-        self.expires_in
-    }
-}
-
-impl Serialize for AccessToken {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut token = serializer.serialize_struct("AccessToken", 3)?;
-        token.serialize_field("access_token", &**self.token)?;
-        token.serialize_field("token_type", "Bearer")?;
-        token.serialize_field("expires_in", &self.expires_in.as_secs())?;
-        token.end()
-    }
-}
-
-impl fmt::Debug for AccessToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessToken").field("expires_in", &self.expires_in).finish_non_exhaustive()
-    }
-}
-
-impl Serialize for TokenPair {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut pair = serializer.serialize_struct("TokenPair", 4)?;
-        pair.serialize_field("access_token", &**self.access_token)?;
-        pair.serialize_field("token_type", "Bearer")?;
-        pair.serialize_field("expires_in", &self.expires_in.as_secs())?;
-        pair.serialize_field("refresh_token", self.refresh_token.expose())?;
-        pair.end()
-    }
-}
-
-impl fmt::Debug for TokenPair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenPair")
-            .field("expires_in", &self.expires_in)
-            .field("refresh_expires_at", &self.refresh_expires_at)
-            .field("session", &self.session)
-            .finish_non_exhaustive()
-    }
-}
-
 fn hash_of(presented: &str) -> Option<TokenHash> {
     RefreshToken::parse(presented).map(|token| token.hash())
 }
 
+mod refresh;
 #[cfg(test)]
 mod tests;

@@ -71,9 +71,11 @@
 
 mod account;
 mod address;
+mod change;
 mod email;
 mod forgotten;
 mod hashing_pool;
+mod judge;
 mod link;
 mod login;
 pub mod mail;
@@ -86,9 +88,13 @@ mod turns;
 mod verification;
 
 pub use account::{PasswordHash, User};
+pub use change::{
+    EnsuredAdmin, LinkToken, NewUser, PasswordChange, PasswordSet, UserChange, UserCursor, UserPage,
+};
 pub use email::{Email, InvalidEmail};
 pub use forgotten::{ChangePasswordError, CheckPasswordError, CheckedPassword, ResetError};
 pub use hashing_pool::{HashingError, HashingPool};
+pub(crate) use judge::{judge_change, judge_deletion};
 pub use link::{InvalidLinkUrl, Letter, LinkMail, LinkSecret};
 pub use login::LoginError;
 pub use notice::Notice;
@@ -98,11 +104,7 @@ pub use password::{
 };
 pub use registration::RegisterError;
 pub use service::UserService;
-pub use store::{
-    CreateUserError, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
-    PasswordSet, UpdateUserError, UserChange, UserCursor, UserPage, UserStore,
-};
-pub(crate) use store::{judge_change, judge_deletion};
+pub use store::{CreateUserError, EmailChangeError, UpdateUserError, UserStore};
 pub use verification::VerifyError;
 
 use notice::Notices;

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     Clock, ManualClock, Plan, Role,
     store::memory::MemoryStore,
-    token::{SigningKey, VerifyingKey},
+    token::{InvalidRefresh, RefreshError, SigningKey, VerifyingKey},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
