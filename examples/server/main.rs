@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use app::{App, Limits, Pool, ProjectStore, app};
+use app::{App, Hardening, Limits, Pool, ProjectStore, app};
 use report::Report;
 use serve::serve;
 use settings::{Given, KeyFiles, NotGiven, OnError, SettingError, Settings};
@@ -108,6 +108,8 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
         let keys = keys.clone();
         move |what| what.account().into_iter().for_each(|user| keys.forget(user))
     });
+    let https = settings.public_url.as_ref().is_some_and(|url| url.starts_with("https:"));
+    let hardening = Hardening::new(https);
     let app = app(App {
         users,
         tokens: tokens.clone(),
@@ -117,10 +119,10 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
         projects: stores.projects.clone(),
         limits,
         cors_allowed_origins: settings.cors_allowed_origins.clone(),
-        https: settings.public_url.as_ref().is_some_and(|url| url.starts_with("https:")),
+        https,
     });
     if let Some((listener, metrics)) = operators {
-        operators::answer(listener, metrics, stores.projects.clone(), &bounds);
+        operators::answer(listener, metrics, stores.projects.clone(), hardening, &bounds);
     }
     tokio::spawn(clean_up(stores, tokens, keys, login, clock));
 
@@ -134,7 +136,7 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     tokio::spawn(change_keys(hang_up, settings.keys.clone(), signing));
     // Whoever reads it may have gone.
     let _ = writeln!(std::io::stdout(), "listening on http://{address}");
-    serve(listener, app, bounds, end).await;
+    serve(listener, app, hardening, bounds, end).await;
     drop(following);
     outbox.close(Duration::from_secs(5)).await;
     Ok(())

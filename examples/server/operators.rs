@@ -9,10 +9,11 @@ use tokio::{
     net::TcpListener,
     time::{interval, timeout},
 };
+use tower::util::MapResponseLayer;
 use tower_warden::Problem;
 
 use crate::{
-    app::ProjectStore,
+    app::{Hardening, ProjectStore},
     serve::{Bounds, serve},
 };
 
@@ -47,6 +48,7 @@ pub fn answer(
     listener: TcpListener,
     metrics: PrometheusHandle,
     database: ProjectStore,
+    hardening: Hardening,
     bounds: &Bounds,
 ) {
     let app = Router::new()
@@ -54,9 +56,10 @@ pub fn answer(
         .route("/health/live", get(async || well()))
         .route("/health/ready", get(ready).with_state(database))
         .fallback(crate::app::not_found)
-        .method_not_allowed_fallback(crate::app::method_not_allowed);
+        .method_not_allowed_fallback(crate::app::method_not_allowed)
+        .layer(MapResponseLayer::new(move |response| hardening.response(response)));
     let bounds = Bounds { connections: 64, per_ip: 0, ..bounds.clone() };
-    tokio::spawn(serve(listener, app, bounds, std::future::pending::<()>()));
+    tokio::spawn(serve(listener, app, hardening, bounds, std::future::pending::<()>()));
 }
 
 /// Whether the database answers; nothing else is needed for most of what is asked.

@@ -28,14 +28,20 @@ const QUICK: [(&str, &str); 3] =
 struct Raw {
     socket: TcpStream,
     read: Vec<u8>,
+    /// Of the last request.
+    method: Method,
 }
 
 impl Raw {
     async fn to(program: &Program) -> Self {
-        Self { socket: TcpStream::connect(program.address()).await.unwrap(), read: Vec::new() }
+        let socket = TcpStream::connect(program.address()).await.unwrap();
+        Self { socket, read: Vec::new(), method: Method::GET }
     }
 
     async fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        if let Some((method, _)) = std::str::from_utf8(bytes.as_ref()).unwrap().split_once(" /") {
+            self.method = method.parse().unwrap_or(Method::GET);
+        }
         self.socket.write_all(bytes.as_ref()).await
     }
 
@@ -51,7 +57,7 @@ impl Raw {
                 if self.read.len() >= end + 4 + length {
                     let body = Bytes::copy_from_slice(&self.read[end + 4..end + 4 + length]);
                     self.read.drain(..end + 4 + length);
-                    return Reply::new(status, headers, body, path, false);
+                    return Reply::new(status, headers, body, &self.method, path);
                 }
             }
             let read = timeout(Duration::from_secs(20), self.socket.read_buf(&mut self.read));
@@ -224,7 +230,8 @@ async fn service_goes_on_with_few_descriptors() {
 #[tokio::test]
 async fn head_that_cannot_be_read_is_answered_by_a_problem() {
     let directory = directory_with_keys();
-    let program = Program::start(directory.path(), &[]).await;
+    let public = [("PUBLIC_URL", "https://api.example")];
+    let program = Program::start(directory.path(), &public).await;
     let large = "a".repeat(380_000);
     let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
     for (head, status, code) in [
@@ -245,6 +252,7 @@ async fn head_that_cannot_be_read_is_answered_by_a_problem() {
             let reply = raw.reply("/").await.refused(status, code);
             assert_eq!(reply.header("connection"), Some("close"));
             assert!(reply.header("date").is_some());
+            assert!(reply.header("strict-transport-security").is_some());
             assert!(raw.closed_after().await < Duration::from_secs(4));
         }
     }

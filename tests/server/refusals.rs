@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The contract's routes, and the least role that they are for; `None`: anyone.
-pub(crate) const ROUTES: [(&str, &str, Option<&str>); 31] = [
+pub(crate) const ROUTES: [(&str, &str, Option<&str>); 38] = [
     ("POST", "/auth/register", None),
     ("GET", "/auth/verify", None),
     ("POST", "/auth/verify", None),
@@ -20,11 +20,18 @@ pub(crate) const ROUTES: [(&str, &str, Option<&str>); 31] = [
     ("GET", "/confirm-email", None),
     ("POST", "/confirm-email", None),
     ("POST", "/auth/login", None),
+    ("POST", "/auth/login/totp", None),
     ("POST", "/auth/refresh", None),
     ("POST", "/auth/logout", None),
     ("POST", "/auth/logout-all", Some("viewer")),
     ("GET", "/auth/sessions", Some("viewer")),
     ("DELETE", "/auth/sessions/{id}", Some("viewer")),
+    ("GET", "/auth/keys", Some("viewer")),
+    ("POST", "/auth/keys", Some("viewer")),
+    ("DELETE", "/auth/keys/{id}", Some("viewer")),
+    ("POST", "/auth/totp", Some("viewer")),
+    ("POST", "/auth/totp/confirm", Some("viewer")),
+    ("POST", "/auth/totp/disable", Some("viewer")),
     ("GET", "/auth/me", Some("viewer")),
     ("GET", "/projects", Some("viewer")),
     ("POST", "/projects", Some("editor")),

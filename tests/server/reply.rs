@@ -1,8 +1,10 @@
 //! What the server answers, and the forms that hold for all of it.
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Map, Value};
+
+use crate::description;
 
 /// A response, read to its end, whose form was checked.
 #[derive(Debug)]
@@ -67,10 +69,11 @@ impl Reply {
         status: StatusCode,
         headers: HeaderMap,
         body: Bytes,
+        method: &Method,
         path: &str,
-        to_head: bool,
     ) -> Self {
         let reply = Self { status, headers, body };
+        let to_head = method == Method::HEAD;
         let text = String::from_utf8_lossy(&reply.body);
         let tells = text.contains("$2b$") || (!reply.is_text() && text.contains("hash"));
         assert!(!tells, "a hash is sent: {text}");
@@ -86,6 +89,8 @@ impl Reply {
             reply.check_problem(to_head);
         }
         reply.check_limits();
+        reply.check_hardening();
+        description::check(&reply, method, path);
         reply
     }
 
@@ -257,6 +262,16 @@ impl Reply {
         for name in names {
             let limiter = limiters.iter().find(|limiter| limiter.name == name).unwrap();
             assert!(wait >= limiter.until_more, "{self:?}");
+        }
+    }
+
+    /// Neither guessed at, nor framed, nor told of to others.
+    fn check_hardening(&self) {
+        assert_eq!(self.header("x-content-type-options"), Some("nosniff"), "{self:?}");
+        assert_eq!(self.header("referrer-policy"), Some("no-referrer"), "{self:?}");
+        let policy = self.header("content-security-policy").unwrap_or_default();
+        for directive in ["default-src 'none'", "frame-ancestors 'none'"] {
+            assert!(policy.contains(directive), "{self:?}");
         }
     }
 

@@ -308,15 +308,14 @@ impl IntoFuture for Call {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let request = self.request.body(self.body).unwrap();
-            let (path, to_head) =
-                (request.uri().path().to_owned(), request.method() == Method::HEAD);
+            let (path, method) = (request.uri().path().to_owned(), request.method().clone());
             let response = match self.via {
                 Via::Router(router) => router.oneshot(request).await.unwrap(),
                 Via::Http(client) => client.request(request).await.unwrap().map(Body::new),
             };
             let (head, body) = response.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            Reply::new(head.status, head.headers, body, &path, to_head)
+            Reply::new(head.status, head.headers, body, &method, &path)
         })
     }
 }

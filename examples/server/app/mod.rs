@@ -30,7 +30,7 @@ pub use body::SlowBody;
 pub use error::{method_not_allowed, not_found};
 pub use limits::{LIMITERS, Limits, Quotas};
 pub use projects_store::{Pool, ProjectStore};
-pub use security::harden;
+pub use security::Hardening;
 pub use state::App;
 
 /// The whole API over this state.
@@ -38,6 +38,7 @@ pub fn app(app: App) -> Router {
     // Machines come with keys, people with access tokens.
     let auth = RequireAuth::new(FirstOf::new().or(app.keys.clone()).or(app.tokens.clone()));
     let limits = &app.limits;
+    let hardening = Hardening::new(app.https);
     // Inside the limits: what a panic answers has their headers, and is settled as any other 500.
     let panics = CatchPanicLayer::custom(error::panicked);
 
@@ -109,7 +110,7 @@ pub fn app(app: App) -> Router {
         .with_state(app.clone())
         .layer(
             ServiceBuilder::new()
-                .map_response(security::headers(app.https))
+                .map_response(move |response| hardening.response(response))
                 .layer(from_fn(auth::never_cached))
                 .option_layer(cors::layer(&app.cors_allowed_origins)),
         );

@@ -21,6 +21,7 @@ use super::{
     socket::Socket,
     watch::{Due, Watch},
 };
+use crate::app::Hardening;
 
 /// So long an HTTP/2 client has to close what it was asked to close.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -29,6 +30,7 @@ pub struct Connection {
     pub socket: TcpStream,
     pub peer: SocketAddr,
     pub app: Router,
+    pub hardening: Hardening,
     pub bounds: Arc<Bounds>,
 }
 
@@ -39,11 +41,11 @@ impl Connection {
         builder: &auto::Builder<TokioExecutor>,
         mut ended: signal::Receiver<()>,
     ) {
-        let Self { socket, peer, app, bounds } = self;
+        let Self { socket, peer, app, hardening, bounds } = self;
         let watch = Watch::new();
         let body_timeout = bounds.body;
         let exchanges = Exchanges { app, peer, watch: watch.clone(), body_timeout };
-        let socket = TokioIo::new(Socket::new(socket, watch.clone()));
+        let socket = TokioIo::new(Socket::new(socket, watch.clone(), hardening));
         let mut connection = pin!(builder.serve_connection(socket, exchanges));
         let mut timer = pin!(sleep_until(watch.due(&bounds).at()));
         let mut closing = false;

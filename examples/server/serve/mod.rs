@@ -20,6 +20,7 @@ use tokio::{
 use tower_warden::TrustedProxies;
 
 use self::{connection::Connection, door::Door};
+use crate::app::Hardening;
 
 /// What a connection may take.
 #[derive(Clone, Debug)]
@@ -78,7 +79,15 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
 
 /// Serves until `end`, and then 10 s more at most, for requests in flight.
-pub async fn serve(listener: TcpListener, app: Router, bounds: Bounds, end: impl Future) {
+///
+/// `hardening` is for what is answered in place of the app, to heads that can't be read.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    hardening: Hardening,
+    bounds: Bounds,
+    end: impl Future,
+) {
     let (ending, ended) = signal::channel(());
     let builder = Arc::new(builder());
     let door = Door::new(&bounds);
@@ -97,8 +106,13 @@ pub async fn serve(listener: TcpListener, app: Router, bounds: Bounds, end: impl
             // Who is not let in is closed at once, by being dropped.
             let Some(place) = door.enter(peer.ip()) else { continue };
             let _ = TcpStream::set_nodelay(&socket, true);
-            let connection =
-                Connection { socket, peer, app: app.clone(), bounds: Arc::clone(&bounds) };
+            let connection = Connection {
+                socket,
+                peer,
+                app: app.clone(),
+                hardening,
+                bounds: Arc::clone(&bounds),
+            };
             let (builder, ended) = (Arc::clone(&builder), ended.clone());
             tokio::spawn(async move {
                 connection.serve(&builder, ended).await;

@@ -16,6 +16,7 @@ use tokio::{
 use tower_warden::Problem;
 
 use super::watch::Watch;
+use crate::app::Hardening;
 
 /// So long, and for so many bytes, a client that is still sending has to see its answer: a socket
 /// that is closed over unread bytes takes the answer back (RST).
@@ -25,6 +26,7 @@ const LINGER_OVER: usize = 16 * 1024 * 1024;
 pub struct Socket {
     socket: TcpStream,
     watch: Watch,
+    hardening: Hardening,
     /// What is written in place of hyper's own words, and how much of it was.
     instead: Option<(Vec<u8>, usize)>,
     linger: Option<Linger>,
@@ -38,8 +40,8 @@ struct Linger {
 }
 
 impl Socket {
-    pub fn new(socket: TcpStream, watch: Watch) -> Self {
-        Self { socket, watch, instead: None, linger: None, at_end: false }
+    pub fn new(socket: TcpStream, watch: Watch, hardening: Hardening) -> Self {
+        Self { socket, watch, hardening, instead: None, linger: None, at_end: false }
     }
 
     /// Reads and throws away, until the client has closed its side.
@@ -100,7 +102,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         if self.instead.is_none()
             && self.watch.is_quiet()
-            && let Some(words) = in_our_words(bytes, self.watch.has_line())
+            && let Some(words) = in_our_words(bytes, self.watch.has_line(), self.hardening)
         {
             self.watch.gave_up();
             self.instead = Some((words, 0));
@@ -130,7 +132,7 @@ impl AsyncWrite for Socket {
 
 /// Where this is hyper's own answer to a head that it can't read: the same as a problem document.
 /// Its own is a bare head, which no answer of the app's is.
-fn in_our_words(bytes: &[u8], has_line: bool) -> Option<Vec<u8>> {
+fn in_our_words(bytes: &[u8], has_line: bool, hardening: Hardening) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (head, "") = text.split_once("\r\n\r\n")? else { return None };
     let mut lines = head.split("\r\n");
@@ -156,7 +158,7 @@ fn in_our_words(bytes: &[u8], has_line: bool) -> Option<Vec<u8>> {
         _ => ("headers_too_large", "Request header fields too large"),
     };
     let mut response = Problem::new(status, code, detail).into_http();
-    crate::app::harden(response.headers_mut());
+    hardening.harden(response.headers_mut());
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if let Some(date) = date.and_then(|date| HeaderValue::from_str(date).ok()) {

@@ -20,6 +20,7 @@ function resolved(thing) {
 function words(schema) {
   if (schema.$ref) return schema.$ref.split("/").pop();
   if (schema.allOf) return schema.allOf.map(words).join(" and ");
+  if (schema.anyOf) return schema.anyOf.map(words).join(" | ");
   if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
   if (schema.type === "array") return `[${words(schema.items)}, …]`;
