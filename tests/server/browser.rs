@@ -1,6 +1,6 @@
 //! A headless Chromium, driven over WebDriver (W3C).
 
-use std::{process::Stdio, time::Duration};
+use std::{process::Stdio, sync::LazyLock, time::Duration};
 
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -17,6 +17,32 @@ use tokio::{
     process::{Child, Command},
     time::{Instant, sleep, timeout},
 };
+
+/// How a page is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) dark: bool,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+}
+
+pub(crate) const LOOKS: [Look; 4] = [
+    Look { dark: false, width: 1280, height: 1024 },
+    Look { dark: true, width: 1280, height: 1024 },
+    Look { dark: false, width: 390, height: 844 },
+    Look { dark: true, width: 390, height: 844 },
+];
+
+/// The script of axe.
+fn axe() -> &'static str {
+    static AXE: LazyLock<String> = LazyLock::new(|| {
+        let fetch = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/axe");
+        let fetched = std::process::Command::new(fetch).output().unwrap();
+        assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+        std::fs::read_to_string(String::from_utf8(fetched.stdout).unwrap().trim()).unwrap()
+    });
+    &AXE
+}
 
 /// Ends with the test.
 pub(crate) struct Browser {
@@ -156,16 +182,60 @@ impl Browser {
         }
     }
 
-    /// What the console has complained of since it was last asked.
-    pub(crate) async fn complaints(&self) -> Vec<String> {
+    /// Panics where the console has complained since it was last asked: of scripts that fail, and of
+    /// what the page's policy forbids. That a request was refused (4xx) is no fault of a page.
+    pub(crate) async fn assert_no_complaints(&self) {
         let log = self.ask(Method::POST, "/se/log", json!({"type": "browser"})).await;
-        let entries = log.as_array().unwrap().iter();
-        entries.map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
+        let message = |entry: &Value| entry["message"].as_str().unwrap().to_owned();
+        let complaints: Vec<_> = log
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|entry| ["SEVERE", "WARNING"].contains(&entry["level"].as_str().unwrap()))
+            .map(message)
+            .filter(|text| !text.contains("the server responded with a status of 4"))
+            .collect();
+        assert_eq!(complaints, Vec::<String>::new());
     }
 
-    pub(crate) async fn resize(&self, width: u32, height: u32) {
-        let size = json!({"width": width, "height": height});
-        self.ask(Method::POST, "/window/rect", size).await;
+    /// Panics where axe finds what keeps people from using the page, in light or dark, on a desk or
+    /// a telephone, or where it is wider than either.
+    pub(crate) async fn assert_accessible(&self) {
+        for look in LOOKS {
+            self.looks(look).await;
+            let faults = self.axe_faults().await;
+            assert_eq!(faults, json!([]), "{} {look:?}", self.url().await);
+            let wide = self.run("return document.documentElement.scrollWidth > innerWidth").await;
+            assert_eq!(wide, false, "{} {look:?}", self.url().await);
+        }
+        self.looks(LOOKS[0]).await;
+    }
+
+    pub(crate) async fn axe_faults(&self) -> Value {
+        let script = format!(
+            "{};\nconst done = arguments[0];
+             axe.run(document, {{resultTypes: ['violations']}}).then(({{violations}}) => done(violations.map(
+                 ({{id, nodes}}) => [id, ...nodes.map(({{html, failureSummary}}) => [html, failureSummary])])));",
+            axe()
+        );
+        self.ask(Method::POST, "/execute/async", json!({"script": script, "args": []})).await
+    }
+
+    /// Shows pages from now on like this.
+    pub(crate) async fn looks(&self, look: Look) {
+        let scheme = if look.dark { "dark" } else { "light" };
+        let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.command("Emulation.setEmulatedMedia", media).await;
+        let size = json!({
+            "width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": look.width < 600,
+        });
+        self.command("Emulation.setDeviceMetricsOverride", size).await;
+    }
+
+    /// A command of Chromium's own protocol.
+    async fn command(&self, name: &str, parameters: Value) -> Value {
+        let command = json!({"cmd": name, "params": parameters});
+        self.ask(Method::POST, "/goog/cdp/execute", command).await
     }
 
     /// What the page looks like, as a file, where `TOWER_WARDEN_TEST_PICTURES` names a directory.

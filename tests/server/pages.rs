@@ -2,11 +2,13 @@
 
 use http::Method;
 use serde_json::json;
+use tempfile::TempDir;
 use tower_warden::{Role, UserId};
 
 use crate::{
     browser::Browser,
     program::{Program, directory_with_keys},
+    settings::letter_about,
     support::{Api, Call, MINUTE, PASSWORD, Server},
 };
 
@@ -129,86 +131,10 @@ async fn password_is_reset_by_a_page() {
     server.login(&ada.email, "Another-Horse-1").await.expect(200);
 }
 
-#[tokio::test]
-#[ignore = "needs Chromium: run tests/run"]
-async fn description_is_shown() {
-    let directory = directory_with_keys();
-    let program = Program::start(directory.path(), &[]).await;
-    let browser = Browser::start().await;
-    browser.open(&format!("{}/docs", program.base)).await;
-    browser.shows("#operations", "POST /auth/login").await;
-    browser.shows("#operations", "Schemas").await;
-    browser.click("summary").await;
-    browser.shows("details[open]", "201").await;
-    browser.picture("docs.png").await;
-    assert_eq!(browser.complaints().await, Vec::<String>::new());
-    browser.stop().await;
-    program.stop().await;
-}
-
-#[tokio::test]
-#[ignore = "needs Chromium: run tests/run"]
-async fn api_is_tried_by_hand() {
-    let directory = directory_with_keys();
-    let admin = [("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", PASSWORD)];
-    let settings = [
-        &admin[..],
-        &[("RATE_LIMIT_PUBLIC", "60/20s"), ("RATE_LIMIT_REGISTER", "9/1h"), ("RUST_LOG", "off")],
-    ]
-    .concat();
-    let program = Program::start(directory.path(), &settings).await;
-    let browser = Browser::start().await;
-    browser.open(&format!("{}/", program.base)).await;
-    browser.fill("#email", "ada@example.com").await;
-    browser.fill("#password", PASSWORD).await;
-    browser.click("[value=register]").await;
-    browser.shows("#said", "POST /auth/register: 201").await;
-    browser.click("[value=login]").await;
-    browser.shows("#said", "Email not verified").await;
-    let letter = crate::settings::letter(&directory).await;
-    let link = letter.lines().find(|line| line.starts_with(&program.base)).unwrap();
-    browser.fill("#link", link).await;
-    browser.click("#verify button").await;
-    browser.shows("#said", "POST /auth/verify: 200").await;
-    browser.click("[value=login]").await;
-    browser.shows("#me", "ada@example.com, viewer").await;
-    browser.click("[data-ask='POST /projects']").await;
-    browser.shows("#said", "403. Insufficient permissions").await;
-    browser.fill("#key-name", "robot").await;
-    browser.click("#new-key button").await;
-    browser.shows("#key", "wdn_").await;
-    browser.shows("#keys", "robot").await;
-    browser.picture("member.png").await;
-    browser.click("#logout").await;
-    browser.shows("#me", "Nobody").await;
-
-    browser.fill("#email", "root@example.com").await;
-    browser.fill("#password", PASSWORD).await;
-    browser.click("[value=login]").await;
-    browser.shows("#me", "root@example.com, admin").await;
-    browser.click("[data-ask='POST /projects']").await;
-    browser.shows("#said", "201").await;
-    browser.click("#logout").await;
-
-    browser.click("[data-ask='GET /public/status']").await;
-    for _ in 0..3 {
-        browser.click("#burst").await;
-        browser.shows("#said", "25 times").await;
-    }
-    browser.shows("#said", "refused").await;
-    let marks = browser.run("return document.querySelectorAll('#window-ip .refused').length").await;
-    assert!(marks.as_u64().unwrap() > 0, "{marks}");
-    browser.picture("limits.png").await;
-    browser.resize(390, 844).await;
-    let overflows = browser.run("return document.documentElement.scrollWidth > innerWidth").await;
-    assert_eq!(overflows, json!(false));
-    browser.picture("phone.png").await;
-    browser.shows("#window-ip", "60 of 60 left\nwindow 20 s").await;
-    let complaints = browser.complaints().await;
-    let policy = complaints.iter().filter(|text| text.contains("Content Security Policy"));
-    assert_eq!(policy.count(), 0, "{complaints:?}");
-    browser.stop().await;
-    program.stop().await;
+/// The link of the letter about this.
+async fn link(directory: &TempDir, program: &Program, about: &str) -> String {
+    let letter = letter_about(directory, about).await;
+    letter.lines().find(|line| line.starts_with(&program.base)).unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -217,25 +143,54 @@ async fn pages_work_in_a_browser() {
     let directory = directory_with_keys();
     let program = Program::start(directory.path(), &[]).await;
     let browser = Browser::start().await;
-    let ada = json!({"email": "ada@example.com", "password": PASSWORD});
-    program.post("/auth/register", ada.clone()).await.expect(201);
-    let link = crate::settings::letter(&directory).await;
-    let link = link.lines().find(|line| line.starts_with(&program.base)).unwrap().to_owned();
-    browser.open(&link).await;
+    let login = |email: &str, password: &str| {
+        program.post("/auth/login", json!({"email": email, "password": password}))
+    };
+    let (ada, other) = ("ada@example.com", "Another-Horse-2");
+    let new = json!({"email": ada, "password": PASSWORD});
+    program.post("/auth/register", new).await.expect(201);
+
+    let verify = link(&directory, &program, "Confirm your e-mail address").await;
+    browser.open(&verify).await;
     assert_eq!(browser.title().await, "Confirm your e-mail address");
-    browser.resize(390, 700).await;
-    browser.picture("verify.png").await;
-    program.post("/auth/login", ada.clone()).await.refused(403, "email_not_verified");
+    browser.assert_accessible().await;
+    login(ada, PASSWORD).await.refused(403, "email_not_verified");
     browser.click("button").await;
     browser.shows("[role=status]", "is confirmed").await;
     assert_eq!(browser.url().await, format!("{}/auth/verify", program.base));
-    program.post("/auth/login", ada).await.expect(200);
-    browser.open(&link).await;
+    browser.assert_accessible().await;
+    login(ada, PASSWORD).await.expect(200);
+    browser.open(&verify).await;
     browser.click("button").await;
     browser.shows("[role=alert]", "Invalid or expired verification token").await;
-    let complaints = browser.complaints().await;
-    let ours = complaints.iter().filter(|text| !text.contains("favicon") && !text.contains("400"));
-    assert_eq!(ours.count(), 0, "{complaints:?}");
+
+    program.post("/auth/password/forgot", json!({"email": ada})).await.expect(202);
+    browser.open(&link(&directory, &program, "Set a new password").await).await;
+    browser.assert_accessible().await;
+    browser.fill("#password", "weak").await;
+    browser.click("button").await;
+    browser.shows("[role=alert]", "at least 10 characters").await;
+    browser.assert_accessible().await;
+    browser.picture("reset.png").await;
+    browser.fill("#password", other).await;
+    browser.click("button").await;
+    browser.shows("[role=status]", "password is changed").await;
+    assert_eq!(browser.url().await, format!("{}/reset", program.base));
+    login(ada, PASSWORD).await.refused(401, "invalid_credentials");
+    let session = login(ada, other).await.expect(200).text("access_token");
+
+    let change = json!({"current_password": other, "email": "ada@new.example"});
+    program.post("/auth/email/change", change).bearer(&session).await.expect(202);
+    browser.open(&link(&directory, &program, "new e-mail address").await).await;
+    browser.assert_accessible().await;
+    login("ada@new.example", other).await.refused(401, "invalid_credentials");
+    browser.click("button").await;
+    browser.shows("[role=status]", "has the new e-mail address").await;
+    login("ada@new.example", other).await.expect(200);
+    browser.open(&format!("{}/confirm-email", program.base)).await;
+    browser.shows("[role=alert]", "not complete").await;
+    browser.assert_accessible().await;
+    browser.assert_no_complaints().await;
     browser.stop().await;
     program.stop().await;
 }

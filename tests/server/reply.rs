@@ -99,7 +99,8 @@ impl Reply {
     }
 
     fn is_text(&self) -> bool {
-        self.header("content-type").is_some_and(|kind| kind.starts_with("text/plain"))
+        let kind = self.header("content-type").unwrap_or_default();
+        kind.starts_with("text/plain") || kind.starts_with("text/javascript")
     }
 
     pub(crate) fn json(&self) -> Value {

@@ -1,6 +1,6 @@
 //! The second factor: turning it on and off, and the login in two steps.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::hmac;
 use serde_json::{Value, json};
@@ -15,10 +15,10 @@ use crate::{
 const STEP: Duration = Duration::from_secs(30);
 
 /// An authenticator app, by the RFC and not by the crate's own code.
-struct App(Vec<u8>);
+pub(crate) struct App(Vec<u8>);
 
 impl App {
-    fn reading(secret: &str) -> Self {
+    pub(crate) fn reading(secret: &str) -> Self {
         let value = |c: u8| match c {
             b'A'..=b'Z' => c - b'A',
             b'2'..=b'7' => c - b'2' + 26,
@@ -31,7 +31,11 @@ impl App {
 
     /// What it shows now, or so many steps earlier or later.
     fn shows(&self, server: &Server, steps: i64) -> String {
-        let now = server.clock.now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 30;
+        self.shows_at(server.clock.now(), steps)
+    }
+
+    pub(crate) fn shows_at(&self, now: SystemTime, steps: i64) -> String {
+        let now = now.duration_since(UNIX_EPOCH).unwrap().as_secs() / 30;
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &self.0);
         let tag = hmac::sign(&key, &now.checked_add_signed(steps).unwrap().to_be_bytes());
         let tag = tag.as_ref();

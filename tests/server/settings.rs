@@ -453,13 +453,21 @@ fn walk(directory: &Path, visit: &mut impl FnMut(&Path)) {
 
 /// The one letter that is written, sooner or later.
 pub(crate) async fn letter(directory: &TempDir) -> String {
+    letter_about(directory, "").await
+}
+
+/// The one letter whose subject has these words.
+pub(crate) async fn letter_about(directory: &TempDir, words: &str) -> String {
     let mail = directory.path().join("data/mail");
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let files = fs::read_dir(&mail).unwrap().map(|entry| entry.unwrap().path());
-        let letters = files.filter(|path| path.extension().is_some_and(|name| name == "eml"));
+        let letters = files
+            .filter(|path| path.extension().is_some_and(|name| name == "eml"))
+            .map(|path| fs::read_to_string(path).unwrap())
+            .filter(|text| text.lines().any(|l| l.starts_with("Subject:") && l.contains(words)));
         match letters.collect::<Vec<_>>().as_slice() {
-            [letter] => return fs::read_to_string(letter).unwrap(),
+            [letter] => return letter.clone(),
             letters => assert!(letters.is_empty() && Instant::now() < deadline, "{letters:?}"),
         }
         sleep(Duration::from_millis(20)).await;

@@ -14,6 +14,7 @@ const acting = () => accounts.get(state.acting);
 // --- Asking -----------------------------------------------------------------------------------
 
 async function ask(method, path, body, token = acting()?.pair.access_token) {
+  const account = [...accounts.values()].find(({ pair }) => pair.access_token === token);
   const headers = {};
   if (token) headers.authorization = `Bearer ${token}`;
   if (body !== undefined) headers["content-type"] = "application/json";
@@ -35,8 +36,10 @@ async function ask(method, path, body, token = acting()?.pair.access_token) {
   } catch { /* no answer, or none in JSON */ }
   count(response, json);
   // A token ends, also when an admin changes the role that it names: a new one tells the new role.
-  if (json?.code === "token_expired" && token === acting()?.pair.access_token && await renewed()) {
-    return ask(method, path, body);
+  if (json?.code === "token_expired" && account) {
+    if (account.pair.access_token !== token || await renewed(account)) {
+      return ask(method, path, body, account.pair.access_token);
+    }
   }
   return { ok: response.ok, status: response.status, json, text, headers: response.headers };
 }
@@ -97,26 +100,30 @@ function signedOut() {
   return actAs(accounts.keys().next().value ?? null);
 }
 
-/** A new token pair, and what it says of its owner. */
-async function renewed() {
-  const account = acting();
+/** A new token pair, and what it says of its owner; one for all who ask, since a refresh token works once. */
+function renewed(account) {
+  account.renewing ??= renew(account).finally(() => delete account.renewing);
+  return account.renewing;
+}
+
+async function renew(account) {
   const { ok, json } = await ask("POST", "/auth/refresh", { refresh_token: account.pair.refresh_token }, null);
   if (!ok) return false;
   account.pair = json;
-  const me = await ask("GET", "/auth/me");
-  account.me = me.json ?? account.me;
-  await drawMember();
+  const me = await ask("GET", "/auth/me", undefined, account.pair.access_token);
+  if (me.ok) account.me = me.json;
+  drawWho();
   return true;
 }
 
-async function drawMember() {
+function drawWho() {
   const me = acting()?.me;
   $("me").textContent = me
     ? `${me.email}, ${me.role}${me.plan ? `, plan ${me.plan}` : ""}`
     : "Nobody yet.";
   $("accounts").hidden = accounts.size < 2;
-  $("accounts").replaceChildren(...[...accounts].map(([email, account]) => {
-    const made = button(`${email.split("@")[0]} (${account.me.role})`, `Act as ${email}`, () => actAs(email));
+  $("accounts").replaceChildren("Act as", ...[...accounts].map(([email, account]) => {
+    const made = button(`${email.split("@")[0]}, ${account.me.role}`, `Act as ${email}`, () => actAs(email));
     made.setAttribute("aria-pressed", String(email === state.acting));
     return made;
   }));
@@ -127,8 +134,13 @@ async function drawMember() {
   document.querySelector("[name=as][value=key]").disabled = !state.key;
   for (const section of document.querySelectorAll("[data-member]")) section.hidden = !me;
   for (const section of document.querySelectorAll("[data-admin]")) section.hidden = me?.role !== "admin";
+  if (me) drawFactor();
+}
+
+async function drawMember() {
+  drawWho();
+  const me = acting()?.me;
   if (!me) return;
-  drawFactor();
   await Promise.all([drawSessions(), drawKeys(), me.role === "admin" ? drawUsers() : null]);
 }
 
@@ -300,7 +312,7 @@ function bars({ marks, window, quota }, now) {
     bin[refused ? "refused" : "counted"] += 1;
     bins.set(Math.floor(at / wide), bin);
   }
-  const most = Math.max(quota / 8, 4, ...[...bins.values()].map((bin) => bin.counted + bin.refused));
+  const most = Math.max(quota / 25, 3, ...[...bins.values()].map((bin) => bin.counted + bin.refused));
   return [...bins].flatMap(([bin, of]) => {
     const x = WIDTH - ((now - bin * wide) / window) * WIDTH;
     const high = (n) => (n / most) * (HEIGHT - 12);
@@ -340,10 +352,12 @@ function windowOf(name) {
   picture.setAttribute("preserveAspectRatio", "none");
   picture.setAttribute("aria-hidden", "true");
   picture.append(rectangle("level", 0, 0, WIDTH, 6), document.createElementNS(SVG, "g"));
-  const axis = line(part("span", "since"), part("span", "", COUNTS[name] ?? "requests"), part("span", "", "now"));
-  axis.className = "what";
-  view.append(line(part("strong", "left"), part("span", "next")), picture, axis);
-  $("windows").append(view);
+  const [what, axis] = [line(COUNTS[name] ?? "requests"), line(part("span", "since"), part("span", "", "now"))];
+  what.className = axis.className = "what";
+  view.append(line(part("strong", "left"), part("span", "next")), what, picture, axis);
+  const order = Object.keys(COUNTS);
+  const later = [...$("windows").children].find(({ id }) => order.indexOf(id.slice(7)) > order.indexOf(name));
+  $("windows").insertBefore(view, later ?? null);
   return view;
 }
 

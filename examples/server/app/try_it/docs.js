@@ -3,11 +3,15 @@
 
 let api;
 
-function element(name, text, ...children) {
+function element(name, ...children) {
   const made = document.createElement(name);
-  if (text) made.textContent = text;
   made.append(...children);
   return made;
+}
+
+/** A sentence, in which `this` is code. */
+function sentence(text) {
+  return text.split("`").map((part, n) => (n % 2 ? element("code", part) : part));
 }
 
 /** Follows a reference within the document. */
@@ -16,62 +20,99 @@ function resolved(thing) {
   return thing.$ref.slice(2).split("/").reduce((at, name) => at[name], api);
 }
 
-/** A schema in one line. */
+/** What a schema is, in one line; other schemas as links to where they are shown. */
 function words(schema) {
-  if (schema.$ref) return schema.$ref.split("/").pop();
-  if (schema.allOf) return schema.allOf.map(words).join(" and ");
-  if (schema.anyOf) return schema.anyOf.map(words).join(" | ");
-  if ("const" in schema) return JSON.stringify(schema.const);
-  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
-  if (schema.type === "array") return `[${words(schema.items)}, …]`;
-  if (schema.properties) return `{${members(schema)}}`;
-  return [schema.type].flat().join(" | ") + (schema.format ? ` (${schema.format})` : "");
+  const between = (parts, by) => parts.flatMap((part, n) => (n ? [by, ...part] : part));
+  if (schema.$ref) {
+    const name = schema.$ref.split("/").pop();
+    const link = element("a", name);
+    link.href = `#${name}`;
+    return [link];
+  }
+  if (schema.allOf) return between(schema.allOf.map(words), " and ");
+  if (schema.anyOf) return between(schema.anyOf.map(words), " or ");
+  if ("const" in schema) return [JSON.stringify(schema.const)];
+  if (schema.enum) return [schema.enum.map((value) => JSON.stringify(value)).join(", ")];
+  if (schema.type === "array") return ["list of ", ...words(schema.items)];
+  const bounds = ["minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "default"]
+    .filter((name) => name in schema).map((name) => `${name} ${schema[name]}`);
+  return [[[schema.type].flat().join(" or "), schema.format, ...bounds].filter(Boolean).join(", ")];
 }
 
-function members({ properties, required = [] }) {
-  return Object.entries(properties)
-    .map(([name, schema]) => `${name}${required.includes(name) ? "" : "?"}: ${words(schema)}`)
-    .join(", ");
+/** A line for each member. */
+function members(schema) {
+  if (schema.allOf) return element("div", ...schema.allOf.map((part) => (part.$ref
+    ? element("p", "All of ", ...words(part), ", and")
+    : members(part))));
+  if (!schema.properties) return element("p", ...words(schema));
+  const { properties, required = [] } = schema;
+  return element("ul", ...Object.entries(properties).map(([name, member]) => element("li",
+    element("code", name), required.includes(name) ? ": " : ", may be left out: ", ...words(member),
+    ...sentence(member.description ? `. ${member.description}` : ""))));
 }
 
 function content(of) {
   return Object.entries(resolved(of).content ?? {})
-    .map(([type, { schema }]) => `${type}: ${words(schema)}`);
+    .flatMap(([type, { schema }]) => [" ", element("code", type), " ", ...words(schema)]);
 }
 
 function operation(method, path, op) {
-  const details = element("details");
-  details.append(element("summary", "", element("code", `${method.toUpperCase()} ${path}`), ` ${op.summary}`));
-  if (op.description) details.append(element("p", op.description));
-  details.append(element("p", op.security ? "With an access token or an API key." : "For anyone."));
-  const list = (title, lines) => {
-    if (!lines.length) return;
-    details.append(element("h3", title), element("ul", "", ...lines.map((line) => element("li", line))));
-  };
-  list("Parameters", (op.parameters ?? []).map(({ name, in: place, required, schema }) =>
-    `${name} (${place}${required ? ", required" : ""}): ${words(schema)}`));
-  list("Request", content(op.requestBody));
-  list("Answers", Object.entries(op.responses).map(([status, answer]) =>
-    [`${status}: ${resolved(answer).description}`, ...content(answer)].join(" — ")));
+  const name = element("code", method.toUpperCase());
+  name.className = "method";
+  const details = element("details", element("summary", name, " ", element("code", path), ` ${op.summary}`));
+  details.id = op.operationId;
+  const description = [op.security ? "Signed in." : "For anyone.", op.description];
+  details.append(element("p", ...sentence(description.filter(Boolean).join(" "))));
+  const part = (title, ...children) => details.append(element("h3", title), ...children);
+  if (op.parameters) {
+    part("Parameters", element("ul", ...op.parameters.map(({ name, in: place, required, schema, description }) =>
+      element("li", element("code", name), ` in the ${place}${required ? "" : ", may be left out"}: `, ...words(schema),
+        ...sentence(description ? `. ${description}` : "")))));
+  }
+  for (const [type, { schema }] of Object.entries(op.requestBody?.content ?? {})) {
+    part(`Body, ${type}`, members(resolved(schema)));
+  }
+  const answers = Object.entries(op.responses);
+  const line = ([status, answer]) => element("li", element("strong", status), " ",
+    ...sentence(resolved(answer).description), ...content(answer));
+  part("Answers", element("ul", ...answers.filter(([status]) => status < 400).map(line)));
+  part("Problems", element("ul", ...answers.filter(([status]) => status >= 400).map(([status, answer]) =>
+    element("li", element("strong", status), " ", ...sentence(resolved(answer).description)))));
   return details;
+}
+
+function section(title, ...children) {
+  return element("section", element("h2", title), ...children);
+}
+
+/** Opens what the address names. */
+function openNamed() {
+  const named = document.getElementById(location.hash.slice(1));
+  if (named?.tagName === "DETAILS") named.open = true;
+  named?.scrollIntoView();
 }
 
 async function main() {
   api = await (await fetch("openapi.json")).json();
-  const sections = api.tags.map(({ name }) => {
-    const section = element("section", "", element("h2", name));
-    for (const [path, methods] of Object.entries(api.paths)) {
-      for (const [method, op] of Object.entries(methods)) {
-        if (op.tags.includes(name)) section.append(operation(method, path, op));
-      }
-    }
-    return section;
+  const { title, version, description } = api.info;
+  document.getElementById("about").prepend(...sentence(`${title} ${version}. ${description} `));
+  const sections = api.tags.map(({ name }) => section(name, ...Object.entries(api.paths)
+    .flatMap(([path, methods]) => Object.entries(methods)
+      .filter(([, op]) => op.tags.includes(name))
+      .map(([method, op]) => operation(method, path, op)))));
+  const schemas = Object.entries(api.components.schemas).map(([name, schema]) => {
+    const details = element("details", element("summary", element("code", name)),
+      ...(schema.description ? [element("p", ...sentence(schema.description))] : []), members(schema));
+    details.id = name;
+    return details;
   });
-  const schemas = element("section", "", element("h2", "Schemas"), element("dl", "",
-    ...Object.entries(api.components.schemas).flatMap(([name, schema]) =>
-      [element("dt", name), element("dd", words(schema))])));
-  document.getElementById("operations").replaceChildren(...sections, schemas);
+  const headers = Object.entries(api.components.headers).map(([name, { description }]) =>
+    element("li", element("code", name), ...sentence(description ? `: ${description}` : "")));
+  document.getElementById("operations").replaceChildren(...sections,
+    section("Schemas", ...schemas), section("Headers", element("ul", ...headers)));
   document.getElementById("operations").removeAttribute("aria-busy");
+  addEventListener("hashchange", openNamed);
+  openNamed();
 }
 
 main();

@@ -1,0 +1,226 @@
+//! The page that the API is tried with by hand, and the one that shows its description.
+
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use crate::{
+    browser::{Browser, LOOKS},
+    program::{Program, directory_with_keys},
+    second_factor::App,
+    settings::letter,
+    support::{Api, PASSWORD},
+};
+
+const ADMIN: [(&str, &str); 2] =
+    [("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", PASSWORD)];
+
+async fn text(browser: &Browser, selector: &str) -> String {
+    let script = format!("return document.querySelector({}).textContent", json!(selector));
+    browser.run(&script).await.as_str().unwrap().to_owned()
+}
+
+async fn login(browser: &Browser, email: &str) {
+    browser.fill("#email", email).await;
+    browser.fill("#password", PASSWORD).await;
+    browser.click("[value=login]").await;
+}
+
+async fn asks(browser: &Browser, what: &str, answer: &str) {
+    browser.click(&format!("[data-ask='{what}']")).await;
+    browser.shows("#said", &format!("{what}: {answer}")).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: run tests/run"]
+async fn description_is_shown() {
+    let directory = directory_with_keys();
+    let program = Program::start(directory.path(), &[]).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("{}/docs", program.base)).await;
+    browser.shows("#operations", "POST /auth/login").await;
+    browser.shows("#operations", "Schemas").await;
+    browser.assert_accessible().await;
+    browser.click("summary").await;
+    browser.shows("details[open]", "Body, application/json\nemail").await;
+    browser.open(&format!("{}/docs#createKey", program.base)).await;
+    browser.shows("#createKey[open]", "NewApiKey").await;
+    browser.click("#createKey a[href='#NewApiKey']").await;
+    browser.shows("#NewApiKey[open]", "prefix").await;
+    browser
+        .run("for (const details of document.querySelectorAll('details')) details.open = true")
+        .await;
+    browser.assert_accessible().await;
+    browser.picture("docs.png").await;
+    browser.assert_no_complaints().await;
+    browser.stop().await;
+    program.stop().await;
+}
+
+/// A person comes, is let in, and acts as each role.
+#[tokio::test]
+#[ignore = "needs Chromium: run tests/run"]
+async fn api_is_tried_by_hand() {
+    let directory = directory_with_keys();
+    let program = Program::start(directory.path(), &ADMIN).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("{}/", program.base)).await;
+    browser.assert_accessible().await;
+
+    browser.fill("#email", "ada@example.com").await;
+    browser.fill("#password", PASSWORD).await;
+    browser.click("[value=register]").await;
+    browser.shows("#said", "POST /auth/register: 201").await;
+    browser.click("[value=login]").await;
+    browser.shows("#said", "403. Email not verified").await;
+    let letter = letter(&directory).await;
+    let link = letter.lines().find(|line| line.starts_with(&program.base)).unwrap();
+    browser.fill("#link", link).await;
+    browser.click("#verify button").await;
+    browser.shows("#said", "POST /auth/verify: 200").await;
+    browser.click("[value=login]").await;
+    browser.shows("#me", "ada@example.com, viewer").await;
+    asks(&browser, "POST /projects", "403. Insufficient permissions").await;
+
+    // Another session, which is ended from here.
+    let ada = json!({"email": "ada@example.com", "password": PASSWORD});
+    let elsewhere = program.post("/auth/login", ada).header("user-agent", "Elsewhere").await;
+    let elsewhere = elsewhere.expect(200).text("access_token");
+    browser.click("#refresh").await;
+    browser.shows("#sessions", "This one: Chrome").await;
+    browser.shows("#sessions", "Elsewhere").await;
+    browser.click("#sessions li:not(:first-child) button").await;
+    browser.shows("#said", "204").await;
+    program.get("/auth/me").bearer(&elsewhere).await.refused(401, "token_revoked");
+    assert!(!text(&browser, "#sessions").await.contains("Elsewhere"));
+
+    // A key, which is shown once, asks, and is revoked.
+    browser.fill("#key-name", "robot").await;
+    browser.click("#new-key button").await;
+    browser.shows("#key", "wdn_").await;
+    browser.shows("#keys", "robot").await;
+    browser.click("[name=as][value=key]").await;
+    asks(&browser, "GET /auth/me", "200").await;
+    let key = text(&browser, "#key").await;
+    let key = key.strip_prefix("Shown this once: ").unwrap();
+    program.get("/auth/sessions").bearer(key).await.refused(403, "insufficient_permissions");
+    browser.assert_accessible().await;
+    browser.click("#keys button").await;
+    browser.shows("#said", "204").await;
+    asks(&browser, "GET /auth/me", "401").await;
+    browser.click("[name=as][value=session]").await;
+
+    // A second factor, turned on, asked for, and turned off.
+    browser.fill("#totp-password", PASSWORD).await;
+    browser.click("#totp button").await;
+    browser.shows("#said", "POST /auth/totp: 200").await;
+    browser.shows("#totp-confirm", "Give this secret").await;
+    let app = App::reading(&text(&browser, "#secret").await);
+    browser.fill("#totp-code", &app.shows_at(SystemTime::now(), 0)).await;
+    browser.click("#totp-confirm button").await;
+    browser.shows("#recovery", "shown this once").await;
+    let recovery = text(&browser, "#recovery").await;
+    let recovery = recovery.rsplit_once(", ").unwrap().1;
+    browser.shows("#totp-state", "On").await;
+    browser.assert_accessible().await;
+    browser.click("#logout").await;
+    browser.shows("#me", "Nobody").await;
+    login(&browser, "ada@example.com").await;
+    browser.fill("#code", &app.shows_at(SystemTime::now(), 1)).await;
+    browser.click("#factor button").await;
+    browser.shows("#me", "ada@example.com, viewer").await;
+    browser.fill("#off-password", PASSWORD).await;
+    browser.fill("#off-code", recovery).await;
+    browser.click("#totp-disable button").await;
+    browser.shows("#totp-state", "Off").await;
+
+    // The admin comes as well, and makes ada an editor; each acts as it may.
+    browser.click("#entry summary").await;
+    login(&browser, "root@example.com").await;
+    browser.shows("#me", "root@example.com, admin").await;
+    asks(&browser, "GET /analytics", "200").await;
+    browser.click("[aria-label='role of ada@example.com'] option[value=editor]").await;
+    browser.shows("#said", "PATCH /admin/users").await;
+    browser.click("[aria-label='plan of ada@example.com'] option[value=paid]").await;
+    browser.click("[aria-label='Act as ada@example.com']").await;
+    browser.shows("#me", "ada@example.com, editor, plan paid").await;
+    asks(&browser, "POST /projects", "201").await;
+    asks(&browser, "GET /analytics", "403").await;
+    browser.shows("#window-user", "of 600 left").await;
+    browser.assert_accessible().await;
+    browser.click("#logout").await;
+    browser.shows("#me", "root@example.com, admin").await;
+    browser.click("#logout-all").await;
+    browser.shows("#me", "Nobody").await;
+
+    // A link of a forgotten password leads to its page.
+    browser.fill("#email", "ada@example.com").await;
+    browser.click("[value=forgot]").await;
+    browser.shows("#said", "POST /auth/password/forgot: 202").await;
+    let letter = crate::settings::letter_about(&directory, "Set a new password").await;
+    let link = letter.lines().find(|line| line.starts_with(&program.base)).unwrap();
+    browser.fill("#link", link).await;
+    browser.click("#verify button").await;
+    browser.shows("h1", "Choose a new password").await;
+    browser.assert_no_complaints().await;
+    browser.stop().await;
+    program.stop().await;
+}
+
+/// Limits count down, refuse and recover while one looks.
+#[tokio::test]
+#[ignore = "needs Chromium: run tests/run"]
+async fn limits_are_seen_on_the_picture_of_their_window() {
+    let directory = directory_with_keys();
+    let settings = [&ADMIN[..], &[("RATE_LIMIT_PUBLIC", "60/10s"), ("RATE_LIMIT_LOGIN", "2/1h")]];
+    let program = Program::start(directory.path(), &settings.concat()).await;
+    let browser = Browser::start().await;
+    browser.looks(LOOKS[0]).await;
+    browser.open(&format!("{}/", program.base)).await;
+    let left = async || -> u64 {
+        let text = text(&browser, "#window-ip [data-left]").await;
+        text.strip_prefix("ip: ").unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    let bars = async |kind: &str| -> u64 {
+        let script = format!(
+            "return [...document.querySelectorAll('#window-ip .{kind}')]
+                 .filter((bar) => bar.getAttribute('height') > 0).length"
+        );
+        browser.run(&script).await.as_u64().unwrap()
+    };
+    asks(&browser, "GET /public/status", "200").await;
+    let before = left().await;
+    asks(&browser, "GET /public/status", "200").await;
+    assert_eq!(left().await, before - 1);
+    assert!(bars("mark").await > 0);
+    assert_eq!(bars("refused").await, 0);
+    for _ in 0..3 {
+        browser.click("#burst").await;
+        browser.shows("#said", "25 times").await;
+    }
+    browser.shows("#said", "refused").await;
+    assert_eq!(left().await, 0);
+    assert!(bars("refused").await > 0);
+    asks(&browser, "GET /public/status", "429. Too many requests. Try again in").await;
+    browser.shows("#answer", "Retry-After: ").await;
+    browser.picture("limits.png").await;
+    browser.assert_accessible().await;
+    browser.shows("#window-ip", "60 of 60 left").await;
+    asks(&browser, "GET /public/status", "200").await;
+
+    browser.fill("#email", "root@example.com").await;
+    for n in [1, 0] {
+        browser.fill("#password", "wrong").await;
+        browser.click("[value=login]").await;
+        browser.shows("#window-login", &format!("login: {n} of 2 left")).await;
+    }
+    login(&browser, "root@example.com").await;
+    browser.shows("#said", "429. Too many login attempts").await;
+    assert_eq!(
+        browser.run("return document.querySelectorAll('.window').length").await,
+        Value::from(3)
+    );
+    browser.assert_no_complaints().await;
+    browser.stop().await;
+    program.stop().await;
+}
