@@ -1,6 +1,9 @@
 //! Make, list, revoke, recognize.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::timeout;
 
@@ -105,14 +108,8 @@ impl ApiKeyService {
         request: KeyRequest,
     ) -> Result<(ApiKey, ApiKeySecret), CreateKeyError> {
         let now = self.clock.now();
+        let objections = self.objections(owner, request.role.as_ref(), request.expires_at);
         let role = request.role.unwrap_or_else(|| owner.role().clone());
-        let too_high = self.lesser(&role, owner.role()) != Some(&role);
-        let expired = request.expires_at.is_some_and(|end| end <= now);
-        let objections: Vec<_> =
-            [(too_high, KeyObjection::RoleTooHigh), (expired, KeyObjection::AlreadyExpired)]
-                .into_iter()
-                .filter_map(|(wrong, objection)| wrong.then_some(objection))
-                .collect();
         if !objections.is_empty() {
             return Err(CreateKeyError::Unfit(objections));
         }
@@ -130,6 +127,23 @@ impl ApiKeyService {
         self.store.create_key(NewApiKey::new(key.clone(), secret.hash()), self.at_most).await?;
         tracing::info!(key = %key.id, user = %key.owner, "API key made");
         Ok((key, secret))
+    }
+
+    /// What [`create`](Self::create) would say against a key of this role and with this end: for those
+    /// who say it together with what they find wrong themselves.
+    #[must_use]
+    pub fn objections(
+        &self,
+        owner: &Identity,
+        role: Option<&Role>,
+        expires_at: Option<SystemTime>,
+    ) -> Vec<KeyObjection> {
+        let too_high = role.is_some_and(|role| self.lesser(role, owner.role()) != Some(role));
+        let expired = expires_at.is_some_and(|end| end <= self.clock.now());
+        [(too_high, KeyObjection::RoleTooHigh), (expired, KeyObjection::AlreadyExpired)]
+            .into_iter()
+            .filter_map(|(wrong, objection)| wrong.then_some(objection))
+            .collect()
     }
 
     /// The keys of a user, the newest first: those past their time too, but not those revoked.

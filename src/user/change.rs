@@ -100,6 +100,8 @@ pub struct UserChange {
     pub suspended: Option<bool>,
     /// Whether to take the address as verified from now on.
     pub verify_email: bool,
+    /// Whether to take the second factor off, one that is not yet confirmed included.
+    pub second_factor_off: bool,
     /// Who does it, and must be an active admin at that moment; `None`: the program itself.
     pub by: Option<UserId>,
 }
@@ -135,10 +137,34 @@ impl UserChange {
         Self { verify_email: true, ..self }
     }
 
+    /// The same change, and the second factor is taken off: for a user who has lost it.
+    #[must_use]
+    pub fn with_second_factor_off(self) -> Self {
+        Self { second_factor_off: true, ..self }
+    }
+
     /// The same change, if this user is an active admin when it is made.
     #[must_use]
     pub fn by(self, admin: &UserId) -> Self {
         Self { by: Some(admin.clone()), ..self }
+    }
+}
+
+/// A user was changed.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct UserChanged {
+    /// As it was.
+    pub before: User,
+    /// As it is.
+    pub user: User,
+}
+
+impl UserChanged {
+    /// A user, as it was and as it is.
+    #[must_use]
+    pub fn new(before: User, user: User) -> Self {
+        Self { before, user }
     }
 }
 

@@ -89,7 +89,8 @@ mod verification;
 
 pub use account::{PasswordHash, User};
 pub use change::{
-    EnsuredAdmin, LinkToken, NewUser, PasswordChange, PasswordSet, UserChange, UserCursor, UserPage,
+    EnsuredAdmin, LinkToken, NewUser, PasswordChange, PasswordSet, UserChange, UserChanged,
+    UserCursor, UserPage,
 };
 pub use email::{Email, InvalidEmail};
 pub use forgotten::{ChangePasswordError, CheckPasswordError, CheckedPassword, ResetError};

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
     Email, HashingPool, LinkMail, Notice, Notices, PasswordPolicy, StandardPolicy, UpdateUserError,
-    User, UserChange, UserPage, UserStore,
+    User, UserChange, UserChanged, UserPage, UserStore,
     mail::{Message, Outbox},
 };
 use crate::{SharedClock, StoreError, UserId};
@@ -156,8 +156,9 @@ impl UserService {
         self.store.list(page).await
     }
 
-    /// Changes role, plan or suspension, and answers the user as it then is. Who is suspended has no
-    /// sessions, keys and links from then on, also not after coming back.
+    /// Changes role, plan or suspension, or takes the second factor off, and answers the user as it
+    /// then is. Who is suspended has no sessions, keys and links from then on, also not after coming
+    /// back. Who had a second factor is told by mail that it is off.
     ///
     /// # Errors
     /// [`UpdateUserError::NotFound`]; [`UpdateUserError::LastAdmin`] where nobody else is an active
@@ -165,8 +166,12 @@ impl UserService {
     /// now; and where the store fails.
     pub async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError> {
         let suspended = change.suspended;
-        let user = self.store.update(id, change).await?;
+        let UserChanged { before, user } = self.store.change(id, change).await?;
         tracing::info!(user = %id, role = %user.role, suspended, "user changed");
+        if before.second_factor && !user.second_factor {
+            tracing::info!(user = %id, "second factor off");
+            self.notify(&user, Notice::SecondFactorRemoved);
+        }
         Ok(user)
     }
 

@@ -10,7 +10,7 @@ use auto_impl::auto_impl;
 
 use super::{
     Email, EnsuredAdmin, InvalidEmail, LinkToken, NewUser, PasswordChange, PasswordHash,
-    PasswordSet, User, UserChange, UserPage,
+    PasswordSet, User, UserChange, UserChanged, UserPage,
 };
 use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 
@@ -79,6 +79,19 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
 
     /// Changes role, plan or suspension, and answers the user as it then is.
     async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError>;
+
+    /// The same, and answers the user as it was before, too. It is what takes a second factor off.
+    async fn change(
+        &self,
+        id: &UserId,
+        change: UserChange,
+    ) -> Result<UserChanged, UpdateUserError> {
+        if change.second_factor_off {
+            return Err(StoreError::not_offered("change").into());
+        }
+        let user = self.update(id, change).await?;
+        Ok(UserChanged::new(user.clone(), user))
+    }
 
     /// Puts a new password hash in place of the old one, if the old one still stands; answers
     /// whether it did.

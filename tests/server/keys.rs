@@ -194,6 +194,37 @@ async fn user_has_100_keys_at_most_also_when_made_at_once() {
 }
 
 #[tokio::test]
+async fn all_that_is_wrong_with_a_wanted_key_is_said_at_once() {
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    let (past, long) = ("2020-01-01T00:00:00Z", "x".repeat(201));
+    for (body, errors) in [
+        (
+            json!({"name": " ", "role": "admin", "expires_at": past, "x": 1}),
+            &["name: too_short", ": unknown_field", "role: too_high", "expires_at: in_the_past"][..],
+        ),
+        (
+            json!({"name": format!("{long}\0"), "role": "admin"}),
+            &["name: too_long", "name: contains_nul", "role: too_high"],
+        ),
+        (json!({"role": "admin"}), &["name: required", "role: too_high"]),
+        (
+            json!({"name": 1, "role": "owner", "expires_at": past}),
+            &["name: invalid_type", "role: invalid_value", "expires_at: in_the_past"],
+        ),
+        (
+            json!({"name": "x", "role": "editor", "expires_at": "soon"}),
+            &["expires_at: invalid_time", "role: too_high"],
+        ),
+        (json!([]), &[": invalid_type"]),
+    ] {
+        let reply = server.post("/auth/keys", body.clone()).by(&member).await;
+        assert_eq!(reply.field_errors(), errors, "{body}");
+    }
+    assert_eq!(listed(&server, &member).await, [] as [Value; 0]);
+}
+
+#[tokio::test]
 async fn revoked_key_ends_at_once_and_only_its_owner_revokes_it() {
     let server = Server::start().await;
     let (owner, other) = (server.join(Role::VIEWER).await, server.join(Role::ADMIN).await);

@@ -379,6 +379,30 @@ async fn admin_takes_it_off_and_the_user_is_told() {
 }
 
 #[tokio::test]
+async fn what_an_admin_changes_at_once_is_done_as_a_whole_or_not_at_all() {
+    let server = Server::start().await;
+    let Protected { member, .. } = protected(&server).await;
+    let admin = server.join(Role::ADMIN).await;
+    let path = format!("/admin/users/{}", member.id);
+    // The last admin has a second factor, and must stay.
+    let setup = begin(&server, &admin).await;
+    confirm(&server, &admin, &setup.shows(&server, 0)).await.expect(200);
+    let own = format!("/admin/users/{}", admin.id);
+    let both = json!({"role": "viewer", "totp": false});
+    server.patch(&own, both).by(&admin).await.refused(409, "last_admin");
+    assert_eq!(server.get("/auth/me").by(&admin).await.json()["totp"], true);
+    server.assert_no_letter().await;
+
+    let all = json!({"role": "editor", "plan": "paid", "suspended": true, "totp": false});
+    let user = server.patch(&path, all).by(&admin).await.expect(200).json();
+    assert_eq!(
+        [&user["role"], &user["plan"], &user["suspended"], &user["totp"]],
+        [&json!("editor"), &json!("paid"), &json!(true), &json!(false)]
+    );
+    assert!(server.letter().await.text().contains("second factor"));
+}
+
+#[tokio::test]
 async fn deletion_needs_a_code_where_it_is_on() {
     let server = Server::start().await;
     let Protected { member, app, .. } = protected(&server).await;
@@ -388,6 +412,12 @@ async fn deletion_needs_a_code_where_it_is_on() {
     assert_eq!(missing.field_errors(), ["code: required"]);
     let odd = delete(json!({"current_password": PASSWORD, "code": 1})).await;
     assert_eq!(odd.field_errors(), ["code: invalid_type"]);
+    let neither = delete(json!({})).await.field_errors();
+    assert_eq!(neither, ["current_password: required", "code: required"]);
+    let unknown = delete(json!({"current_password": PASSWORD, "x": 1})).await.field_errors();
+    assert_eq!(unknown, [": unknown_field", "code: required"]);
+    let wrong = json!({"current_password": "Wrong-Horse-1"});
+    delete(wrong).await.refused(403, "wrong_password");
     delete(json!({"current_password": "Wrong-Horse-1"})).await.refused(403, "wrong_password");
     with("0").await.refused(403, "wrong_code");
     let token = first_step(&server, &member).await;

@@ -7,10 +7,10 @@ use std::{
 };
 
 use tower_warden::{
-    Clock, ManualClock, OpaqueToken, SharedClock, TokenHash, UserId,
+    Clock, ManualClock, OpaqueToken, Role, SharedClock, TokenHash, UserId,
     second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
     store::memory::MemoryStore,
-    user::{Email, NewUser, PasswordHash, UserChange, UserStore},
+    user::{Email, NewUser, PasswordHash, UpdateUserError, UserChange, UserStore},
 };
 
 /// What second factors and their users are kept in.
@@ -44,6 +44,7 @@ macro_rules! second_factor_contract {
             login_of_another_epoch_is_not_opened
             no_login_survives_a_suspension_that_it_races
             deletion_takes_the_factor_and_logins_along
+            change_of_a_user_takes_it_off_with_the_rest_or_not_at_all
             expired_logins_are_forgotten_a_few_at_a_time
         }
     };
@@ -293,6 +294,26 @@ async fn deletion_takes_the_factor_and_logins_along(store: Arc<impl Store>) {
     assert!(!store.use_step(&ada, 100).await.unwrap());
     assert!(!store.use_recovery_code(&ada, &recovery_code(1)).await.unwrap());
     assert_eq!(store.find_login(&token, now()).await.unwrap(), None);
+}
+
+async fn change_of_a_user_takes_it_off_with_the_rest_or_not_at_all(store: Arc<impl Store>) {
+    let ada = on(&*store, &[recovery_code(1)]).await;
+    let off = UserChange::new().with_role(Role::ADMIN).with_second_factor_off();
+    let stranger = store.change(&ada, off.clone().by(&UserId::random())).await;
+    assert!(matches!(stranger, Err(UpdateUserError::NotAllowed)), "{stranger:?}");
+    assert!(store.find_totp(&ada).await.unwrap().is_some());
+
+    let changed = store.change(&ada, off.clone()).await.unwrap();
+    assert_eq!((changed.before.role, changed.before.second_factor), (Role::VIEWER, true));
+    assert_eq!((&changed.user.role, changed.user.second_factor), (&Role::ADMIN, false));
+    assert_eq!(store.find(&ada).await.unwrap(), Some(changed.user));
+    assert_eq!(store.find_totp(&ada).await.unwrap(), None);
+    assert!(!store.use_recovery_code(&ada, &recovery_code(1)).await.unwrap());
+
+    // One that is not confirmed goes as well, of which there is nothing to tell.
+    assert!(store.begin_totp(&ada, &SealedSecret::from(vec![7; 60])).await.unwrap());
+    assert!(!store.change(&ada, off).await.unwrap().before.second_factor);
+    assert_eq!(store.find_totp(&ada).await.unwrap(), None);
 }
 
 async fn expired_logins_are_forgotten_a_few_at_a_time(store: Arc<impl Store>) {

@@ -17,7 +17,7 @@ use tower_warden::{
 use super::{
     App,
     auth::identity_like,
-    body::{FieldErrors, FromMembers, Json, Members},
+    body::{Draft, FieldErrors, FromMembers, Json, Members},
     error::{Answer, method_not_allowed},
     guesses::{self, Guesses},
 };
@@ -128,18 +128,24 @@ async fn delete(
     State(keys): State<ApiKeyService>,
     State(totp): State<TotpService>,
     caller: Identity,
-    Json(Deletion { current, code }): Json<Deletion>,
+    mut draft: Draft<Deletion>,
 ) -> Answer<StatusCode> {
     let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::WrongPassword)?;
+    let lacks_code = draft.0.as_ref().is_some_and(|deletion| deletion.code == Some(None));
+    // A password comes before the code; where there is none, all is said at once.
+    if draft.is_refused() && lacks_code && user.second_factor {
+        draft.1.required("code");
+    }
+    let Deletion { current, code } = draft.done()?;
     let look = async {
         users.check_password(&user.id, current).await?;
         match code {
             _ if !user.second_factor => Ok(()),
-            Some(code) if totp.check(&user.id, &code).await? => Ok(()),
-            Some(_) => Err(SecondFactorError::WrongCode.into()),
-            None => {
+            Some(Some(code)) if totp.check(&user.id, &code).await? => Ok(()),
+            Some(Some(_)) => Err(SecondFactorError::WrongCode.into()),
+            _ => {
                 let mut errors = FieldErrors::default();
-                errors.add("code", "required", "is missing");
+                errors.required("code");
                 Err(errors.into())
             }
         }
@@ -222,14 +228,15 @@ impl FromMembers for EmailChange {
 }
 
 struct Deletion {
+    /// Empty where something was found wrong with it.
     current: Password,
-    code: Option<String>,
+    /// `None` where something was found wrong with it.
+    code: Option<Option<String>>,
 }
 
 impl FromMembers for Deletion {
     fn from_members(members: &mut Members) -> Option<Self> {
-        let current = members.text("current_password");
-        let code = members.optional_text("code");
-        Some(Self { current: Password::from(current?), code: code? })
+        let current = members.text("current_password").unwrap_or_default();
+        Some(Self { current: Password::from(current), code: members.optional_text("code") })
     }
 }

@@ -10,8 +10,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tower_warden::{
     ApiKeyService, Identity, Plan, RequireRole, Role, UserId, UserService,
-    second_factor::TotpService,
-    user::{Notice, User, UserChange, UserCursor, UserPage},
+    user::{User, UserChange, UserCursor, UserPage},
 };
 use uuid::Uuid;
 
@@ -73,25 +72,17 @@ fn cursor(text: &str) -> Option<UserCursor> {
 async fn change(
     State(users): State<UserService>,
     State(keys): State<ApiKeyService>,
-    State(totp): State<TotpService>,
     ThingId(id): ThingId,
     caller: Identity,
-    Json(Change { user: change, remove_totp }): Json<Change>,
+    Json(Change(change)): Json<Change>,
 ) -> Answer<Answered<UserView>> {
     // That the token says who is an admin isn't enough: the store looks who is one now.
-    let mut user = users.update(&UserId::from(id), change.by(caller.user_id())).await?;
+    let user = users.update(&UserId::from(id), change.by(caller.user_id())).await?;
     keys.forget(&user.id);
-    if remove_totp && totp.remove(&user.id).await? {
-        user.second_factor = false;
-        users.notify(&user, Notice::SecondFactorRemoved);
-    }
     Ok(Answered(user.into()))
 }
 
-struct Change {
-    user: UserChange,
-    remove_totp: bool,
-}
+struct Change(UserChange);
 
 impl FromMembers for Change {
     fn from_members(members: &mut Members) -> Option<Self> {
@@ -120,7 +111,8 @@ impl FromMembers for Change {
             }
             value.as_bool()
         });
-        Some(Self { user: change, remove_totp: totp.is_some() })
+        change.second_factor_off = totp.is_some();
+        Some(Self(change))
     }
 }
 

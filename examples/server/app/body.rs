@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use serde_json::{Map, Value, json as value};
 use tower_warden::{
     Problem, Role,
+    api_key::KeyObjection,
     user::{Email, InvalidEmail, Violation},
 };
 
@@ -30,6 +31,10 @@ pub struct SlowBody;
 /// A body that was read as a `T`.
 pub struct Json<T>(pub T);
 
+/// A body of which a handler says what else is wrong before it is refused. `None` only where
+/// something was found wrong.
+pub struct Draft<T>(pub Option<T>, pub FieldErrors);
+
 /// What can be read from the members of a JSON object.
 pub trait FromMembers: Sized {
     /// Takes what it knows; notes what is wrong. `None` only where something was noted.
@@ -37,6 +42,29 @@ pub trait FromMembers: Sized {
 }
 
 impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Draft::from_request(request, state).await?.done().map(Self)
+    }
+}
+
+impl<T> Draft<T> {
+    /// Whether something was found wrong.
+    pub fn is_refused(&self) -> bool {
+        self.0.is_none() || !self.1.0.is_empty()
+    }
+
+    /// What was read, if nothing is wrong with it.
+    pub fn done(self) -> Result<T, Problem> {
+        match self {
+            Self(Some(read), errors) if errors.0.is_empty() => Ok(read),
+            Self(_, errors) => Err(errors.into()),
+        }
+    }
+}
+
+impl<S: Sync, T: FromMembers> FromRequest<S> for Draft<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
@@ -52,17 +80,14 @@ impl<S: Sync, T: FromMembers> FromRequest<S> for Json<T> {
         let Value::Object(members) = body else {
             let mut errors = FieldErrors::default();
             errors.add("", "invalid_type", "must be a JSON object");
-            return Err(errors.into());
+            return Ok(Self(None, errors));
         };
         let mut members = Members { members, errors: FieldErrors::default() };
         let read = T::from_members(&mut members);
         for _ in members.members.keys().take(NAMED) {
             members.errors.add("", "unknown_field", "a member has no meaning here");
         }
-        match read {
-            Some(read) if members.errors.0.is_empty() => Ok(Self(read)),
-            _ => Err(members.errors.into()),
-        }
+        Ok(Self(read, members.errors))
     }
 }
 
@@ -144,7 +169,7 @@ impl Members {
         match self.members.remove(field) {
             Some(Value::String(text)) => return Some(text),
             Some(_) => self.errors.add(field, "invalid_type", "must be a string"),
-            None => self.errors.add(field, "required", "is missing"),
+            None => self.errors.required(field),
         }
         None
     }
@@ -176,9 +201,11 @@ impl Members {
         let name = self.text("name")?.trim().to_owned();
         if name.is_empty() {
             self.errors.add("name", "too_short", "must have at least 1 character");
-        } else if name.chars().count() > 200 {
+        }
+        if name.chars().count() > 200 {
             self.errors.add("name", "too_long", "must have at most 200 characters");
-        } else if name.contains('\0') {
+        }
+        if name.contains('\0') {
             self.errors.add("name", "contains_nul", "must not have a NUL character");
         }
         Some(name)
@@ -209,6 +236,19 @@ impl FieldErrors {
     /// members that have no meaning.
     pub fn add(&mut self, field: &'static str, code: &'static str, detail: impl Into<String>) {
         self.0.push((field, code, detail.into()));
+    }
+
+    /// Notes that a field is missing.
+    pub fn required(&mut self, field: &'static str) {
+        self.add(field, "required", "is missing");
+    }
+
+    /// Notes what is wrong with a key that is wanted.
+    pub fn key(&mut self, objections: &[KeyObjection]) {
+        for objection in objections {
+            let (field, code) = objection.code();
+            self.add(field, code, objection.to_string());
+        }
     }
 
     /// Notes what is wrong with a new password.

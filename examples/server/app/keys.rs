@@ -18,7 +18,7 @@ use tower_warden::{
 
 use super::{
     App,
-    body::{FromMembers, Json, Members},
+    body::{Draft, FromMembers, Members},
     error::{Answer, method_not_allowed},
     projects::{ThingId, no_method_of_a_thing},
 };
@@ -37,8 +37,14 @@ pub fn in_person() -> Require {
 async fn create(
     State(keys): State<ApiKeyService>,
     caller: Identity,
-    Json(NewKey(request)): Json<NewKey>,
+    mut draft: Draft<NewKey>,
 ) -> Answer<impl IntoResponse> {
+    if let Some(new) = &draft.0 {
+        draft.1.key(&keys.objections(&caller, new.role.as_ref(), new.expires_at));
+    }
+    let NewKey { name, role, expires_at } = draft.done()?;
+    let mut request = KeyRequest::new(name);
+    (request.role, request.expires_at) = (role, expires_at);
     let (key, secret) = keys.create(&caller, request).await?;
     Ok((StatusCode::CREATED, Answered(KeyView::new(key, Some(secret)))))
 }
@@ -96,21 +102,20 @@ impl KeyView {
     }
 }
 
-struct NewKey(KeyRequest);
+struct NewKey {
+    /// Empty where something was found wrong with it.
+    name: String,
+    role: Option<Role>,
+    expires_at: Option<SystemTime>,
+}
 
 impl FromMembers for NewKey {
     fn from_members(members: &mut Members) -> Option<Self> {
-        let name = members.name();
-        let role: Option<Option<Role>> = members.optional("role").map(|role| members.role(&role));
-        let end = members.optional("expires_at").map(|end| instant(members, end));
-        let mut request = KeyRequest::new(name?);
-        if let Some(role) = role {
-            request = request.with_role(role?);
-        }
-        if let Some(end) = end {
-            request = request.with_expires_at(end?);
-        }
-        Some(Self(request))
+        Some(Self {
+            name: members.name().unwrap_or_default(),
+            role: members.optional("role").and_then(|role| members.role(&role)),
+            expires_at: members.optional("expires_at").and_then(|end| instant(members, end)),
+        })
     }
 }
 

@@ -14,8 +14,8 @@ use crate::{
     token::{RevokeReason, Revoked},
     user::{
         CreateUserError, Email, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
-        PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserPage, UserStore,
-        judge_change, judge_deletion,
+        PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserChanged, UserPage,
+        UserStore, judge_change, judge_deletion,
     },
 };
 
@@ -103,9 +103,21 @@ impl UserStore for MemoryStore {
     }
 
     async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError> {
+        self.change(id, change).await.map(|changed| changed.user)
+    }
+
+    async fn change(
+        &self,
+        id: &UserId,
+        change: UserChange,
+    ) -> Result<UserChanged, UpdateUserError> {
         let state = &mut *self.lock();
         let now = self.clock().now();
-        let changed = judge_change(&state.register.users(), id, &change)?;
+        let judged = judge_change(&state.register.users(), id, &change)?;
+        let changed = &judged.user;
+        if change.second_factor_off {
+            state.second_factors.forget(id);
+        }
         if let Some(account) = state.register.accounts.get_mut(id) {
             if changed.suspended && !account.user.suspended {
                 account.end_links(now);
@@ -125,7 +137,7 @@ impl UserStore for MemoryStore {
                 state.api_keys.revoke_all(id, now);
             }
         }
-        Ok(changed)
+        Ok(judged)
     }
 
     async fn replace_password_hash(

@@ -141,7 +141,8 @@ async fn confirm(tx: &mut Tx<'_>, confirmation: &Confirmation) -> sqlx::Result<b
     Ok(true)
 }
 
-async fn remove(tx: &mut Tx<'_>, user: &UserId) -> sqlx::Result<bool> {
+/// Answers whether one was on. Part of the change of a user, too.
+pub(super) async fn remove(tx: &mut Tx<'_>, user: &UserId) -> sqlx::Result<bool> {
     let row = tx.one(&REMOVE, [user.into()]).await?;
     let on_since: Option<Option<SystemTime>> = row.map(|mut row| row.take()).transpose()?;
     Ok(on_since.flatten().is_some())

@@ -16,8 +16,8 @@ use crate::{
     token::{RevokeReason, Revoked},
     user::{
         CreateUserError, Email, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
-        PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserPage, UserStore,
-        judge_change, judge_deletion,
+        PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserChanged, UserPage,
+        UserStore, judge_change, judge_deletion,
     },
 };
 
@@ -274,6 +274,14 @@ impl<W: Wing> UserStore for SqlStore<W> {
     }
 
     async fn update(&self, id: &UserId, change: UserChange) -> Result<User, UpdateUserError> {
+        self.change(id, change).await.map(|changed| changed.user)
+    }
+
+    async fn change(
+        &self,
+        id: &UserId,
+        change: UserChange,
+    ) -> Result<UserChanged, UpdateUserError> {
         self.transact((id.clone(), change), |tx, (id, change)| Box::pin(update(tx, id, change)))
             .await?
     }
@@ -450,14 +458,18 @@ async fn update(
     tx: &mut Tx<'_>,
     id: &UserId,
     change: &UserChange,
-) -> sqlx::Result<Result<User, UpdateUserError>> {
+) -> sqlx::Result<Result<UserChanged, UpdateUserError>> {
     let users = lock_admins_and(tx, id, change.by.as_ref()).await?;
     let now = tx.now();
-    let changed = match judge_change(&users, id, change) {
+    let UserChanged { mut before, user: changed } = match judge_change(&users, id, change) {
         Ok(changed) => changed,
         Err(refused) => return Ok(Err(refused)),
     };
-    if changed.suspended && users.iter().any(|user| user.id == *id && !user.suspended) {
+    if change.second_factor_off {
+        // It may have been turned on since the user was read, which locks the user alone.
+        before.second_factor = second_factor::remove(tx, id).await?;
+    }
+    if changed.suspended && !before.suspended {
         end_links(tx, id, now).await?;
         end_logins_and_sessions(tx, id, None, now).await?;
         api_key::revoke_all(tx, id, now).await?;
@@ -472,16 +484,14 @@ async fn update(
         now.into(),
     ];
     tx.execute(&CHANGE, row).await?;
-    if let Some(before) = users.iter().find(|user| user.id == *id) {
-        if before.role != changed.role {
-            let (user, role) = (id.clone(), changed.role.clone());
-            tx.revoke(Revoked::Role { user, role }, now).await?;
-        }
-        if before.plan != changed.plan {
-            tx.revoke(Revoked::Account(id.clone()), now).await?;
-        }
+    if before.role != changed.role {
+        let (user, role) = (id.clone(), changed.role.clone());
+        tx.revoke(Revoked::Role { user, role }, now).await?;
     }
-    Ok(Ok(changed))
+    if before.plan != changed.plan {
+        tx.revoke(Revoked::Account(id.clone()), now).await?;
+    }
+    Ok(Ok(UserChanged::new(before, changed)))
 }
 
 async fn delete(
