@@ -12,6 +12,27 @@ use std::{
 };
 
 /// A source of time.
+///
+/// ```
+/// use std::{sync::Arc, time::{Duration, SystemTime}};
+/// use tower_warden::{Clock, SystemClock, store::memory::MemoryStore};
+///
+/// /// A machine whose time of day is wrong by so much, and known to be.
+/// #[derive(Debug)]
+/// struct Corrected(SystemClock, Duration);
+///
+/// impl Clock for Corrected {
+///     fn now(&self) -> SystemTime {
+///         self.0.now() - self.1
+///     }
+///
+///     fn monotonic(&self) -> Duration {
+///         self.0.monotonic()
+///     }
+/// }
+/// let store = MemoryStore::new().with_clock(Arc::new(Corrected(SystemClock::new(), Duration::from_secs(90))));
+/// assert!(store.clock().now() < SystemTime::now());
+/// ```
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time of day.
     fn now(&self) -> SystemTime;

@@ -96,6 +96,17 @@ impl<S> Layer<S> for DrainLayer {
 }
 
 /// What [`DrainLayer`] makes of a service.
+///
+/// Named where the type of a stack is written out:
+///
+/// ```
+/// use tower::Layer;
+/// use tower_warden::{DrainLayer, DrainService};
+///
+/// fn drained<S>(inner: S, drain: &DrainLayer) -> DrainService<S> {
+///     drain.layer(inner)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct DrainService<S> {
     inner: S,

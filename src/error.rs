@@ -7,6 +7,13 @@ use std::error::Error;
 /// Opaque, so that a new backend breaks nobody: what a caller may want to know is whether trying
 /// again later can help ([`is_unavailable`](Self::is_unavailable)). The cause is kept as
 /// [`source`](Error::source), for logs; it never goes to a client.
+///
+/// ```
+/// use tower_warden::StoreError;
+/// let gone = StoreError::unavailable("connection refused");
+/// assert!(gone.is_unavailable());
+/// assert_eq!(gone.to_string(), "the store is not available"); // the cause is for logs
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{}", match .kind {
     Kind::Unavailable => "the store is not available",

@@ -5,6 +5,15 @@ use http::{Extensions, HeaderMap, Method, Request, Uri};
 use crate::Identity;
 
 /// A request without its body: what authenticators and rules see.
+///
+/// ```
+/// use tower_warden::{Key, Quota, Rule};
+/// let tenants = Rule::by_key("tenant", Quota::per_minute(600), |head| {
+///     Some(Key::from(head.headers.get("x-tenant")?.to_str().ok()?))
+/// })
+/// .or_refuse()
+/// .when(|head| head.method != http::Method::OPTIONS && head.uri.path() != "/health");
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RequestHead<'a> {

@@ -109,8 +109,8 @@
 //! # Types of other crates
 //!
 //! Public signatures name types of `http`, `http-body`, `bytes`, `tower-layer`, `tower-service`, `serde`
-//! and `serde_json`, which are stable, and of `axum`, `tonic` and `sqlx` (pools, and only in its own
-//! wings) where their features are on: a new major version of one of these is one of this crate. Stores
+//! and `serde_json`, which are stable, and of `axum`, `tonic` and `sqlx` (pools, and only in the
+//! SQL stores) where their features are on: a new major version of one of these is one of this crate. Stores
 //! are written with `async-trait`, whose macro expands to nothing but boxed futures. Keys are this
 //! crate's own types ([`token::Jwk`]); nothing of `ring`, `aws-lc-rs`, `rustls`, `hyper` or `smallvec` is
 //! to be seen.

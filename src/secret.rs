@@ -9,6 +9,16 @@ use crate::StoreError;
 
 /// A secret of so many random bytes, as twice as many lower-case hex digits. Stores see its
 /// [`TokenHash`] only; the text is wiped when dropped.
+///
+/// ```
+/// use tower_warden::OpaqueToken;
+/// let invitation = OpaqueToken::<16>::random()?; // mail this …
+/// let stored = invitation.hash(); // … keep this
+/// let presented = OpaqueToken::<16>::parse(invitation.expose()).ok_or("no such token")?;
+/// assert_eq!(presented.hash(), stored);
+/// assert_eq!(format!("{invitation:?}"), "OpaqueToken(…)");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct OpaqueToken<const BYTES: usize>(Zeroizing<String>);
 
@@ -16,6 +26,12 @@ pub struct OpaqueToken<const BYTES: usize>(Zeroizing<String>);
 ///
 /// Compared as any value is: how much of it matches tells nothing of the secret, which can't be
 /// guessed piece by piece from its hash.
+///
+/// ```
+/// use tower_warden::TokenHash;
+/// let row: [u8; 32] = *TokenHash::of("a secret").as_bytes();
+/// assert_eq!(TokenHash::from(row), TokenHash::of("a secret"));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u8; 32]);
 

@@ -18,6 +18,32 @@ use crate::{Answer, Identity, Role, SharedClock, StoreError, TokenHash, UserId, 
 /// requests here.
 ///
 /// Cheap to clone; clones share what they remember. See the [module's docs](super).
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::Empty;
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_warden::{ApiKeyService, Identity, RequireAuth, Role, api_key::KeyRequest};
+/// # use tower_warden::{store::memory::MemoryStore, user::{Email, NewUser, PasswordHash, UserStore}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = MemoryStore::new();
+/// # let hash = PasswordHash::from("$2b$12$…".to_owned());
+/// # let ada = NewUser::new(Email::parse("ada@example.com")?, hash, std::time::SystemTime::now());
+/// # let ada = Identity::from(&store.create(ada.with_role(Role::EDITOR)).await?);
+/// let keys = ApiKeyService::new(store).with_prefix("acme_").with_cap(5);
+/// let (_, secret) = keys.create(&ada, KeyRequest::new("backup").with_role(Role::VIEWER)).await?;
+///
+/// // A key is a Bearer token to the layer.
+/// let service = RequireAuth::new(keys)
+///     .layer(service_fn(async |_: Request<()>| Ok::<_, &str>(Response::new(Empty::new()))));
+/// for (key, status) in [(secret.expose(), 200), ("acme_made-up", 401)] {
+///     let request = Request::get("/").header("authorization", format!("Bearer {key}")).body(())?;
+///     assert_eq!(service.clone().oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ApiKeyService {
     store: Arc<dyn ApiKeyStore>,

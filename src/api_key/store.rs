@@ -21,6 +21,31 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 /// - Keys that were revoked are found, and not listed, until they are deleted.
 /// - What a verb wrote is durable when it answers, and is carried through even where the caller stops
 ///   waiting. Clones share their state. Nothing but the hash of a key is ever stored.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_warden::{
+///     Role, TokenHash, api_key::{ApiKey, ApiKeyId, ApiKeyStore, KeyUse, NewApiKey},
+/// };
+/// # use tower_warden::{store::memory::MemoryStore, user::{Email, NewUser, PasswordHash, UserStore}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (store, now) = (MemoryStore::new(), SystemTime::now());
+/// # let hash = PasswordHash::from("$2b$12$…".to_owned());
+/// # let owner = store.create(NewUser::new(Email::parse("ada@example.com")?, hash, now)).await?.id;
+/// let hash = TokenHash::of("wdn_…");
+/// let key = ApiKey::new(ApiKeyId::random(), owner.clone(), "backup".into(), "wdn_".into(), Role::VIEWER, now);
+/// let id = key.id.clone();
+/// store.create_key(NewApiKey::new(key, hash), 5).await?; // five at most
+///
+/// let used = KeyUse::new(hash, now, Duration::from_secs(60));
+/// assert!(!store.find_key(used).await?.ok_or("no such key")?.revoked);
+/// assert_eq!(store.revoke_key(&owner, &id, now).await?, Some(hash));
+/// assert!(store.find_key(used).await?.ok_or("no such key")?.revoked); // found, so that its holder is told
+/// assert!(store.list_keys(&owner).await?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 #[auto_impl(Arc)]
 pub trait ApiKeyStore: fmt::Debug + Send + Sync + 'static {

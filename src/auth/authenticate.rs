@@ -13,7 +13,7 @@ use crate::{Answer, Identity, Problem, RequestHead, StoreError};
 /// use tower_warden::{Answer, Identity, RequestHead, Role, UserId};
 /// use tower_warden::auth::{Authenticate, AuthError};
 ///
-/// /// Callers inside the house, known by a header that the gateway sets.
+/// /// Callers that a gateway has let in, known by a header that it sets.
 /// #[derive(Debug)]
 /// struct Gateway;
 ///
@@ -36,6 +36,12 @@ pub trait Authenticate: fmt::Debug + Send + Sync + 'static {
 
 /// Why a caller is not known. The client learns little of it; the reason is in the log, and as
 /// `Arc<AuthError>` in the extensions of the response.
+///
+/// ```
+/// use tower_warden::auth::AuthError;
+/// let problem = AuthError::Expired.to_problem("api");
+/// assert_eq!((problem.status().as_u16(), problem.code()), (401, "token_expired"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {

@@ -206,6 +206,15 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// Knows callers by the access token in their cookie: what [`SessionCookies::of`] makes.
+///
+/// ```
+/// use tower_warden::{RequireAuth, TokenService, auth::{FirstOf, SessionCookies}};
+///
+/// /// Browsers come with a cookie, everything else with a Bearer token.
+/// fn either(tokens: TokenService) -> RequireAuth {
+///     RequireAuth::new(FirstOf::new().or(SessionCookies::new().of(tokens.clone())).or(tokens))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct CookieAuthenticator {
     cookies: Arc<SessionCookies>,

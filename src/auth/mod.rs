@@ -1,4 +1,4 @@
-//! The door: who is calling, and may they?
+//! Authentication and authorization: who is calling, and may they?
 //!
 //! [`RequireAuth`] asks an authenticator and puts the caller's [`Identity`](crate::Identity) into
 //! the extensions of the request, or answers 401. [`RequireRole`] and [`Require`] read it from there,
@@ -26,9 +26,9 @@
 //!
 //! /// One key for all; for the example's sake.
 //! #[derive(Debug)]
-//! struct HouseKey;
+//! struct SharedKey;
 //!
-//! impl Authenticate for HouseKey {
+//! impl Authenticate for SharedKey {
 //!     fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
 //!         Answer::Ready(match request.headers.get("x-key") {
 //!             Some(key) if key == "open sesame" => Ok(Identity::new(UserId::from("ali"), Role::EDITOR)),
@@ -40,7 +40,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let service = ServiceBuilder::new()
-//!     .layer(RequireAuth::new(HouseKey))
+//!     .layer(RequireAuth::new(SharedKey))
 //!     .layer(RequireRole::any_of([Role::EDITOR, Role::ADMIN]))
 //!     .service(service_fn(async |request: Request<()>| {
 //!         let caller: &Identity = request.extensions().get().ok_or("no caller")?;

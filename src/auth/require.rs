@@ -62,6 +62,25 @@ pub struct Require {
 ///
 /// It is a [`Require`] for the most usual requirement. For a single handler see
 /// [`Permitted`](super::Permitted).
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::Empty;
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_warden::{Identity, RequireRole, Role, UserId};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let auditor = Role::from("auditor"); // roles are open: name your own
+/// let service = RequireRole::any_of([Role::ADMIN, auditor.clone()])
+///     .layer(service_fn(async |_: Request<()>| Ok::<_, &str>(Response::new(Empty::new()))));
+/// for (role, status) in [(Role::ADMIN, 200), (auditor, 200), (Role::EDITOR, 403)] {
+///     let caller = Identity::new(UserId::from("42"), role); // RequireAuth puts it there
+///     let request = Request::get("/").extension(caller).body(())?;
+///     assert_eq!(service.clone().oneshot(request).await?.status(), status);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RequireRole(Require);
@@ -203,6 +222,17 @@ impl<S> Layer<S> for RequireRole {
 }
 
 /// What [`Require`] and [`RequireRole`] make of a service.
+///
+/// Named where the type of a stack is written out:
+///
+/// ```
+/// use tower::Layer;
+/// use tower_warden::{RequireRole, Role, auth::require::RequireService};
+///
+/// fn for_admins<S>(inner: S) -> RequireService<S> {
+///     RequireRole::any_of([Role::ADMIN]).layer(inner)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RequireService<S> {
     inner: S,

@@ -23,6 +23,35 @@ use crate::{
 
 /// Lets callers pass that an authenticator knows, with their [`Identity`] in the extensions of the
 /// request; answers 401 to all others. See the [module docs](crate::auth).
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::Empty;
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_warden::{
+///     Identity, RequireAuth, Role, TokenService, UserId,
+///     store::memory::MemoryStore, token::{KeySet, SigningKey},
+/// };
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let keys = KeySet::new(SigningKey::generate_ed25519()?);
+/// let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::new());
+/// let service = RequireAuth::new(tokens.clone()).layer(service_fn(async |request: Request<()>| {
+///     assert!(request.extensions().get::<Identity>().is_some()); // who gets here is known
+///     Ok::<_, &str>(Response::new(Empty::new()))
+/// }));
+///
+/// let pair = tokens.issue(&Identity::new(UserId::from("ada"), Role::EDITOR)).await?;
+/// let request = Request::get("/").header("authorization", format!("Bearer {}", pair.access_token()));
+/// assert_eq!(service.clone().oneshot(request.body(())?).await?.status(), 200);
+///
+/// let request = Request::get("/").header("authorization", "Bearer made-up").body(())?;
+/// let refused = service.oneshot(request).await?;
+/// assert_eq!(refused.status(), 401);
+/// assert_eq!(refused.headers()["www-authenticate"], r#"Bearer realm="api", error="invalid_token""#);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct RequireAuth {
@@ -147,6 +176,17 @@ fn answered(answer: Result<Identity, AuthError>) -> Outcome {
 }
 
 /// What [`RequireAuth`] makes of a service.
+///
+/// Named where the type of a stack is written out:
+///
+/// ```
+/// use tower::Layer;
+/// use tower_warden::{RequireAuth, auth::require_auth::RequireAuthService};
+///
+/// fn guarded<S>(inner: S, auth: &RequireAuth) -> RequireAuthService<S> {
+///     auth.layer(inner)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RequireAuthService<S> {
     inner: S,

@@ -11,6 +11,15 @@ use crate::grpc::{self, Code};
 /// Whether a request failed is known only after it was handled; by then a thousand others could
 /// have started. So one is taken from the limit *before*, on trial, and given back after, where it
 /// doesn't count. It stays taken where no response comes: the client hung up, the handler panicked.
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_warden::{Quota, Rule, limit::Charge};
+///
+/// // Guesses: a wrong password, and what isn't even one.
+/// let failed = Charge::status(StatusCode::UNAUTHORIZED).or(Charge::status(StatusCode::BAD_REQUEST));
+/// let logins = Rule::per_ip("login", Quota::per_hour(20)).charging(failed);
+/// ```
 #[derive(Clone, Default)]
 pub struct Charge(Option<Arc<[Counts]>>);
 

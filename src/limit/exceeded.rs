@@ -9,6 +9,17 @@ use super::{
 use crate::Problem;
 
 /// A request that is one too many: by which limiters, and for how long.
+///
+/// ```
+/// use tower_warden::{Problem, RefusalHook, RefusalReason};
+///
+/// let hook = RefusalHook::new(|refusal, problem: Problem| match refusal.reason {
+///     RefusalReason::Exceeded(exceeded) if exceeded.limiter.as_str() == "day" => {
+///         problem.with_detail("That was all for today. More is to be had at https://example.com/plans")
+///     }
+///     _ => problem,
+/// });
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Exceeded {

@@ -39,6 +39,12 @@ const POLICY_LIST: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT_LIST: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Which headers tell how limits stand.
+///
+/// ```
+/// # use tower_warden::{Quota, RateLimitLayer, Rule, limit::LimitHeaders, store::memory::MemoryRateLimitStore};
+/// # let (store, rule) = (MemoryRateLimitStore::new(), Rule::per_ip("ip", Quota::per_minute(100)));
+/// let layer = RateLimitLayer::new(store, rule).with_headers(LimitHeaders::XRateLimit);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitHeaders {

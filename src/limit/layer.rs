@@ -19,6 +19,35 @@ use crate::{
 
 /// Refuses requests that are too many. Unlike tower's `RateLimitLayer`, which makes callers wait, it
 /// answers 429. See the [module docs](crate::limit).
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::Empty;
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_warden::{
+///     PeerAddr, Quota, RateLimitLayer, Rule, limit::LimitHeaders, store::memory::MemoryRateLimitStore,
+/// };
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let rules = [
+///     Rule::per_ip("burst", Quota::per_second(2)),
+///     Rule::per_ip("hour", Quota::per_hour(1_000)),
+/// ];
+/// let layer = RateLimitLayer::new(MemoryRateLimitStore::new(), rules).with_headers(LimitHeaders::Draft);
+/// let service =
+///     layer.layer(service_fn(async |_: Request<()>| Ok::<_, &str>(Response::new(Empty::new()))));
+///
+/// let client = PeerAddr::from(([203, 0, 113, 9], 4711));
+/// for status in [200, 200, 429] {
+///     let request = Request::get("/").extension(client).body(())?;
+///     let response = service.clone().oneshot(request).await?;
+///     assert_eq!(response.status(), status);
+///     let policies = r#""burst";q=2;w=1, "hour";q=1000;w=3600"#;
+///     assert_eq!(response.headers()["ratelimit-policy"], policies);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct RateLimitLayer {
@@ -36,6 +65,12 @@ pub(super) struct Shared {
 }
 
 /// What becomes of a request while the store can't decide.
+///
+/// ```
+/// # use tower_warden::{Quota, RateLimitLayer, Rule, limit::OnFailure, store::memory::MemoryRateLimitStore};
+/// # let (store, rule) = (MemoryRateLimitStore::new(), Rule::per_ip("ip", Quota::per_minute(100)));
+/// let layer = RateLimitLayer::new(store, rule).with_on_failure(OnFailure::Deny);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFailure {

@@ -251,6 +251,19 @@ impl fmt::Debug for Ask {
 
 /// How limits stand after a question. With the feature `axum` it is a part of a response:
 /// `(standing, "hello")`.
+///
+/// ```
+/// use tower_warden::{Quota, RateLimiter, store::memory::MemoryRateLimitStore};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let items = RateLimiter::new(MemoryRateLimitStore::new(), "items", Quota::per_hour(1_000));
+/// let standing = items.ask("ada").with_cost(40).take().await?;
+/// let mut response = http::Response::new("imported");
+/// standing.write(&mut response);
+/// assert_eq!(response.headers()["x-ratelimit-remaining"], "960");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Standing {
     shared: Arc<Shared>,
@@ -281,6 +294,19 @@ impl fmt::Debug for Standing {
 }
 
 /// What was counted on trial. Dropped, it counts for good: who hangs up has not been proved right.
+///
+/// ```
+/// use tower_warden::{Quota, RateLimiter, store::memory::MemoryRateLimitStore};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tries = RateLimiter::new(MemoryRateLimitStore::new(), "tries", Quota::per_hour(5));
+/// tries.ask("ada").reserve().await?.give_back().await; // right: doesn't count
+/// tries.ask("ada").reserve().await?.keep().await; // wrong: counts
+/// drop(tries.ask("ada").reserve().await?); // hung up: counts
+/// assert_eq!(tries.peek("ada").await?.remaining(), 3);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped counts"]
 pub struct Reservation {
@@ -326,6 +352,21 @@ impl Drop for Reservation {
 
 /// Why a [`RateLimiter`] admits nothing. Becomes the [`Problem`] of it, with `Retry-After` and the
 /// headers of the limits.
+///
+/// ```
+/// use tower_warden::{Problem, Quota, RateLimiter, store::memory::MemoryRateLimitStore};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let exports = RateLimiter::new(MemoryRateLimitStore::new(), "exports", Quota::per_hour(1));
+/// exports.take("ada").await?;
+///
+/// let refused = exports.take("ada").await.unwrap_err();
+/// assert_eq!(refused.retry_after(), Some(3600));
+/// let problem = Problem::from(refused).into_http(); // what `?` answers in a handler
+/// assert_eq!((problem.status().as_u16(), &problem.headers()["retry-after"]), (429, &"3600".parse()?));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct RateLimited(Why);

@@ -1,4 +1,4 @@
-//! The turnstile: how many requests, of whom, in how long.
+//! Rate limiting: who may ask how often.
 //!
 //! [`RateLimitLayer`] asks its [`Rule`]s whom a request counts for and by which [`Quota`], asks a
 //! [`RateLimitStore`] whether there is room, and answers 429 where there is none.

@@ -18,6 +18,28 @@ use super::{
 use crate::{Answer, RequestHead, ResponseBody};
 
 /// What [`RateLimitLayer`](super::RateLimitLayer) makes of a service.
+///
+/// Named where a stack is kept in a field:
+///
+/// ```
+/// use tower::Layer;
+/// use tower_warden::{
+///     Quota, RateLimitLayer, Rule, limit::RateLimitService, store::memory::MemoryRateLimitStore,
+/// };
+///
+/// /// What a connection is served with: a stack whose type is written out.
+/// struct Api<S> {
+///     limited: RateLimitService<S>,
+/// }
+///
+/// impl<S> Api<S> {
+///     fn new(inner: S, limit: &RateLimitLayer) -> Self {
+///         Self { limited: limit.layer(inner) }
+///     }
+/// }
+/// let rule = Rule::per_ip("ip", Quota::per_minute(100));
+/// let api = Api::new("a service", &RateLimitLayer::new(MemoryRateLimitStore::new(), rule));
+/// ```
 #[derive(Clone, Debug)]
 pub struct RateLimitService<S> {
     inner: S,

@@ -99,6 +99,38 @@ use crate::{Answer, SharedClock, StoreError, SystemClock};
 ///
 /// Verbs that are added to this trait have a default, so that stores go on compiling. The
 /// [module](self) has a small store, written out.
+///
+/// ```
+/// use tower_warden::{
+///     Answer, Key, Quota, StoreError, limit::{Decision, LimiterName, RateLimitStore},
+///     limit::store::{Decisions, Hold, Take}, store::memory::MemoryRateLimitStore,
+/// };
+///
+/// /// A store around another, which tells a test what it was asked.
+/// #[derive(Debug)]
+/// struct Watched<S>(S, tokio::sync::mpsc::UnboundedSender<Key>);
+///
+/// impl<S: RateLimitStore> RateLimitStore for Watched<S> {
+///     fn take(&self, takes: &[Take]) -> Answer<Result<Decisions, StoreError>> {
+///         takes.iter().for_each(|take| drop(self.1.send(take.key.clone())));
+///         self.0.take(takes)
+///     }
+///
+///     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
+///         self.0.settle(hold, keep)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (sender, mut asked) = tokio::sync::mpsc::unbounded_channel();
+/// let store = Watched(MemoryRateLimitStore::new(), sender);
+/// let limiter = tower_warden::RateLimiter::new(store, "items", Quota::per_hour(5));
+/// limiter.take("ada").await?;
+/// assert_eq!(asked.recv().await, Some(Key::from("ada")));
+/// # Ok(())
+/// # }
+/// ```
 #[auto_impl(Arc)]
 pub trait RateLimitStore: fmt::Debug + Send + Sync + 'static {
     /// Counts a request under all of these limits, or, where one of them refuses, under none.
@@ -299,6 +331,22 @@ impl Iterator for IntoIter {
 impl ExactSizeIterator for IntoIter {}
 
 /// A request that was counted on trial. Not `Clone`: it is settled once.
+///
+/// ```
+/// use tower_warden::{Quota, limit::{LimiterName, RateLimitStore, store::Take}};
+/// use tower_warden::store::memory::MemoryRateLimitStore;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryRateLimitStore::new();
+/// let guess = Take::new(LimiterName::new("login")?, "ada", Quota::per_hour(5)).on_trial();
+/// let taken = store.take(&[guess]).await?.into_iter().next().ok_or("no decision")?;
+/// assert_eq!(taken.decision.remaining(), 4);
+///
+/// let hold = taken.hold.ok_or("nothing is held")?;
+/// assert_eq!(store.settle(*hold, false).await?.remaining(), 5); // given back
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Hold {

@@ -13,6 +13,36 @@ const TRIES: u32 = 5;
 
 /// The way from the right password to a session, for users with a [`SecondFactor`]. Cheap to clone.
 /// See the [module's docs](super).
+///
+/// ```
+/// use tower_warden::{Identity, Role, second_factor::{LoginSteps, SecondFactor, SecondStepError}};
+/// # use tower_warden::{StoreError, UserId};
+/// # #[derive(Debug)]
+/// # struct Watchword;
+/// # #[async_trait::async_trait]
+/// # impl SecondFactor for Watchword {
+/// #     async fn is_on(&self, _: &UserId) -> Result<bool, StoreError> { Ok(true) }
+/// #     async fn check(&self, _: &UserId, code: &str) -> Result<bool, StoreError> { Ok(code == "swordfish") }
+/// # }
+/// # use tower_warden::{store::memory::MemoryStore, user::{Email, NewUser, PasswordHash, UserStore}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = MemoryStore::new();
+/// # let hash = PasswordHash::from("$2b$12$…".to_owned());
+/// # let ada = NewUser::new(Email::parse("ada@example.com")?, hash, std::time::SystemTime::now());
+/// # let ada = store.create(ada).await?.id;
+/// let login = LoginSteps::new(store, Watchword); // a SecondFactor of one's own
+/// let caller = Identity::new(ada.clone(), Role::VIEWER);
+/// let token = login.begin(&caller).await?.ok_or("no second factor is on")?;
+/// assert_eq!(login.user_of(token.expose()).await?, Some(ada.clone())); // whom a limiter counts
+///
+/// let wrong = login.finish(token.expose(), "catfish").await;
+/// assert!(matches!(wrong, Err(SecondStepError::InvalidCode)));
+/// assert_eq!(login.finish(token.expose(), "swordfish").await?, ada); // then TokenService::issue
+/// assert!(login.finish(token.expose(), "swordfish").await.is_err()); // works once
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct LoginSteps {
     store: Arc<dyn PendingLoginStore>,

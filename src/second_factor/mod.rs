@@ -1,4 +1,4 @@
-//! The second factor: something else than a password to know who it is.
+//! Second factors: one-time codes and recovery codes beside the password, and the login in two steps.
 //!
 //! A [`TotpService`] sets up, asks and turns off codes of an authenticator app (TOTP, RFC 6238), and
 //! [`LoginSteps`] puts them, or a [`SecondFactor`] of your own, between the right password and the

@@ -44,6 +44,13 @@ impl fmt::Debug for SealedSecret {
 }
 
 /// A key that seals: 32 random bytes. Wiped when dropped.
+///
+/// ```
+/// use tower_warden::second_factor::SealingKey;
+/// let key = SealingKey::from_hex(&"0f".repeat(32)).ok_or("64 hex digits")?; // from a secret manager
+/// assert_eq!(format!("{key:?}"), "SealingKey(…)");
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Clone)]
 pub struct SealingKey {
     bytes: Zeroizing<[u8; KEY_LEN]>,
@@ -108,6 +115,13 @@ impl fmt::Debug for SealingKey {
 
 /// One key that seals, and others that still open. To change the key, put a new one in front; what an
 /// older one sealed is sealed anew when it is next used.
+///
+/// ```
+/// use tower_warden::second_factor::{SealingKey, SealingKeys};
+/// // A key is changed: the new one seals, the old one still opens.
+/// let keys = SealingKeys::new(SealingKey::random()?).with_opening(SealingKey::random()?);
+/// # Ok::<(), tower_warden::StoreError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SealingKeys(Vec<SealingKey>);
 

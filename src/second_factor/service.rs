@@ -16,6 +16,30 @@ const RECOVERY_CODES: usize = 10;
 
 /// Codes of an authenticator app (TOTP, RFC 6238), and recovery codes. Cheap to clone; not a
 /// `tower::Service`. See the [module's docs](super).
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_warden::second_factor::{SecondFactor, SecondFactorError, SealingKey, SealingKeys, TotpService};
+/// # use tower_warden::{store::memory::MemoryStore, user::{Email, NewUser, PasswordHash, UserStore}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = MemoryStore::new();
+/// # let hash = PasswordHash::from("$2b$12$…".to_owned());
+/// # let ada = NewUser::new(Email::parse("ada@example.com")?, hash, std::time::SystemTime::now());
+/// # let ada = store.create(ada).await?.id;
+/// let totp = TotpService::new(store, SealingKeys::new(SealingKey::random()?), "Example");
+/// let setup = totp.begin(&ada, "ada@example.com").await?;
+/// assert!(setup.uri().starts_with("otpauth://totp/Example:ada%40example.com?secret="));
+/// assert!(!totp.is_on(&ada).await?); // not before a code has come back
+///
+/// let recovery = totp.confirm(&ada, &setup.code_at(SystemTime::now())).await?;
+/// assert!(totp.is_on(&ada).await?);
+/// let wrong = totp.disable(&ada, "no code").await;
+/// assert!(matches!(wrong, Err(SecondFactorError::WrongCode)));
+/// totp.disable(&ada, recovery[0].expose()).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct TotpService {
     store: Arc<dyn SecondFactorStore>,
@@ -26,6 +50,14 @@ pub struct TotpService {
 
 /// What a user's authenticator app is told: by a QR code of the URI, or by typing the secret. Wiped
 /// when dropped.
+///
+/// ```
+/// # use tower_warden::{UserId, second_factor::{SecondFactorError, TotpService}};
+/// async fn offer(totp: &TotpService, user: &UserId) -> Result<String, SecondFactorError> {
+///     let setup = totp.begin(user, "ada@example.com").await?;
+///     Ok(format!("Scan a QR code of {}, or type {}", setup.uri(), setup.secret()))
+/// }
+/// ```
 pub struct TotpSetup {
     shared: TotpSecret,
     secret: Zeroizing<String>,

@@ -16,6 +16,29 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 ///   each is used up by comparing and setting.
 /// - What a verb wrote is durable when it answers, and is carried through even where the caller stops
 ///   waiting. Clones share their state. No secret is stored that isn't sealed.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_warden::{TokenHash, second_factor::{SealedSecret, SecondFactorStore}};
+/// # use tower_warden::{store::memory::MemoryStore, user::{Email, NewUser, PasswordHash, UserStore}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = MemoryStore::new();
+/// # let hash = PasswordHash::from("$2b$12$…".to_owned());
+/// # let ada = NewUser::new(Email::parse("ada@example.com")?, hash, std::time::SystemTime::now());
+/// # let ada = store.create(ada).await?.id;
+/// let secret = SealedSecret::from(b"sealed by SealingKeys".to_vec());
+/// assert!(store.begin_totp(&ada, &secret).await?);
+/// let recovery = TokenHash::of("a recovery code");
+/// assert!(store.confirm_totp(&ada, &secret, 7, &[recovery], SystemTime::now()).await?);
+///
+/// assert!(!store.use_step(&ada, 7).await?); // used up when it confirmed
+/// assert!(store.use_step(&ada, 8).await?);
+/// assert!(store.use_recovery_code(&ada, &recovery).await?);
+/// assert!(!store.use_recovery_code(&ada, &recovery).await?);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 #[auto_impl(Arc)]
 pub trait SecondFactorStore: fmt::Debug + Send + Sync + 'static {
@@ -86,6 +109,26 @@ impl StoredTotp {
 /// - The verbs that set a user's password, suspend or delete a user, end the user's logins in the same
 ///   transaction.
 /// - Durability, carrying through and clones as for [`SecondFactorStore`].
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_warden::{TokenHash, second_factor::{PendingLogin, PendingLoginStore}};
+/// # use tower_warden::{store::memory::MemoryStore, user::{Email, NewUser, PasswordHash, UserStore}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = MemoryStore::new();
+/// # let hash = PasswordHash::from("$2b$12$…".to_owned());
+/// # let ada = NewUser::new(Email::parse("ada@example.com")?, hash, std::time::SystemTime::now());
+/// # let ada = store.create(ada).await?.id;
+/// let (token, now) = (TokenHash::of("a login token"), SystemTime::now());
+/// store.open_login(PendingLogin::new(token, ada.clone(), now + Duration::from_secs(300))).await?;
+///
+/// assert_eq!(store.take_try(&token, 2, now).await?, Some(ada.clone()));
+/// assert_eq!(store.take_try(&token, 2, now).await?, Some(ada));
+/// assert_eq!(store.take_try(&token, 2, now).await?, None); // two tries, and no third
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 #[auto_impl(Arc)]
 pub trait PendingLoginStore: fmt::Debug + Send + Sync + 'static {

@@ -80,6 +80,16 @@ pub struct Jwk {
 /// A set of public keys (RFC 7517, section 5): the document of a `jwks_uri`.
 ///
 /// Keys in it that can't be read are left out, as section 5 asks for.
+///
+/// ```
+/// use tower_warden::token::Jwks;
+/// let document = r#"{"keys": [
+///     {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "1"}
+/// ]}"#;
+/// let keys: Jwks = serde_json::from_str(document)?;
+/// assert_eq!(keys.keys()[0].key_id(), Some("1"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Jwks {
     keys: Vec<Jwk>,

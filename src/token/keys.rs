@@ -25,6 +25,14 @@ use super::{
 ///
 /// The backend holds the private key, parsed once. It can't be read back, nor printed. aws-lc-rs
 /// wipes its memory when dropped; ring, which has no such feature, doesn't.
+///
+/// ```
+/// use tower_warden::token::{Algorithm, SigningKey};
+/// let key = SigningKey::generate_ed25519()?; // from a file: `load_or_generate`, `from_pem`
+/// assert_eq!(key.verifying_key().algorithm(), Algorithm::EdDsa);
+/// assert!(!format!("{key:?}").contains("private"));
+/// # Ok::<(), tower_warden::token::KeyError>(())
+/// ```
 pub struct SigningKey {
     pair: Pair,
     verifying: VerifyingKey,
@@ -37,6 +45,16 @@ enum Pair {
 }
 
 /// A public key, parsed once. Two are equal when they are the same key.
+///
+/// ```
+/// use tower_warden::token::VerifyingKey;
+/// let pem = b"-----BEGIN PUBLIC KEY-----
+/// MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+/// -----END PUBLIC KEY-----";
+/// let key = VerifyingKey::from_pem(pem)?;
+/// assert_eq!(Some(key.key_id().to_owned()), key.jwk().thumbprint()); // RFC 7638
+/// # Ok::<(), tower_warden::token::KeyError>(())
+/// ```
 #[derive(Clone)]
 pub struct VerifyingKey {
     algorithm: Algorithm,

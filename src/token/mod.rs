@@ -1,5 +1,5 @@
-//! The mint: access tokens that are verified without asking anyone, and refresh tokens that are
-//! kept in a store.
+//! Access and refresh tokens: access tokens are verified without asking anyone, refresh tokens are kept
+//! in a store, a session each.
 //!
 //! Access tokens are JWTs (RFC 9068), verified strictly:
 //!

@@ -29,6 +29,17 @@ pub struct TokenPair {
 
 /// An access token alone. It is wiped when dropped, and serializes as a token response without a
 /// refresh token (RFC 6749, section 4.4.3).
+///
+/// ```
+/// use tower_warden::{Identity, Role, TokenService, UserId, token::{KeySet, SigningKey}};
+/// # use tower_warden::store::memory::MemoryStore;
+/// # let keys = KeySet::new(SigningKey::generate_ed25519()?);
+/// # let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::new());
+/// let robot = Identity::new(UserId::from("nightly"), Role::VIEWER).with_claim("scope", "reports:read");
+/// let token = tokens.issue_access(&robot)?;
+/// assert!(tokens.verify(token.expose())?.scopes().any(|scope| scope == "reports:read"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct AccessToken {
     pub(super) token: Zeroizing<String>,
     pub(super) expires_in: Duration,

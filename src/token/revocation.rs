@@ -16,6 +16,15 @@ use super::{FamilyId, TokenError};
 use crate::{Identity, Role, StoreError, UserId};
 
 /// One thing that was revoked, as a feed tells it.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_warden::token::{FamilyId, Revocation, Revocations, Revoked};
+/// let known = Revocations::new();
+/// let ended = Revoked::Session(FamilyId::random());
+/// known.apply(&Revocation::new(1, SystemTime::now(), ended)); // as a feed told it
+/// assert_eq!(known.len(), 1);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Revocation {

@@ -22,6 +22,31 @@ use crate::{Identity, SharedClock, StoreError, TokenHash, UserId, signals};
 /// `tower::Service`: nothing is called with requests here.
 ///
 /// Cheap to clone; clones share what they remember. See the [module's docs](super).
+///
+/// ```
+/// use tower_warden::{
+///     Identity, Role, TokenService, UserId,
+///     store::memory::MemoryStore,
+///     token::{KeySet, NewSession, SessionInfo, SigningKey, TokenError},
+/// };
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let keys = KeySet::new(SigningKey::generate_ed25519()?);
+/// let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::new());
+///
+/// // Ada logs in on two devices, and ends one of the sessions from the other.
+/// let ada = Identity::new(UserId::from("ada"), Role::EDITOR).with_amr(["pwd"]);
+/// let phone = SessionInfo::new().with_label("phone");
+/// let phone = tokens.open_session(NewSession::new(ada.clone()).with_info(phone)).await?;
+/// let laptop = tokens.issue(&ada).await?;
+/// assert_eq!(tokens.sessions(ada.user_id()).await?.len(), 2);
+///
+/// assert!(tokens.end_session(ada.user_id(), phone.session_id()).await?);
+/// assert!(matches!(tokens.verify(phone.access_token()), Err(TokenError::Revoked)));
+/// assert_eq!(tokens.verify(laptop.access_token())?.amr(), ["pwd"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct TokenService {
     keys: Arc<RwLock<Arc<KeySet>>>,

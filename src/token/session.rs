@@ -79,6 +79,13 @@ fn cut(text: &str) -> String {
 }
 
 /// A session to open, for a caller who has just proved who it is.
+///
+/// ```
+/// use tower_warden::{Identity, Role, UserId, token::{NewSession, SessionInfo}};
+/// let ada = Identity::new(UserId::from("ada"), Role::EDITOR).with_amr(["pwd", "otp"]);
+/// let from = SessionInfo::new().with_ip([203, 0, 113, 9].into()).with_user_agent("Mozilla/5.0");
+/// let session = NewSession::new(ada).with_info(from); // for TokenService::open_session
+/// ```
 #[derive(Clone, Debug)]
 pub struct NewSession {
     pub(super) identity: Identity,
@@ -102,6 +109,22 @@ impl NewSession {
 }
 
 /// A live session, as its user sees it.
+///
+/// ```
+/// # use tower_warden::{Identity, Role, TokenService, UserId, token::{KeySet, SigningKey}};
+/// # use tower_warden::store::memory::MemoryStore;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let keys = KeySet::new(SigningKey::generate_ed25519()?);
+/// # let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::new());
+/// let ada = Identity::new(UserId::from("ada"), Role::EDITOR).with_amr(["pwd"]);
+/// let pair = tokens.issue(&ada).await?;
+/// let session = &tokens.sessions(ada.user_id()).await?[0];
+/// assert_eq!(session.family.id.as_str(), pair.session_id()); // which one is the caller's own
+/// assert_eq!(session.family.amr, ["pwd"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Session {

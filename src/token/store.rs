@@ -29,6 +29,32 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 ///   merely unknown.
 /// - Clones share their state. Nothing but hashes of tokens is ever stored, and, for a moment, a
 ///   successor that only its parent can [unseal](Sealed).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_warden::{
+///     UserId, store::memory::MemoryStore,
+///     token::{NewFamily, RefreshToken, RotateRequest, Rotation, TokenStore},
+/// };
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryStore::new();
+/// let (week, now) = (Duration::from_secs(7 * 86_400), store.clock().now());
+/// let [first, second, third] = [(); 3].map(|()| RefreshToken::random().map(|token| token.hash()));
+/// let (first, second, third) = (first?, second?, third?);
+///
+/// let family = NewFamily::new(UserId::from("ada"), first, now, now + week);
+/// let id = family.id.clone();
+/// store.open_family(family).await?;
+/// let rotate = |presented, successor| {
+///     store.rotate(RotateRequest::new(presented, successor, week, store.clock()))
+/// };
+/// assert_eq!(rotate(first, second).await?, Rotation::Rotated { family: id });
+/// assert!(matches!(rotate(first, third).await?, Rotation::Reused { .. })); // ends the family
+/// assert_eq!(rotate(second, third).await?, Rotation::Revoked);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 #[auto_impl(Arc)]
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {

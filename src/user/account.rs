@@ -9,6 +9,17 @@ use crate::{Identity, Plan, Role, UserId};
 
 /// A registered user. The password hash is not in it: it comes apart, and only where a password is
 /// checked.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_warden::{Identity, Plan, Role, UserId, user::{Email, User}};
+/// let email = Email::parse("ada@example.com")?;
+/// let mut ada = User::new(UserId::from("42"), email, Role::EDITOR, SystemTime::now());
+/// ada.plan = Some(Plan::PAID);
+/// let caller = Identity::from(&ada); // for TokenService::issue
+/// assert_eq!((caller.user_id(), caller.plan()), (&ada.id, Some(&Plan::PAID)));
+/// # Ok::<(), tower_warden::user::InvalidEmail>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct User {
@@ -72,6 +83,12 @@ impl From<&User> for Identity {
 }
 
 /// What is stored of a password: for bcrypt, its modular crypt form (`$2b$12$…`).
+///
+/// ```
+/// use tower_warden::user::PasswordHash;
+/// let hash = PasswordHash::from("$2b$12$…".to_owned()); // as a store reads it back
+/// assert_eq!(format!("{hash:?}"), "PasswordHash(…)");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(Box<str>);
 

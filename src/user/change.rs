@@ -6,6 +6,18 @@ use super::{Email, PasswordHash, User};
 use crate::{Plan, Role, TokenHash, UserId};
 
 /// A user to add.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_warden::{Role, UserId, user::{Email, NewUser, PasswordHash}};
+/// // An account that moves here with the hash of its password, which bcrypt made elsewhere.
+/// let hash = PasswordHash::from("$2b$10$…".to_owned());
+/// let moved = NewUser::new(Email::parse("ada@example.com")?, hash, SystemTime::now())
+///     .with_id(UserId::random())
+///     .with_role(Role::EDITOR);
+/// assert!(moved.verification.is_none()); // its address is known to be genuine
+/// # Ok::<(), tower_warden::user::InvalidEmail>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NewUser {
@@ -244,6 +256,22 @@ impl EnsuredAdmin {
 }
 
 /// Which users to list.
+///
+/// ```
+/// use tower_warden::{StoreError, UserService, user::{UserCursor, UserPage}};
+///
+/// async fn all(users: &UserService) -> Result<usize, StoreError> {
+///     let (mut page, mut seen) = (UserPage::new(100), 0);
+///     loop {
+///         let found = users.list(&page).await?;
+///         seen += found.len();
+///         match found.last() {
+///             Some(last) => page = page.after(UserCursor::from(last)),
+///             None => return Ok(seen),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UserPage {

@@ -27,6 +27,15 @@ pub struct LinkMail {
 }
 
 /// What a letter with a link is about.
+///
+/// ```
+/// use tower_warden::user::{LinkMail, mail::Message};
+/// let reset = LinkMail::reset("https://app.example/new-password")?.with_letter(|letter| {
+///     let text = format!("Hello {},\n\n{}\n\nIt works once, for half an hour.\n", letter.user.email, letter.link);
+///     Message::new(letter.to.clone(), "Your new password", text)
+/// });
+/// # Ok::<(), tower_warden::user::InvalidLinkUrl>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Letter<'a> {

@@ -4,6 +4,12 @@ use super::{Email, HashingError, Password, PasswordHash, User, UserService, hash
 use crate::{StoreError, UserId, signals};
 
 /// Why a login was turned away.
+///
+/// ```
+/// use tower_warden::{Problem, user::LoginError};
+/// let problem = Problem::from(LoginError::InvalidCredentials); // what `?` answers in a handler
+/// assert_eq!((problem.status().as_u16(), problem.code()), (401, "invalid_credentials"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginError {

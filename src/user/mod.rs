@@ -1,4 +1,4 @@
-//! The register: who has an account, and how they prove it.
+//! Accounts: registration, login, passwords, and proof of addresses.
 //!
 //! [`UserService`] registers users, checks their passwords and proves their addresses, over a
 //! [`UserStore`] of your choice. Its rules:

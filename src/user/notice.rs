@@ -5,6 +5,20 @@ use std::{fmt, sync::Arc};
 use super::{User, UserService, mail::Message};
 
 /// What happened to an account, of which its owner is told.
+///
+/// ```
+/// use tower_warden::{UserService, user::{Notice, mail::Message}};
+///
+/// /// In words of one's own; `None` sends nothing.
+/// fn with_our_letters(users: UserService) -> UserService {
+///     users.with_notices(|user, notice| match notice {
+///         Notice::PasswordReset { .. } | Notice::PasswordChanged { .. } => {
+///             Some(Message::new(user.email.clone(), "New password", "Was it you? If not: help@example.com\n"))
+///         }
+///         _ => None,
+///     })
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {

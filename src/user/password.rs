@@ -86,6 +86,26 @@ impl fmt::Debug for Password {
 
 /// Decides which passwords may be chosen. One of your own must refuse at least what the
 /// [`PasswordHasher`] can't hash.
+///
+/// ```
+/// use tower_warden::user::{Password, PasswordPolicy, StandardPolicy, Violation};
+///
+/// /// The usual rule, and none of the passwords that everybody knows.
+/// #[derive(Debug)]
+/// struct NotLeaked(std::collections::HashSet<String>);
+///
+/// impl PasswordPolicy for NotLeaked {
+///     fn violations(&self, password: &Password) -> Vec<Violation> {
+///         let mut found = StandardPolicy.violations(password);
+///         if self.0.contains(password.expose()) {
+///             found.push(Violation::Other { code: "leaked", detail: "is on a list of leaked passwords" });
+///         }
+///         found
+///     }
+/// }
+/// let policy = NotLeaked(["Password-123".to_owned()].into());
+/// assert_eq!(policy.violations(&Password::from("Password-123"))[0].code(), "leaked");
+/// ```
 pub trait PasswordPolicy: fmt::Debug + Send + Sync + 'static {
     /// All that is wrong with a password; nothing if it will do.
     fn violations(&self, password: &Password) -> Vec<Violation>;
@@ -177,6 +197,35 @@ impl PasswordPolicy for StandardPolicy {
 
 /// Turns passwords into what is stored of them. Slow on purpose, so it is called through a
 /// [`HashingPool`](super::HashingPool), off the threads that serve requests.
+///
+/// ```
+/// use argon2::{Argon2, password_hash::phc::PasswordHash as Phc};
+/// use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+/// use tower_warden::user::{HashError, Password, PasswordHash, PasswordHasher};
+///
+/// #[derive(Debug)]
+/// struct Argon2id;
+///
+/// impl PasswordHasher for Argon2id {
+///     fn hash(&self, password: &Password) -> Result<PasswordHash, HashError> {
+///         let hash = Argon2::default().hash_password(password.expose().as_bytes());
+///         hash.map(|hash| PasswordHash::from(hash.to_string())).map_err(|e| HashError::new(e.to_string()))
+///     }
+///
+///     fn verify(&self, password: &Password, hash: &PasswordHash) -> Result<bool, HashError> {
+///         let hash = Phc::new(hash.expose()).map_err(|e| HashError::new(e.to_string()))?;
+///         Ok(Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok())
+///     }
+///
+///     fn needs_rehash(&self, hash: &PasswordHash) -> bool {
+///         !hash.expose().starts_with("$argon2id$")
+///     }
+/// }
+/// let hash = Argon2id.hash(&Password::from("Correct-Horse-1"))?;
+/// assert!(Argon2id.verify(&Password::from("Correct-Horse-1"), &hash)?);
+/// assert!(!Argon2id.verify(&Password::from("Wrong-Horse-1"), &hash)?);
+/// # Ok::<(), HashError>(())
+/// ```
 pub trait PasswordHasher: fmt::Debug + Send + Sync + 'static {
     /// A new hash, with a salt of its own.
     ///
@@ -241,6 +290,15 @@ impl HashError {
 ///
 /// bcrypt reads 72 bytes and repeats a shorter key together with its terminating NUL, so that `a`
 /// and `a\0a` hash alike. A longer password, or one with a NUL, is never hashed, and never right.
+///
+/// ```
+/// use tower_warden::user::{BcryptHasher, Password, PasswordHasher};
+/// let (old, new) = (BcryptHasher::new(4)?, BcryptHasher::new(5)?);
+/// let hash = old.hash(&Password::from("Correct-Horse-1"))?;
+/// assert!(new.verify(&Password::from("Correct-Horse-1"), &hash)?);
+/// assert!(new.needs_rehash(&hash)); // at the next login
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct BcryptHasher {
     cost: u32,

@@ -11,6 +11,31 @@ use crate::{SharedClock, StoreError, UserId};
 
 /// Registers users, checks their passwords, proves their addresses, and changes what they are.
 /// Cheap to clone; not a `tower::Service`. See the [module's docs](super).
+///
+/// ```
+/// use tower_warden::{
+///     Identity, Plan, Role, UserService, store::memory::MemoryStore,
+///     user::{BcryptHasher, HashingPool, LoginError, Password, UserChange},
+/// };
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hashing = HashingPool::new(BcryptHasher::new(4)?)?; // in earnest: BcryptHasher::default()
+/// let users = UserService::without_mail(MemoryStore::new(), hashing);
+/// let password = || Password::from("Correct-Horse-1");
+///
+/// // Somebody you invited, who pays.
+/// let ada = users.create_verified("ada@example.com", password(), Role::EDITOR).await?;
+/// users.update(&ada.id, UserChange::new().with_plan(Some(Plan::PAID))).await?;
+///
+/// let caller = Identity::from(&users.authenticate("Ada@Example.com", password()).await?);
+/// assert_eq!((caller.role(), caller.plan()), (&Role::EDITOR, Some(&Plan::PAID)));
+///
+/// users.suspend(&ada.id).await?;
+/// let closed = users.authenticate("ada@example.com", password()).await;
+/// assert!(matches!(closed, Err(LoginError::Suspended)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct UserService {
     pub(super) store: Arc<dyn UserStore>,
@@ -30,7 +55,7 @@ pub struct UserService {
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl UserService {
-    /// A register over this store. New users prove their address within 24 hours, by the link in the
+    /// A service over this store. New users prove their address within 24 hours, by the link in the
     /// mail that goes into the outbox; passwords follow the [`StandardPolicy`].
     #[must_use]
     pub fn new(
@@ -46,7 +71,7 @@ impl UserService {
         }
     }
 
-    /// A register that sends no mail. Users are made [verified](Self::create_verified), or prove
+    /// A service that sends no mail. Users are made [verified](Self::create_verified), or prove
     /// themselves by tokens that you deliver in your own way: see
     /// [`register_unmailed`](Self::register_unmailed) and [`reset_link`](Self::reset_link).
     #[must_use]
@@ -67,19 +92,19 @@ impl UserService {
         }
     }
 
-    /// The same register, which mails this to who [forgot](Self::forgot_password) the password.
+    /// The same, which mails this to who [forgot](Self::forgot_password) the password.
     #[must_use]
     pub fn with_reset_mail(self, mail: LinkMail) -> Self {
         Self { reset_mail: Some(mail), ..self }
     }
 
-    /// The same register, which mails this to a [new address](Self::change_email).
+    /// The same, which mails this to a [new address](Self::change_email).
     #[must_use]
     pub fn with_email_change_mail(self, mail: LinkMail) -> Self {
         Self { email_change_mail: Some(mail), ..self }
     }
 
-    /// The same register, whose [notices](Notice) are written so; `None` sends nothing.
+    /// The same, whose [notices](Notice) are written so; `None` sends nothing.
     #[must_use]
     pub fn with_notices(
         self,
@@ -88,38 +113,38 @@ impl UserService {
         Self { notices: Notices::new(letter), ..self }
     }
 
-    /// The same register, whose links for forgotten passwords work for so long: 30 minutes, unless
+    /// The same, whose links for forgotten passwords work for so long: 30 minutes, unless
     /// set.
     #[must_use]
     pub fn with_reset_ttl(self, ttl: Duration) -> Self {
         Self { reset_ttl: ttl, ..self }
     }
 
-    /// The same register, whose links to new addresses work for so long: 24 hours, unless set.
+    /// The same, whose links to new addresses work for so long: 24 hours, unless set.
     #[must_use]
     pub fn with_email_change_ttl(self, ttl: Duration) -> Self {
         Self { email_change_ttl: ttl, ..self }
     }
 
-    /// The same register with other rules for passwords.
+    /// The same with other rules for passwords.
     #[must_use]
     pub fn with_policy(self, policy: impl PasswordPolicy) -> Self {
         Self { policy: Arc::new(policy), ..self }
     }
 
-    /// The same register by another clock than its store's.
+    /// The same by another clock than its store's.
     #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
         Self { clock, ..self }
     }
 
-    /// The same register, whose links that prove an address work for so long: 24 hours, unless set.
+    /// The same, whose links that prove an address work for so long: 24 hours, unless set.
     #[must_use]
     pub fn with_verification_ttl(self, ttl: Duration) -> Self {
         Self { verification_ttl: ttl, ..self }
     }
 
-    /// The same register, on behalf of a client: whatever tells clients apart, their address, say.
+    /// The same, on behalf of a client: whatever tells clients apart, their address, say.
     /// One client can't fill the [queue](HashingPool::for_client) for hashing.
     #[must_use]
     pub fn for_client(&self, client: &str) -> Self {

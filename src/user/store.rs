@@ -30,6 +30,30 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 /// - What a verb wrote is durable when it answers, and is carried through even where the caller
 ///   stops waiting.
 /// - Clones share their state. A store knows no password rule and no HTTP.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_warden::{
+///     OpaqueToken, store::memory::MemoryStore,
+///     user::{CreateUserError, Email, LinkToken, NewUser, PasswordHash, UserStore},
+/// };
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (store, now) = (MemoryStore::new(), SystemTime::now());
+/// let link = OpaqueToken::<32>::random()?.hash();
+/// let ada = || -> Result<NewUser, Box<dyn std::error::Error>> {
+///     let hash = PasswordHash::from("$2b$12$…".to_owned());
+///     let user = NewUser::new(Email::parse("ada@example.com")?, hash, now);
+///     Ok(user.with_verification(LinkToken::new(link, now, Duration::from_secs(3600))))
+/// };
+/// assert!(!store.create(ada()?).await?.email_verified);
+/// assert!(matches!(store.create(ada()?).await, Err(CreateUserError::EmailTaken)));
+///
+/// assert!(store.verify_email(&link, now).await?.is_some_and(|user| user.email_verified));
+/// assert!(store.verify_email(&link, now).await?.is_none()); // a link works once
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 #[auto_impl(Arc)]
 pub trait UserStore: fmt::Debug + Send + Sync + 'static {

@@ -16,6 +16,26 @@ use crate::{SharedClock, SystemClock, token::Revocations};
 /// Clones share their state. It grows with the users, with the sessions that are live, and with how
 /// often each was refreshed; nothing is dropped to make room, because that would end a session. What
 /// has ended stays until `delete_expired_…` of the contracts is called.
+///
+/// ```
+/// use tower_warden::{Identity, Role, TokenService, UserService, store::memory::MemoryStore};
+/// use tower_warden::{token::{KeySet, SigningKey}, user::{BcryptHasher, HashingPool, Password}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // One store for accounts and sessions, so that what concerns both happens at once.
+/// let store = MemoryStore::new();
+/// let users = UserService::without_mail(store.clone(), HashingPool::new(BcryptHasher::new(4)?)?);
+/// let keys = KeySet::new(SigningKey::generate_ed25519()?);
+/// let tokens = TokenService::new(keys, "https://id.example", "api", store);
+///
+/// let ada = users.create_verified("ada@example.com", Password::from("Correct-Horse-1"), Role::EDITOR).await?;
+/// let pair = tokens.issue(&Identity::from(&ada)).await?;
+/// users.suspend(&ada.id).await?;
+/// assert!(tokens.verify(pair.access_token()).is_err());
+/// assert!(tokens.sessions(&ada.id).await?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,

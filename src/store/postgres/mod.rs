@@ -35,4 +35,17 @@ pub use migrate::migrate;
 pub use pool::{connect, is_behind_pooler};
 
 /// Users and their sessions in PostgreSQL, in one database. See the [module's docs](self).
+///
+/// ```no_run
+/// use tower_warden::{TokenService, store::postgres::{self, PostgresStore}};
+/// use tower_warden::token::{KeySet, SigningKey};
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = postgres::connect("postgres://api:secret@db/app?sslmode=verify-full").await?;
+/// postgres::migrate(&pool).await?; // from as many servers at once as you like
+/// let keys = KeySet::new(SigningKey::load_or_generate("private.pem", "public.pem")?);
+/// let tokens = TokenService::new(keys, "https://id.example", "api", PostgresStore::new(pool));
+/// let _following = tokens.follow_revocations().await?; // what other servers end, ends here
+/// # Ok(())
+/// # }
+/// ```
 pub type PostgresStore = super::sql::SqlStore<sqlx::Postgres>;

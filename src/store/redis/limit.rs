@@ -45,6 +45,18 @@ const MOST_INSTANTS: u32 = 1024;
 ///
 /// So no text that a client chooses reaches another key, or a cluster's slot of its choosing, and
 /// none fills the memory.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use tower_warden::{Quota, RateLimitLayer, Rule, store::redis::RedisRateLimitStore};
+/// # async fn example() -> Result<(), tower_warden::store::redis::RedisConfigError> {
+/// // A cluster, of which the other nodes are learnt; keys begin with `shop:`.
+/// let redis = RedisRateLimitStore::connect("redis://10.0.0.5:6379,redis://10.0.0.6:6379").await?;
+/// let redis = redis.with_prefix("shop").with_patience(Duration::from_millis(200));
+/// let layer = RateLimitLayer::new(redis, Rule::per_ip("ip", Quota::per_minute(100)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RedisRateLimitStore(Arc<Shared>);
 

@@ -10,6 +10,20 @@ use crate::{SharedClock, SystemClock, token::Revocations};
 /// Users and their sessions in one SQL database: `SqliteStore`, `PostgresStore`.
 ///
 /// Clones share the pool.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_warden::{store::sqlite::{self, SqliteStore}, user::UserStore};
+/// let pool = sqlite::connect("sqlite::memory:").await?;
+/// sqlite::migrate(&pool).await?;
+/// assert_eq!(SqliteStore::new(pool).count().await?, 0);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "sqlite"))]
+/// # fn main() {}
+/// ```
 pub struct SqlStore<W: Wing> {
     pub(super) pool: Pool<W>,
     pub(super) clock: SharedClock,

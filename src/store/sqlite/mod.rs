@@ -47,4 +47,21 @@ pub use migrate::migrate;
 pub use pool::connect;
 
 /// Users and their sessions in SQLite, in one database. See the [module's docs](self).
+///
+/// ```
+/// use tower_warden::{Identity, Role, TokenService, UserId, store::sqlite::{self, SqliteStore}};
+/// use tower_warden::token::{KeySet, SigningKey};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = sqlite::connect("sqlite::memory:").await?; // or sqlite:data/api.db
+/// sqlite::migrate(&pool).await?;
+/// let store = SqliteStore::new(pool); // clones share it: one for users, sessions and keys
+/// let keys = KeySet::new(SigningKey::generate_ed25519()?);
+/// let tokens = TokenService::new(keys, "https://id.example", "api", store);
+/// let ada = Identity::new(UserId::random(), Role::EDITOR);
+/// tokens.issue(&ada).await?;
+/// assert_eq!(tokens.sessions(ada.user_id()).await?.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 pub type SqliteStore = super::sql::SqlStore<sqlx::Sqlite>;

@@ -17,6 +17,20 @@ use super::{MailError, MailSender, Mailbox, Message, rfc5322};
 ///
 /// The names end in `.eml` and sort by time. A file is there with all it holds or not at all, and
 /// only its owner may read it, since it may hold a token.
+///
+/// ```
+/// use tower_warden::user::{Email, mail::{FileMailSender, MailSender, Message}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let directory = directory.path();
+/// let sender = FileMailSender::new(directory, Email::parse("no-reply@example.com")?)?;
+/// let letter = Message::new(Email::parse("ada@example.com")?, "Hello", "Hi Ada,\n");
+/// sender.send(&letter).await?;
+/// assert_eq!(std::fs::read_dir(directory)?.count(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct FileMailSender {
     directory: PathBuf,

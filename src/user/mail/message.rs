@@ -112,6 +112,30 @@ impl FromStr for Mailbox {
 ///
 /// It gives up within a minute or so, since few are sent at once, and a future of it that is
 /// dropped sends nothing half.
+///
+/// ```
+/// use tower_warden::user::{Email, mail::{MailError, MailSender, Message}};
+///
+/// /// Hands mail to a provider's queue, which may be full.
+/// #[derive(Debug)]
+/// struct Provider(tokio::sync::mpsc::Sender<String>);
+///
+/// #[async_trait::async_trait]
+/// impl MailSender for Provider {
+///     async fn send(&self, message: &Message) -> Result<(), MailError> {
+///         let letter = format!("To: {}\n\n{}", message.to(), message.text());
+///         self.0.try_send(letter).map_err(|_| MailError::temporary("the queue is full", "try later"))
+///     }
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (queue, _provider) = tokio::sync::mpsc::channel(1);
+/// let (provider, letter) = (Provider(queue), Message::new(Email::parse("ada@example.com")?, "Hello", "Hi\n"));
+/// assert!(provider.send(&letter).await.is_ok());
+/// assert!(provider.send(&letter).await.is_err_and(|error| !error.is_permanent()));
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 #[auto_impl(Arc)]
 pub trait MailSender: fmt::Debug + Send + Sync + 'static {

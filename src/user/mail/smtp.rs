@@ -38,6 +38,17 @@ const BUDGET: Duration = Duration::from_secs(30);
 ///
 /// What is special in URLs is percent-encoded in user and password. `Debug` shows neither. The server
 /// is greeted (EHLO) by the domain of the sender.
+///
+/// ```
+/// use tower_warden::user::mail::{Mailbox, Outbox, SmtpMailSender};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let from: Mailbox = "Ada's Shop <no-reply@example.com>".parse()?;
+/// let sender = SmtpMailSender::new("smtp://localhost:2525", from)?; // connects when there is mail
+/// let outbox = Outbox::new(sender); // for UserService::new
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SmtpMailSender {
     server: Server,
