@@ -1,12 +1,25 @@
 //! Guides: how to do what, step by step. Text only.
 //!
-//! - [`client_addresses`]: behind nginx, HAProxy, Caddy, load balancers, and none.
+//! To begin with:
+//!
+//! - [`step_by_step`]: from an open API to accounts, roles, plans and limits.
 //! - [`order_of_layers`]: what stands around what, and why.
-//! - [`plans_and_quotas`]: limits by plan, by weight, of failures only.
-//! - [`bursts`]: for who comes from token buckets.
-//! - [`browsers`]: tokens, CORS, WebSocket, EventSource.
+//! - [`client_addresses`]: behind nginx, HAProxy, Caddy, load balancers, and none.
 //! - [`testing`]: without sockets and without sleeping.
 //! - [`coming_from`]: tower_governor, axum-login, jsonwebtoken, jwt-authorizer, express-rate-limit, passport.
+//!
+//! Limits:
+//!
+//! - [`plans_and_quotas`]: by plan, by weight, of failures only; which quota is right.
+//! - [`bursts`]: for who comes from token buckets.
+//! - [`sharing_a_limit`]: over HTTP and gRPC, between routes and servers.
+//!
+//! Callers:
+//!
+//! - [`accounts_for_life`]: forgotten passwords, new addresses, suspension; letters and pages of your own.
+//! - [`sessions_and_revocation`]: what ends a session, how soon, and what each store promises.
+//! - [`browsers`]: tokens, CORS, WebSocket, EventSource.
+//! - [`writing_a_store`]: limits, users or sessions in a database of your own.
 
 #[doc = include_str!("client_addresses.md")]
 pub mod client_addresses {}
@@ -28,3 +41,18 @@ pub mod testing {}
 
 #[doc = include_str!("coming_from.md")]
 pub mod coming_from {}
+
+#[doc = include_str!("step_by_step.md")]
+pub mod step_by_step {}
+
+#[doc = include_str!("sharing_a_limit.md")]
+pub mod sharing_a_limit {}
+
+#[doc = include_str!("accounts_for_life.md")]
+pub mod accounts_for_life {}
+
+#[doc = include_str!("sessions_and_revocation.md")]
+pub mod sessions_and_revocation {}
+
+#[doc = include_str!("writing_a_store.md")]
+pub mod writing_a_store {}
