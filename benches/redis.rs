@@ -7,6 +7,8 @@
 //! cargo bench --bench redis -- waiting alone   # some
 //! ```
 
+#[path = "redis/leases.rs"]
+mod leases;
 #[path = "redis/limiters.rs"]
 mod limiters;
 #[path = "redis/measure.rs"]
@@ -20,12 +22,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use leases::HotRound;
 use limiters::{
     Checkout, Limiter, Managed, Multiplexed, OurScript, TowerWarden, Trypema, TwoCounters,
 };
 use measure::{Round, Server, even, load, median, one_by_one, zipf};
-use tower_warden::{Answer, Quota, limit::RateLimitStore};
 use serde_json::{Value, json};
+use tower_warden::{Answer, Quota, limit::RateLimitStore};
 
 const WORKERS: usize = 2;
 const WAITING: usize = 256;
@@ -64,6 +67,9 @@ fn main() {
         }
         if wants("refused") {
             bench.refused().await;
+        }
+        if wants("leases") {
+            bench.leases().await;
         }
         if wants("sizes") {
             bench.sizes().await;
@@ -217,6 +223,51 @@ impl Bench {
         self.results.push(json!({
             "bench": "refused", "nanoseconds": median(times).as_nanos() as u64, "commands": commands,
         }));
+    }
+
+    /// One hot key, asked for by several servers.
+    async fn leases(&mut self) {
+        println!("\n{WAITING} waiting on one key, over servers that share nothing but Redis");
+        for servers in [1, 4, 16] {
+            let each = || TowerWarden::new(&self.url, HIGH);
+            let asking: Vec<_> = (0..servers).map(|_| each()).collect();
+            let leasing = asking.iter().map(|_| {
+                let server = each();
+                TowerWarden { store: server.store.with_leases(), ..server }
+            });
+            let contestants =
+                [("asking each time", asking.clone()), ("with leases", leasing.collect())];
+            let mut rounds = [const { Vec::new() }; 2];
+            for round in 0..=ROUNDS {
+                for ((_, all), rounds) in contestants.iter().zip(&mut rounds) {
+                    let result = leases::hot(all, WAITING, ROUND, &mut self.server).await;
+                    // The first is to warm up.
+                    if round > 0 {
+                        rounds.push(result);
+                    }
+                }
+            }
+            for ((name, _), rounds) in contestants.iter().zip(rounds) {
+                let of = |field: fn(&HotRound) -> f64| median(rounds.iter().map(field).collect());
+                let rate = of(|round| round.per_second);
+                let commands = of(|round| round.commands);
+                let micros = of(|round| round.p99.as_secs_f64() * 1e6);
+                println!(
+                    "  {servers:>2} servers, {name:<28}{rate:>9.0} /s {commands:>8.2} commands a thousand, p99 {micros:>7.0} µs"
+                );
+                let clients =
+                    if servers == 1 { "1 server".to_owned() } else { format!("{servers} servers") };
+                for (bench, unit, figure) in [
+                    ("leases", "per_second", rate),
+                    ("leases: commands", "commands", commands),
+                    ("leases: p99", "microseconds", micros),
+                ] {
+                    self.results.push(
+                        json!({ "bench": bench, "clients": clients, "who": name, unit: figure }),
+                    );
+                }
+            }
+        }
     }
 
     /// What grows must not cost.

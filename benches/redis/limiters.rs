@@ -3,14 +3,14 @@
 use std::{fmt::Display, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use deadpool_redis::Runtime;
+use redis::{
+    Script,
+    aio::{ConnectionManager, MultiplexedConnection},
+};
 use tower_warden::{
     ClientIp, Quota,
     limit::{Key, RateLimitStore, store::Take},
     store::redis::RedisRateLimitStore,
-};
-use redis::{
-    Script,
-    aio::{ConnectionManager, MultiplexedConnection},
 };
 use trypema::{
     BucketSize, RateLimit, RateLimitDecision, RateLimiterBuilder, WindowSize,

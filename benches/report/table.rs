@@ -41,6 +41,8 @@ pub enum Goal {
     Times(f64),
     /// Ours is at most so much.
     AtMost(f64),
+    /// It is only told.
+    None,
 }
 
 impl Row {
@@ -69,7 +71,7 @@ impl Row {
         let goal = match self.goal {
             Goal::Ratio(goal) => Some(goal),
             Goal::Times(goal) => Some(1.0 / goal),
-            Goal::AtMost(_) => None,
+            Goal::AtMost(_) | Goal::None => None,
         };
         match self.unit {
             Unit::Time | Unit::TimeOverBare => Some((self.ratio(measured)?, goal)),
@@ -111,10 +113,16 @@ pub fn markdown(section: &Section, measured: &Measured) -> Option<String> {
             Goal::Ratio(goal) => format!("≤ {goal:.2} of {}", row.against),
             Goal::Times(goal) => format!("≥ {goal:.2} of {}", row.against),
             Goal::AtMost(figure) => format!("≤ {}", row.show(figure)),
+            Goal::None => "–".to_owned(),
         };
         let _ = writeln!(text, "| {} | {figures} | {ratio} | {goal} |", row.what);
     }
     Some(text)
+}
+
+/// What leases do to a hot key.
+const fn leases(what: &'static str, at: (&'static str, &'static str), unit: Unit) -> Row {
+    Row { ours: "with leases", ..row(what, at, unit, "asking each time", Goal::None) }
 }
 
 const fn row(
@@ -304,6 +312,33 @@ pub const SECTIONS: &[Section] = &[
             ours: "tower-warden, three",
             ..row("nobody else waits", ("redis limits", ""), Time, "tower-warden, one", Ratio(1.3))
         }],
+    },
+    Section {
+        title: "Redis, one hot key over several servers, 256 waiting",
+        columns: &["with leases", "asking each time"],
+        rows: &[
+            leases("decisions, 1 server", ("redis leases, 1 server", ""), Rate),
+            leases("decisions, 4 servers", ("redis leases, 4 servers", ""), Rate),
+            leases("decisions, 16 servers", ("redis leases, 16 servers", ""), Rate),
+            leases(
+                "commands a thousand, 1 server",
+                ("redis leases: commands, 1 server", ""),
+                Requests,
+            ),
+            leases(
+                "commands a thousand, 4 servers",
+                ("redis leases: commands, 4 servers", ""),
+                Requests,
+            ),
+            leases(
+                "commands a thousand, 16 servers",
+                ("redis leases: commands, 16 servers", ""),
+                Requests,
+            ),
+            leases("99 % are faster, 1 server", ("redis leases: p99, 1 server", ""), Time),
+            leases("99 % are faster, 4 servers", ("redis leases: p99, 4 servers", ""), Time),
+            leases("99 % are faster, 16 servers", ("redis leases: p99, 16 servers", ""), Time),
+        ],
     },
     Section {
         title: "Whole servers, wrk with 64 connections",
