@@ -241,8 +241,9 @@ impl Browser {
     /// What the page looks like, as a file, where `TOWER_WARDEN_TEST_PICTURES` names a directory.
     pub(crate) async fn picture(&self, name: &str) {
         let Some(directory) = std::env::var_os("TOWER_WARDEN_TEST_PICTURES") else { return };
-        let picture = self.ask(Method::GET, "/screenshot", Value::Null).await;
-        let bytes = BASE64.decode(picture.as_str().unwrap()).unwrap();
+        let kind = json!({"format": "webp", "quality": 80});
+        let picture = self.command("Page.captureScreenshot", kind).await;
+        let bytes = BASE64.decode(picture["data"].as_str().unwrap()).unwrap();
         std::fs::write(std::path::Path::new(&directory).join(name), bytes).unwrap();
     }
 
