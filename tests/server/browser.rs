@@ -72,6 +72,7 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let arguments = [
             "--headless",
+            "--hide-scrollbars",
             "--no-sandbox",
             "--disable-gpu",
             "--disable-quic",

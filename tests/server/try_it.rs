@@ -1,8 +1,9 @@
 //! The page that the API is tried with by hand, and the one that shows its description.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::{
     browser::{Browser, LOOKS, Look},
@@ -199,6 +200,7 @@ async fn limits_are_seen_on_the_picture_of_their_window() {
     for _ in 0..3 {
         browser.click("#burst").await;
         browser.shows("#said", "25 times").await;
+        sleep(Duration::from_millis(800)).await;
     }
     browser.shows("#said", "refused").await;
     assert_eq!(left().await, 0);
