@@ -41,6 +41,25 @@ impl Drop for Draft<'_> {
     }
 }
 
+/// A secret that others can read is none. It is told and not refused: mounted secrets (Kubernetes) have
+/// the mode that their platform gives them, and a program that doesn't start protects nobody.
+#[cfg(unix)]
+pub(crate) fn warn_if_readable_by_others(secret: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = fs::metadata(secret).map_or(0, |file| file.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            path = %secret.display(),
+            mode = %format_args!("{mode:o}"),
+            "a secret key can be read by others; it should be readable by its owner only (0600)"
+        );
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn warn_if_readable_by_others(_: &Path) {}
+
 /// For their owner only, where there are none yet.
 fn private_directories() -> fs::DirBuilder {
     let mut builder = fs::DirBuilder::new();

@@ -13,7 +13,6 @@ use std::{
     error::Error,
     io::{IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::PermissionsExt,
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -37,7 +36,7 @@ use tower_warden::{
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
     token::{Algorithm, KeySet, SigningKey, TokenStore, VerifyingKey},
     user::{
-        HashingPool, InvalidLinkUrl, LinkMail, RegisterError, UserStore,
+        HashingPool, InvalidLinkUrl, LinkMail, UserStore,
         mail::{FileMailSender, MailSender, Outbox, SmtpMailSender},
     },
 };
@@ -76,7 +75,6 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
 
     let listener = bind("BIND_ADDR", &settings.bind_addr).await?;
     let address = listener.local_addr().map_err(unusable("BIND_ADDR"))?;
-    let bounds = settings.connections.clone().within_descriptors();
     let operators = match &settings.metrics_addr {
         None => None,
         Some(address) => {
@@ -91,17 +89,20 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     let users = users(&settings, &stores, outbox.clone(), address, &clock)?;
     let limits = limits(&settings, limit_store(&settings).await?, &clock);
     let keys = ApiKeyService::new(stores.accounts.clone()).with_clock(clock.clone());
-    if settings.secret_key.exists() {
-        sealing_keys(&settings)?;
-    }
-    // Last: an admin and keys are made, and that is logged, only where nothing else is wrong.
+    // Last: keys and an admin are made, and that is logged, only where nothing else is wrong. Keys that
+    // are there are read before others are made.
+    let (tokens, totp) = if settings.keys.are_there() {
+        let tokens = tokens(&settings, &stores, &clock)?;
+        (tokens, totp(&settings, &stores, &clock)?)
+    } else {
+        let further = further_keys(&settings.keys).map(drop);
+        let totp = further.and_then(|()| totp(&settings, &stores, &clock))?;
+        (tokens(&settings, &stores, &clock)?, totp)
+    };
     if let Some((email, password)) = settings.admin.take() {
-        let admin = users.ensure_admin(&email, password).await;
-        admin.map_err(|error| admin_error(&error))?;
+        users.ensure_admin(&email, password).await.map_err(unusable("ADMIN_EMAIL"))?;
     }
-    let tokens = tokens(&settings, &stores, &clock)?;
     let signing = tokens.clone();
-    let totp = totp(&settings, &stores, &clock)?;
     let login = LoginSteps::new(stores.accounts.clone(), totp.clone()).with_clock(clock.clone());
     let following = tokens.follow_revocations().await.map_err(unusable("DATABASE_URL"))?;
     tokens.revocations().listen({
@@ -121,13 +122,12 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
         cors_allowed_origins: settings.cors_allowed_origins.clone(),
         https,
     });
+    let bounds = settings.connections.clone().within_descriptors();
     if let Some((listener, metrics)) = operators {
         operators::answer(listener, metrics, stores.projects.clone(), hardening, &bounds);
     }
     tokio::spawn(clean_up(stores, tokens, keys, login, clock));
 
-    settings.warnings.extend(readable_by_others("JWT_PRIVATE_KEY", &settings.keys.private));
-    settings.warnings.extend(readable_by_others("SECRET_KEY", &settings.secret_key));
     for warning in &settings.warnings {
         report.say(&format!("warning: {warning}"));
     }
@@ -140,13 +140,6 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     drop(following);
     outbox.close(Duration::from_secs(5)).await;
     Ok(())
-}
-
-/// What is to be said of a secret that is none.
-fn readable_by_others(name: &str, path: &Path) -> Option<String> {
-    let mode = path.metadata().ok()?.permissions().mode() & 0o777;
-    let path = path.display();
-    (mode & 0o077 != 0).then(|| format!("{name}: {path} can be read by others (mode {mode:o})"))
 }
 
 /// SIGINT or SIGTERM.
@@ -215,14 +208,32 @@ fn tokens(
 }
 
 fn keys(files: &KeyFiles) -> Result<KeySet, SettingError> {
-    let key = SigningKey::load_or_generate_rsa(&files.private, &files.public)
-        .map_err(unusable("JWT_PRIVATE_KEY, JWT_PUBLIC_KEY"))?;
-    // The crate signs with other keys as well; clients of this API are promised RS256.
-    if key.verifying_key().algorithm() != Algorithm::Rs256 {
-        return Err(SettingError::new("JWT_PRIVATE_KEY", "is no RSA key"));
+    let pair = "JWT_PRIVATE_KEY, JWT_PUBLIC_KEY";
+    let further = further_keys(files)?;
+    if files.public.exists() {
+        rsa_key(pair, &files.public)?;
     }
-    let further = files.further.iter().map(|path| former_key(path));
-    further.into_iter().try_fold(KeySet::new(key), |keys, key| Ok(keys.with_verifying_key(key?)))
+    let key = SigningKey::load_or_generate_rsa(&files.private, &files.public);
+    let keys = KeySet::new(key.map_err(unusable(pair))?);
+    Ok(further.into_iter().fold(keys, KeySet::with_verifying_key))
+}
+
+/// Those that signed before, or will.
+fn further_keys(files: &KeyFiles) -> Result<Vec<VerifyingKey>, SettingError> {
+    files.further.iter().map(|path| rsa_key("JWT_VERIFICATION_KEYS", path)).collect()
+}
+
+/// A public key. The crate knows others as well; clients of this API are promised RS256.
+fn rsa_key(name: &'static str, path: &Path) -> Result<VerifyingKey, SettingError> {
+    let wrong = |reason: &dyn std::fmt::Display| {
+        SettingError::new(name, format!("{}: {reason}", path.display()))
+    };
+    let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
+    let key = VerifyingKey::from_pem(&pem).map_err(|error| wrong(&error))?;
+    if key.algorithm() != Algorithm::Rs256 {
+        return Err(wrong(&"is no RSA key"));
+    }
+    Ok(key)
 }
 
 /// Reads the key files anew at each SIGHUP. Where they can't be used, or are gone, the keys stay.
@@ -243,29 +254,14 @@ async fn change_keys(mut asked: Signal, files: KeyFiles, tokens: TokenService) {
     }
 }
 
-/// A key that signed before, or will.
-fn former_key(path: &Path) -> Result<VerifyingKey, SettingError> {
-    let wrong = |reason: &dyn std::fmt::Display| {
-        SettingError::new("JWT_VERIFICATION_KEYS", format!("{}: {reason}", path.display()))
-    };
-    let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
-    let key = VerifyingKey::from_pem(&pem).map_err(|error| wrong(&error))?;
-    if key.algorithm() != Algorithm::Rs256 {
-        return Err(wrong(&"is no RSA key"));
-    }
-    Ok(key)
-}
-
-fn sealing_keys(settings: &Settings) -> Result<SealingKeys, SettingError> {
-    SealingKeys::load_or_generate(&settings.secret_key).map_err(unusable("SECRET_KEY"))
-}
 
 fn totp(
     settings: &Settings,
     stores: &Stores,
     clock: &SharedClock,
 ) -> Result<TotpService, SettingError> {
-    let (keys, issuer) = (sealing_keys(settings)?, settings.jwt_issuer.as_str());
+    let keys = SealingKeys::load_or_generate(&settings.secret_key);
+    let (keys, issuer) = (keys.map_err(unusable("SECRET_KEY"))?, settings.jwt_issuer.as_str());
     Ok(TotpService::new(stores.accounts.clone(), keys, issuer).with_clock(clock.clone()))
 }
 
@@ -381,16 +377,6 @@ async fn clean_up(
 async fn bind(name: &'static str, address: &str) -> Result<TcpListener, SettingError> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|error| SettingError::new(name, format!("{address}: {error}")))
-}
-
-fn admin_error(error: &RegisterError) -> SettingError {
-    match error {
-        RegisterError::WeakPassword(violations) => {
-            let reasons: Vec<_> = violations.iter().map(ToString::to_string).collect();
-            SettingError::new("ADMIN_PASSWORD", reasons.join(", "))
-        }
-        error => SettingError::caused("ADMIN_EMAIL", error),
-    }
 }
 
 fn unusable<E: Error>(name: &'static str) -> impl Fn(E) -> SettingError {

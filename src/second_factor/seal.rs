@@ -9,7 +9,10 @@ use ring::{
 };
 use zeroize::Zeroizing;
 
-use crate::{StoreError, UserId, new_file::Draft};
+use crate::{
+    StoreError, UserId,
+    new_file::{Draft, warn_if_readable_by_others},
+};
 
 const KEY_LEN: usize = 32;
 /// The first byte of what is sealed: how the rest is to be read.
@@ -165,7 +168,8 @@ impl SealingKeys {
 
     /// Reads a file of keys, one a line in 64 hex digits, the first of which seals. Where there is no
     /// file, it is made, readable by its owner only, with one new key in it. Any number of processes
-    /// may start at once: one of them makes the file, and all read it.
+    /// may start at once: one of them makes the file, and all read it. One that others can read is read
+    /// all the same, and that is logged as a warning.
     ///
     /// # Errors
     /// See [`SealingKeyError`].
@@ -184,7 +188,9 @@ impl SealingKeys {
         let text = std::str::from_utf8(&text).map_err(|_| invalid())?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let keys: Option<Vec<_>> = lines.map(SealingKey::from_hex).collect();
-        keys.filter(|keys| !keys.is_empty()).map(Self).ok_or_else(invalid)
+        let keys = keys.filter(|keys| !keys.is_empty()).ok_or_else(invalid)?;
+        warn_if_readable_by_others(path);
+        Ok(Self(keys))
     }
 
     /// Seals a secret of this user.

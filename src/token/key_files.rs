@@ -15,12 +15,13 @@ use super::{
         signature::{Ed25519KeyPair, KeyPair},
     },
 };
-use crate::new_file::Draft;
+use crate::new_file::{Draft, warn_if_readable_by_others};
 
 impl SigningKey {
     /// Reads a pair of PEM files, of any algorithm that [`from_pem`](Self::from_pem) reads; where
     /// neither is there, first generates an Ed25519 key into them. The private one is readable by its
-    /// owner only; one that is not is read, and that is logged as a warning.
+    /// owner only; one that is not is read all the same (platforms mount secrets with modes of their
+    /// own), and that is logged as a warning.
     ///
     /// Any number of processes may start at once: one of them makes the pair, and all read it.
     ///
@@ -79,25 +80,6 @@ fn generate_ed25519() -> Option<KeyDer> {
     let pair = Ed25519KeyPair::from_pkcs8(&private).ok()?;
     Some(KeyDer { private, public: [&PUBLIC[..], pair.public_key().as_ref()].concat() })
 }
-
-/// A secret that others can read is none. Not refused: mounted secrets (Kubernetes) have the mode that
-/// their platform gives them.
-#[cfg(unix)]
-fn warn_if_readable_by_others(private: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-
-    let mode = fs::metadata(private).map_or(0, |file| file.permissions().mode() & 0o777);
-    if mode & 0o077 != 0 {
-        tracing::warn!(
-            private = %private.display(),
-            mode = %format_args!("{mode:o}"),
-            "the private key can be read by others; it should be readable by its owner only (0600)"
-        );
-    }
-}
-
-#[cfg(not(unix))]
-fn warn_if_readable_by_others(_: &Path) {}
 
 fn load(private: &Path, public: &Path) -> Result<SigningKey, KeyFileError> {
     let unusable = |path: &Path| {

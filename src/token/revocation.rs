@@ -49,6 +49,8 @@ pub enum Revoked {
         id: UserId,
         /// Tokens whose `iat` is not later.
         before: SystemTime,
+        /// But for those of this session.
+        except: Option<FamilyId>,
     },
     /// The user has this role from now on: a token that says another one is out of date, and its
     /// client is to refresh.
@@ -147,9 +149,17 @@ struct Known {
 
 #[derive(Default)]
 struct Marks {
-    /// Up to when tokens are worth nothing, and since when that is known.
-    before: Option<(SystemTime, SystemTime)>,
+    mark: Option<Mark>,
     role: Option<(u64, SystemTime, Role)>,
+}
+
+/// Tokens issued up to a moment are worth nothing, but for those of one session.
+struct Mark {
+    /// That moment, and of two that are alike the place in the feed.
+    until: (SystemTime, u64),
+    except: Option<FamilyId>,
+    /// Since when that is so.
+    at: SystemTime,
 }
 
 const WORDS: usize = 1024;
@@ -199,10 +209,12 @@ impl Revocations {
                     known.sessions.insert(id.as_str().into(), *at);
                     self.mark(id.as_str());
                 }
-                Revoked::User { id, before } => {
+                Revoked::User { id, before, except } => {
                     let marks = known.users.entry(id.clone()).or_default();
-                    if marks.before.is_none_or(|(known, _)| known < *before) {
-                        marks.before = Some((*before, *at));
+                    let until = (*before, *seq);
+                    // What the session of the last one has left is younger than all before it.
+                    if marks.mark.as_ref().is_none_or(|known| known.until < until) {
+                        marks.mark = Some(Mark { until, except: except.clone(), at: *at });
                     }
                     self.mark(id.as_str());
                 }
@@ -306,8 +318,12 @@ impl Revocations {
             return Err(TokenError::Revoked);
         }
         let Some(marks) = known.users.get(user).filter(|_| of_user) else { return Ok(()) };
-        let by_then = |(before, _)| seconds(identity.issued_at()) <= seconds(Some(before));
-        if marks.before.is_some_and(by_then) {
+        let ends = |mark: &Mark| {
+            let (before, _) = mark.until;
+            seconds(identity.issued_at()) <= seconds(Some(before))
+                && mark.except.as_ref().is_none_or(|kept| kept.as_str() != session)
+        };
+        if marks.mark.as_ref().is_some_and(ends) {
             return Err(TokenError::Revoked);
         }
         match &marks.role {
@@ -394,7 +410,7 @@ impl Known {
 
 impl Marks {
     fn newest(&self) -> SystemTime {
-        let before = self.before.map(|(_, at)| at);
+        let before = self.mark.as_ref().map(|mark| mark.at);
         let role = self.role.as_ref().map(|(_, at, _)| *at);
         before.max(role).unwrap_or(UNIX_EPOCH)
     }
@@ -436,6 +452,12 @@ mod tests {
             .with_issued_at(at(issued))
     }
 
+    fn mark(seq: u64, before: u64, except: Option<&str>) -> Revocation {
+        let except = except.map(|session| FamilyId::from(session.to_owned()));
+        let mark = Revoked::User { id: UserId::from("ada"), before: at(before), except };
+        Revocation::new(seq, at(before), mark)
+    }
+
     fn ended(session: &str, when: u64) -> Revocation {
         Revocation::new(when, at(when), Revoked::Session(FamilyId::from(session.to_owned())))
     }
@@ -459,12 +481,26 @@ mod tests {
     fn mark_ends_what_was_issued_until_then() {
         let revocations = Revocations::new();
         revocations.keep_for(Duration::from_secs(900));
-        let mark = Revoked::User { id: UserId::from("ada"), before: at(10) };
-        revocations.apply(&Revocation::new(1, at(10), mark));
+        revocations.apply(&mark(1, 10, None));
         for (issued, good) in [(9, false), (10, false), (11, true)] {
             assert_eq!(revocations.check(&token("a", "ada", issued)).is_ok(), good, "{issued}");
         }
         assert!(revocations.check(&token("a", "eve", 9)).is_ok());
+    }
+
+    #[test]
+    fn mark_spares_the_session_of_the_last_one_only() {
+        let revocations = Revocations::new();
+        revocations.keep_for(Duration::from_secs(900));
+        let good = |session| revocations.check(&token(session, "ada", 5)).is_ok();
+        revocations.apply(&mark(1, 10, Some("a")));
+        assert_eq!((good("a"), good("b")), (true, false));
+        revocations.apply(&mark(2, 10, None));
+        assert_eq!((good("a"), good("b")), (false, false), "of two at once the later counts");
+        revocations.apply(&mark(1, 10, Some("a")));
+        assert!(!good("a"), "heard of twice");
+        revocations.apply(&mark(3, 20, Some("b")));
+        assert_eq!((good("a"), good("b")), (false, true));
     }
 
     #[test]

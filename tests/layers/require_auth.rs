@@ -1,8 +1,11 @@
 //! Who passes `RequireAuth`, and what the others are told.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -10,10 +13,10 @@ use http::{Response, StatusCode};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_warden::{
     Answer, Identity, RefusalHook, RefusalReason, RequestHead, RequireAuth, Role, StoreError,
-    TokenService,
+    SystemClock, TokenService, UserId,
     auth::{AuthError, Authenticate},
     store::memory::MemoryStore,
-    token::{KeySet, SigningKey},
+    token::{KeySet, Revocation, RevocationFeed, SigningKey},
 };
 
 use crate::support::{Gateway, Later, header, inner, problem, request, send};
@@ -201,4 +204,39 @@ async fn tokens_of_the_service_pass() {
             values.iter().fold(request(), |request, value| request.header("authorization", value));
         assert_eq!(send(&service, request).await.status(), status, "{} headers", values.len());
     }
+}
+
+/// A feed that was read once.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait::async_trait]
+impl RevocationFeed for Silent {
+    async fn read(&self, _: u64, _: SystemTime) -> Result<Vec<Revocation>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn past_the_stale_limit_good_tokens_are_unavailable_and_bad_ones_are_bad() {
+    let key = SigningKey::generate_ed25519().unwrap();
+    let tokens = TokenService::new(KeySet::new(key), "issuer", "api", MemoryStore::new());
+    let ada = Identity::new(UserId::from("ada"), Role::EDITOR);
+    let good = tokens.issue(&ada).await.unwrap().access_token().to_owned();
+    let status = async |limit: Option<Duration>, token: &str| {
+        let service = RequireAuth::new(tokens.clone().with_stale_limit(limit)).layer(inner());
+        let request = request().header("authorization", format!("Bearer {token}"));
+        let response = send(&service, request).await;
+        (response.status().as_u16(), header(response.headers(), "retry-after").is_some())
+    };
+    let at_once = Some(Duration::ZERO);
+    assert_eq!(status(at_once, &good).await, (200, false), "no feed is followed: nothing is stale");
+
+    let following = tokens.revocations().follow(Silent, SystemClock::shared()).await.unwrap();
+    // It is some microseconds old by now: past the one limit, within the other.
+    assert_eq!(status(at_once, &good).await, (503, true));
+    assert_eq!(status(at_once, "a.b.c").await, (401, false));
+    assert_eq!(status(Some(Duration::from_secs(3600)), &good).await, (200, false));
+    assert_eq!(status(None, &good).await, (200, false), "believed, unless said otherwise");
+    drop(following);
 }

@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, reason = "what was measured is told with --nocapture")]
 
 mod api;
+mod calls;
 mod hang_ups;
 mod keys;
 mod metrics;

@@ -167,6 +167,24 @@ async fn body_over_64_kib_is_refused() {
     }
 }
 
+/// The answer to a body of members without a meaning is no larger than the body: it names only so many.
+#[tokio::test]
+async fn answer_is_small_whatever_was_asked() {
+    let server = Server::start().await;
+    let many: String = (0..7000).map(|n| format!(r#","{n}":0"#)).collect();
+    let many = format!(r#"{{"refresh_token":"x"{many}}}"#);
+    let long = format!(r#"{{"{}": 1, "refresh_token": {{}}}}"#, "a".repeat(60_000));
+    for body in [many, long] {
+        assert!((60_000..=KIB_64).contains(&body.len()), "{}", body.len());
+        let reply = refresh_with(&server, "application/json", body).await;
+        assert_eq!(reply.error(), (422, "validation_failed"));
+        assert!(reply.body.len() < 4096, "{}", reply.body.len());
+    }
+    let path = format!("/auth/verify?token={}", "a".repeat(20_000));
+    let reply = server.get(&path).await.refused(400, "invalid_verification_token");
+    assert!(reply.body.len() < 4096);
+}
+
 async fn refresh_with(server: &Server, kind: &str, body: impl Into<Body>) -> Reply {
     server.call(Method::POST, "/auth/refresh").body(kind, body).await
 }

@@ -182,6 +182,72 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
     }
 }
 
+/// Keys and an admin are made, which is logged, only where nothing else is wrong.
+#[tokio::test]
+async fn start_that_fails_has_made_no_keys_and_no_admin() {
+    let admin = [("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", PASSWORD)];
+    let weak = [("ADMIN_EMAIL", "root@example.com"), ("ADMIN_PASSWORD", "weak")];
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let (curve_public, long) = (key("es256-public.pem"), "1000000".to_owned());
+    for (name, value, made_before) in [
+        ("JWT_VERIFICATION_KEYS", "nope.pem", &[][..]),
+        ("JWT_VERIFICATION_KEYS", &*curve_public, &[]),
+        ("JWT_PRIVATE_KEY", "nope.pem", &["config/jwt-public.pem"]),
+        ("JWT_PUBLIC_KEY", &*curve_public, &["config/jwt-private.pem"]),
+        ("SECRET_KEY", "broken", &["broken"]),
+        ("SECRET_KEY", "broken/secret.key", &["broken"]),
+        ("REDIS_URL", "http://127.0.0.1:1", &[]),
+        ("SMTP_URL", "http://mail.example", &[]),
+        ("MAIL_DIR", "broken/mail", &["broken"]),
+        ("RESET_URL", "app.example", &[]),
+        ("METRICS_ADDR", &*taken, &[]),
+        ("ADMIN_PASSWORD", "weak", &[]),
+        ("DATABASE_URL", "sqlite:broken", &["broken"]),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = directory_with_keys();
+        fs::create_dir(directory.path().join("config")).unwrap();
+        for path in made_before {
+            let from = keys.path().join(path);
+            let text = fs::read(&from).unwrap_or_else(|_| b"nonsense, but long enough\n".to_vec());
+            fs::write(directory.path().join(path), text).unwrap();
+        }
+        let mut settings = vec![(name, value), ("MAX_CONNECTIONS", &*long)];
+        settings.extend(if name == "ADMIN_PASSWORD" { &weak[..] } else { &admin[..] });
+        let output = spawn(directory.path(), &[], &settings).wait_with_output().await.unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{name}: {stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(name), "{stderr}");
+        let config: Vec<_> = fs::read_dir(directory.path().join("config")).unwrap().collect();
+        let there = made_before.iter().filter(|path| path.starts_with("config/")).count();
+        assert_eq!(config.len(), there, "{name}: {config:?}");
+    }
+}
+
+/// Mounted secrets (Kubernetes) have the mode that their platform gives them: it is told, once.
+#[tokio::test]
+async fn secret_that_others_can_read_is_told_of_once() {
+    let directory = directory_with_keys();
+    fs::write(directory.path().join("config/secret.key"), "ab".repeat(32)).unwrap();
+    for file in ["jwt-private.pem", "secret.key"] {
+        let open = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(directory.path().join("config").join(file), open).unwrap();
+    }
+    let told = Program::start(directory.path(), &[]).await.stop_and_tell().await;
+    for file in ["config/jwt-private.pem", "config/secret.key"] {
+        assert_eq!(told.matches(file).count(), 1, "{told}");
+    }
+    assert_eq!(told.matches("can be read by others").count(), 2, "{told}");
+
+    for file in ["jwt-private.pem", "secret.key"] {
+        let closed = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(directory.path().join("config").join(file), closed).unwrap();
+    }
+    let told = Program::start(directory.path(), &[]).await.stop_and_tell().await;
+    assert!(!told.contains("can be read by others"), "{told}");
+}
+
 #[tokio::test]
 async fn flag_that_is_none_is_one_line_too() {
     let directory = directory_with_keys();
@@ -368,8 +434,6 @@ async fn what_is_made_is_for_its_owner_only() {
 #[tokio::test]
 async fn what_only_looks_right_is_warned_of() {
     let directory = directory_with_keys();
-    let private = directory.path().join("config/jwt-private.pem");
-    fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
     for (about, settings) in [
         ("", vec![("RUST_LOG", "off")]),
         ("PUBLIC_URL", vec![("BIND_ADDR", "0.0.0.0:0")]),
@@ -378,11 +442,7 @@ async fn what_only_looks_right_is_warned_of() {
         ("FORWARDED_HEADER", vec![("FORWARDED_HEADER", "forwarded")]),
         ("ACCESS_TOKEN_TTL", vec![("ACCESS_TOKEN_TTL", "30d")]),
         ("BCRYPT_COST", vec![("BCRYPT_COST", "16")]),
-        ("JWT_PRIVATE_KEY", vec![]),
     ] {
-        if about == "JWT_PRIVATE_KEY" {
-            fs::set_permissions(&private, fs::Permissions::from_mode(0o644)).unwrap();
-        }
         let settings = [&settings[..], &[("RUST_LOG", "off")]].concat();
         let program = Program::start(directory.path(), &settings).await;
         let stderr = program.stop_and_tell().await;

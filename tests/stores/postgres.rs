@@ -337,6 +337,70 @@ async fn connection_that_falls_silent_on_its_way_back_to_the_pool_is_given_up() 
     users.count().await.unwrap();
 }
 
+/// That many sessions of Ada's, as [`sql::numbered_hash`] names their tokens.
+async fn write_sessions(url: &Url, count: u32, clock: &ManualClock) {
+    let mut connection = PgConnection::connect(url.as_str()).await.unwrap();
+    query(
+        "INSERT INTO tower_warden.families (id, user_id, created_at, last_used_at, epoch)
+         SELECT 'session ' || n, 'ada', $2, $2, 0 FROM generate_series(0, $1 - 1) AS n",
+    )
+    .bind(i64::from(count))
+    .bind(sql::micros(clock))
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    query(
+        "INSERT INTO tower_warden.refresh_tokens
+            (hash, family_id, generation, issued_at, expires_at, superseded_at)
+         SELECT sha256(n::text::bytea), 'session ' || n, 0, $2, $2 + 3600000000, NULL
+         FROM generate_series(0, $1 - 1) AS n",
+    )
+    .bind(i64::from(count))
+    .bind(sql::micros(clock))
+    .execute(&mut connection)
+    .await
+    .unwrap();
+}
+
+/// 600,000 have been tried.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn thousands_of_sessions_end_at_once() {
+    const COUNT: u32 = 600_000;
+    let (url, clock) = (new_database().await, ManualClock::new());
+    let pool = open(&url).await;
+    write_sessions(&url, COUNT, &clock).await;
+    let stores = [pool, open(&url).await].map(|pool| {
+        let store = PostgresStore::new(pool);
+        store.with_clock(std::sync::Arc::new(clock.clone()))
+    });
+    sql::thousands_of_sessions_end_at_once(stores, COUNT, &clock).await;
+}
+
+/// Two millions have been tried.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn a_very_long_session_is_forgotten_while_others_write() {
+    const TOKENS: u32 = 2_000_000;
+    let (url, clock) = (new_database().await, ManualClock::new());
+    let pool = open(&url).await;
+    write_sessions(&url, 1, &clock).await;
+    let mut connection = PgConnection::connect(url.as_str()).await.unwrap();
+    query(
+        "INSERT INTO tower_warden.refresh_tokens
+            (hash, family_id, generation, issued_at, expires_at, superseded_at)
+         SELECT sha256(n::text::bytea), 'session 0', n, $2, $2 + 3600000000, $2
+         FROM generate_series(1, $1) AS n",
+    )
+    .bind(i64::from(TOKENS))
+    .bind(sql::micros(&clock))
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    let store = PostgresStore::new(pool).with_clock(std::sync::Arc::new(clock.clone()));
+    sql::a_very_long_session_is_forgotten_while_others_write(store, TOKENS.into(), &clock).await;
+}
+
 /// Puts itself in front of the server, and passes nothing on while it is told to hang.
 async fn proxy(url: &mut Url) -> watch::Sender<bool> {
     let upstream = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));

@@ -10,7 +10,7 @@ use std::{
 
 use tower_warden::{
     Clock, Identity, ManualClock, Role, SharedClock, TokenHash, UserId,
-    token::{NewFamily, RefreshToken, RevokeReason, RotateRequest, TokenStore},
+    token::{FamilyId, NewFamily, RefreshToken, RevokeReason, RotateRequest, Rotation, TokenStore},
     user::{Email, NewUser, PasswordHash, UserStore},
 };
 
@@ -109,4 +109,124 @@ pub(crate) async fn servers_hear_of_each_others_revocations<S: TokenStore + Clon
     assert!(late.revocations().is_revoked(&caller), "known before the first request");
     drop((following, late_following));
     assert_eq!(one.delete_revocations(clock.now() + HOUR).await.unwrap(), 1);
+}
+
+/// The token of a session that a test has written by SQL.
+pub(crate) fn numbered_hash(n: u32) -> TokenHash {
+    TokenHash::of(&n.to_string())
+}
+
+/// As rows have it.
+pub(crate) fn micros(clock: &ManualClock) -> i64 {
+    let since = clock.now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_micros()).unwrap()
+}
+
+/// More sessions than are ended one by one, 0 to `count`, are Ada's: all of them end, in no time, but the
+/// one that is kept, whose access tokens stay as well. Another server hears of it as it is.
+pub(crate) async fn thousands_of_sessions_end_at_once<S: TokenStore + Clone>(
+    [store, other]: [S; 2],
+    count: u32,
+    clock: &ManualClock,
+) {
+    let following = other.follow_revocations().await.unwrap();
+    let (ada, shared): (_, SharedClock) = (UserId::from("ada"), Arc::new(clock.clone()));
+    let kept = login(&store, &ada, clock).await;
+    let kept_id = store.find_token(&kept).await.unwrap().unwrap().family.id;
+    let end = async |keep: Option<&FamilyId>| {
+        let begun = Instant::now();
+        store.revoke_user(&ada, keep, RevokeReason::LogoutAll, &shared).await.unwrap();
+        println!("{count} sessions end, but {keep:?}, in {:?}", begun.elapsed());
+    };
+    let is_revoked = |store: &S, session: &str| {
+        let caller = Identity::new(ada.clone(), Role::VIEWER)
+            .with_session_id(session)
+            .with_issued_at(clock.now());
+        store.revocations().is_revoked(&caller)
+    };
+    let live = async || store.sessions(&ada, clock.now()).await.unwrap();
+    let rotate = async |token| store.rotate(rotation(token, random_hash(), clock)).await.unwrap();
+
+    end(Some(&kept_id)).await;
+    for n in [0, 1, 999, 1000, 1001, count / 2, count - 1] {
+        assert_eq!(rotate(numbered_hash(n)).await, Rotation::Revoked, "{n}");
+        assert!(is_revoked(&store, &format!("session {n}")), "{n}");
+    }
+    assert!(!is_revoked(&store, kept_id.as_str()), "it is kept, and so are its access tokens");
+    let begun = Instant::now();
+    while !is_revoked(&other, "session 0") {
+        assert!(begun.elapsed() < Duration::from_secs(2), "it is not heard of");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!is_revoked(&other, kept_id.as_str()), "as the other server hears");
+    let begun = Instant::now();
+    let [session] = &live().await[..] else { panic!("one is live") };
+    println!("{count} sessions that ended are passed over in {:?}", begun.elapsed());
+    assert_eq!(session.family.id, kept_id);
+
+    end(None).await;
+    assert_eq!(rotate(kept).await, Rotation::Revoked);
+    assert!(is_revoked(&store, kept_id.as_str()));
+    assert_eq!(live().await, []);
+
+    // And life goes on, with as many as there may be.
+    let begun = Instant::now();
+    let token = random_hash();
+    let mut family = NewFamily::new(ada.clone(), token, clock.now(), clock.now() + HOUR);
+    family.at_most = Some(100);
+    store.open_family(family).await.unwrap();
+    println!("a login beside {count} sessions that ended takes {:?}", begun.elapsed());
+    assert_eq!(live().await.len(), 1);
+    assert!(matches!(rotate(token).await, Rotation::Rotated { .. }));
+    drop(following);
+}
+
+/// A session that was refreshed that often, and has ended, is forgotten in steps: nobody who writes
+/// waits for longer than for one of them. `tokens` rows of it are there but for the live one.
+pub(crate) async fn a_very_long_session_is_forgotten_while_others_write<S>(
+    store: S,
+    tokens: u64,
+    clock: &ManualClock,
+) where
+    S: TokenStore + Clone,
+{
+    const STEP: u32 = 1000;
+    clock.advance(2 * HOUR);
+    let (writer, writes) = (store.clone(), clock.clone());
+    let writing = tokio::spawn(async move {
+        let mut times: Vec<Duration> = Vec::new();
+        loop {
+            let begun = Instant::now();
+            login(&writer, &UserId::random(), &writes).await;
+            times.push(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if writer.find_token(&numbered_hash(0)).await.unwrap().is_none() {
+                times.sort();
+                return times;
+            }
+        }
+    });
+    let (begun, mut longest, mut deleted) = (Instant::now(), Duration::ZERO, 0);
+    loop {
+        let step = Instant::now();
+        let now = store.delete_expired_sessions(clock.now(), STEP).await.unwrap();
+        longest = longest.max(step.elapsed());
+        deleted += now;
+        if now < u64::from(STEP) {
+            break;
+        }
+        // As the server does.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(deleted, tokens + 1);
+    let times = writing.await.unwrap();
+    let (middle, last) = (times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "{tokens} tokens forgotten in {:?}, the longest step {longest:?}; of {} logins meanwhile \
+         the median took {middle:?}, the longest {last:?}",
+        begun.elapsed(),
+        times.len()
+    );
+    let bound = Duration::from_secs(1);
+    assert!(longest < bound && last < bound, "a step {longest:?}, a login {last:?}");
 }

@@ -214,3 +214,67 @@ async fn url_that_names_no_file_is_refused() {
         assert!(!connect(url).await.unwrap_err().is_unavailable(), "{url}");
     }
 }
+
+/// That many sessions of Ada's, as [`sql::numbered_hash`] names their tokens.
+async fn write_sessions(pool: &SqlitePool, count: u32, clock: &ManualClock) {
+    let now = sql::micros(clock);
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    for n in 0..count {
+        query(
+            "INSERT INTO tower_warden_families (id, user_id, created_at, last_used_at, epoch)
+             VALUES ('session ' || $1, 'ada', $2, $2, 0)",
+        )
+        .bind(n)
+        .bind(now)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        query(
+            "INSERT INTO tower_warden_refresh_tokens
+                (hash, family_id, generation, issued_at, expires_at)
+             VALUES ($1, 'session ' || $2, 0, $3, $3 + 3600000000)",
+        )
+        .bind(&sql::numbered_hash(n).as_bytes()[..])
+        .bind(n)
+        .bind(now)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    }
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_sessions_end_at_once() {
+    const COUNT: u32 = 2500;
+    let (directory, clock) = (tempdir().unwrap(), ManualClock::new());
+    let pool = open(directory.path()).await;
+    write_sessions(&pool, COUNT, &clock).await;
+    let other = open(directory.path()).await;
+    let stores = [pool, other].map(|pool| {
+        let store = SqliteStore::new(pool);
+        store.with_clock(Arc::new(clock.clone()))
+    });
+    sql::thousands_of_sessions_end_at_once(stores, COUNT, &clock).await;
+}
+
+/// Two millions have been tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_very_long_session_is_forgotten_while_others_write() {
+    const TOKENS: u32 = 2_000_000;
+    let (pool, clock) = (database().await, ManualClock::new());
+    write_sessions(&pool, 1, &clock).await;
+    query(
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < $1)
+         INSERT INTO tower_warden_refresh_tokens
+            (hash, family_id, generation, issued_at, expires_at, superseded_at)
+         SELECT randomblob(32), 'session 0', n, $2, $2 + 3600000000, $2 FROM numbers",
+    )
+    .bind(TOKENS)
+    .bind(sql::micros(&clock))
+    .execute(&pool)
+    .await
+    .unwrap();
+    let store = SqliteStore::new(pool).with_clock(Arc::new(clock.clone()));
+    sql::a_very_long_session_is_forgotten_while_others_write(store, TOKENS.into(), &clock).await;
+}

@@ -336,9 +336,18 @@ async fn connection_that_was_closed_while_idle_fails_nobody() {
 /// The most that one client's flood is to get: what Redis admits, and what is decided here.
 const TWICE: usize = 2;
 
+/// What becomes of a request that the store fails to decide, and where outages are decided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Policy {
+    Allow,
+    Deny,
+    Local,
+}
+
 /// Asks without pause by so many tasks, and counts what is admitted: in a process that has little
 /// time for each, as it has that serves so many connections.
-async fn flood(store: &FallbackStore, tasks: usize, take: Take, works: Duration) -> usize {
+async fn flood(store: &FallbackStore, tasks: usize, take: Take, policy: Policy) -> usize {
+    let works = Duration::from_micros(50);
     let end = Instant::now() + Duration::from_secs(2);
     let mut flood = tokio::task::JoinSet::new();
     for _ in 0..tasks {
@@ -347,8 +356,8 @@ async fn flood(store: &FallbackStore, tasks: usize, take: Take, works: Duration)
             let mut admitted = 0;
             while Instant::now() < end {
                 let answer = store.take(std::slice::from_ref(&take)).await;
-                // A failure passes under `allow`.
                 let Ok(mut taken) = answer else {
+                    assert_ne!(policy, Policy::Deny, "503 while Redis is only late");
                     admitted += 1;
                     continue;
                 };
@@ -369,22 +378,22 @@ async fn flood(store: &FallbackStore, tasks: usize, take: Take, works: Duration)
     flood.join_all().await.into_iter().sum()
 }
 
-async fn flood_gets_at_most_twice_the_limit(local_outages: bool, held: bool) {
+async fn flood_gets_at_most_twice_the_limit(policy: Policy, held: bool) {
     let limit = if held { 5 } else { 100 };
     for (tasks, slow) in [(1, None), (400, None), (800, None), (400, Some(20))] {
         let scene = Scene::before(&redis::url()).await;
-        let store = match local_outages {
-            true => scene.store.clone().with_local_outages(),
-            false => scene.store.clone(),
+        let store = match policy {
+            Policy::Local => scene.store.clone().with_local_outages(),
+            Policy::Allow | Policy::Deny => scene.store.clone(),
         };
         if let Some(ms) = slow {
             // The proxy's delay holds up what comes after, too, as a busy server does.
             scene.proxy.turn(Weather::Delay(Duration::from_millis(ms))).await;
         }
         let flooded = if held { take(limit).on_trial() } else { take(limit) };
-        let admitted = flood(&store, tasks, flooded, Duration::from_micros(50)).await;
+        let admitted = flood(&store, tasks, flooded, policy).await;
         let most = TWICE * limit as usize;
-        assert!(admitted <= most, "{admitted} of {limit} for {tasks} tasks, {slow:?}");
+        assert!(admitted <= most, "{admitted} of {limit} for {tasks} tasks, {slow:?}, {policy:?}");
         assert!(!store.is_open());
     }
 }
@@ -392,19 +401,25 @@ async fn flood_gets_at_most_twice_the_limit(local_outages: bool, held: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Redis: run tests/run"]
 async fn flood_of_a_client_gets_at_most_twice_the_limit() {
-    flood_gets_at_most_twice_the_limit(false, false).await;
+    flood_gets_at_most_twice_the_limit(Policy::Allow, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Redis: run tests/run"]
 async fn flood_of_a_client_gets_at_most_twice_the_limit_where_outages_are_local() {
-    flood_gets_at_most_twice_the_limit(true, false).await;
+    flood_gets_at_most_twice_the_limit(Policy::Local, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Redis: run tests/run"]
+async fn flood_of_a_client_gets_at_most_twice_the_limit_where_outages_are_denied() {
+    flood_gets_at_most_twice_the_limit(Policy::Deny, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Redis: run tests/run"]
 async fn flood_of_guesses_gets_at_most_twice_the_limit() {
-    flood_gets_at_most_twice_the_limit(false, true).await;
+    flood_gets_at_most_twice_the_limit(Policy::Allow, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

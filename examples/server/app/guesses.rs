@@ -16,7 +16,7 @@ use axum::{
 use http::request::Parts;
 use tokio::time::timeout;
 use tower_warden::{
-    ClientIp, Problem, RateLimiter, StoreError, TokenHash,
+    ClientIp, Problem, RateLimiter, StoreError, TokenHash, UserId,
     limit::{RateLimited, Standing},
     user::Email,
 };
@@ -54,23 +54,27 @@ impl Guesses {
         let [by_address, by_account] = self.app.limits.guesses();
         // Taken at once: who hangs up while it is found out whose account that is has used it.
         let of_address = by_address.ask(self.client).reserve().await.map_err(worded)?;
-        let of_account = match account {
-            Some(account) if !self.is_owner(account).await => {
-                match by_account.ask(hashed(account)).reserve().await {
-                    Ok(reserved) => Some(reserved),
-                    Err(refused) => {
-                        // What one limiter refuses the other does not count.
-                        self.say(of_address.give_back().await);
-                        return Err(worded(refused));
-                    }
+        let mut of_account = None;
+        if let Some(account) = account {
+            match by_account.ask(hashed(account)).reserve().await {
+                Ok(reserved) => of_account = Some((reserved, account)),
+                Err(_) if self.is_owner(account).await => {}
+                Err(refused) => {
+                    // What one limiter refuses the other does not count.
+                    self.say(of_address.give_back().await);
+                    return Err(worded(refused));
                 }
             }
-            _ => None,
-        };
+        }
         let outcome = look.await;
         let wrong = outcome.as_ref().is_err_and(|problem| WRONG.contains(&problem.code()));
-        if let Some(reserved) = of_account {
-            self.say(reserved.settle(|_| wrong).await);
+        match of_account {
+            // Whose it is matters only where it would count.
+            Some((reserved, account)) if wrong && self.is_owner(account).await => {
+                drop(reserved.give_back().await);
+            }
+            Some((reserved, _)) => self.say(reserved.settle(|_| wrong).await),
+            None => {}
         }
         self.say(of_address.settle(|_| wrong).await);
         outcome
@@ -83,13 +87,15 @@ impl Guesses {
     /// Whether the account has a live session from this client: a stranger's guesses must not lock its
     /// owner out.
     ///
-    /// Whatever goes wrong with that, or takes long, the login goes on, and counts.
+    /// Whatever goes wrong with that, or takes long, the login goes on, and counts. Where there is no
+    /// such account, as much is asked.
     async fn is_owner(&self, account: &str) -> bool {
         let Ok(email) = Email::parse(account) else { return false };
         let (app, client) = (self.app.clone(), self.client);
         let found = tokio::spawn(async move {
-            let user = app.users.find_by_email(&email).await.ok()??;
-            let sessions = app.tokens.sessions(&user.id).await.ok()?;
+            let user = app.users.find_by_email(&email).await.ok()?;
+            let id = user.map_or_else(UserId::random, |user| user.id);
+            let sessions = app.tokens.sessions(&id).await.ok()?;
             let ips = sessions.iter().filter_map(|session| session.family.info.ip());
             Some(ips.map(ClientIp::from).any(|ip| ip == client))
         });

@@ -7,7 +7,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use tower_warden::{
     ForwardedHeader, Quota, TrustedProxies,
-    user::{BcryptHasher, Email, Password, mail::Mailbox},
+    user::{BcryptHasher, Email, Password, PasswordPolicy, StandardPolicy, mail::Mailbox},
 };
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -56,6 +56,13 @@ pub struct KeyFiles {
     pub public: PathBuf,
     /// Of keys that only verify.
     pub further: Vec<PathBuf>,
+}
+
+impl KeyFiles {
+    /// Whether none is to be made.
+    pub fn are_there(&self) -> bool {
+        self.private.exists() || self.public.exists()
+    }
 }
 
 /// What becomes of requests while the store of the limits fails.
@@ -278,7 +285,13 @@ fn admin(
         (Some(email), Some(password)) => {
             let email =
                 Email::parse(email).map_err(|error| SettingError::new("ADMIN_EMAIL", error))?;
-            Ok(Some((email, Password::from(password))))
+            let password = Password::from(password);
+            let violations = StandardPolicy.violations(&password);
+            if !violations.is_empty() {
+                let reasons: Vec<_> = violations.iter().map(ToString::to_string).collect();
+                return Err(SettingError::new("ADMIN_PASSWORD", reasons.join(", ")));
+            }
+            Ok(Some((email, password)))
         }
     }
 }

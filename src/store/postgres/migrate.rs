@@ -25,6 +25,11 @@ const FILES: &[MigrationFile] = &[
         "API keys and second factors",
         include_str!("../../../migrations/postgres/0004_api_keys_and_second_factors.sql"),
     ),
+    (
+        7,
+        "sessions in great numbers",
+        include_str!("../../../migrations/postgres/0007_sessions_in_great_numbers.sql"),
+    ),
 ];
 
 /// Under this lock servers that start together migrate one after the other. Not sqlx's own lock: a

@@ -83,8 +83,12 @@ impl Tx<'_> {
     pub(super) async fn revoke(&mut self, what: Revoked, at: SystemTime) -> sqlx::Result<()> {
         let (kind, subject, value) = match &what {
             Revoked::Session(id) => ("session", id.as_str(), None),
-            Revoked::User { id, before } => {
+            Revoked::User { id, before, except: None } => {
                 ("user", id.as_str(), Some(to_micros(*before).to_string()))
+            }
+            Revoked::User { id, before, except: Some(kept) } => {
+                let value = format!("{} {}", to_micros(*before), kept.as_str());
+                ("others", id.as_str(), Some(value))
             }
             Revoked::Role { user, role } => ("role", user.as_str(), Some(role.to_string())),
             Revoked::Account(id) => ("account", id.as_str(), None),
@@ -114,10 +118,13 @@ fn revocation(mut row: Row) -> sqlx::Result<Revocation> {
     let value: Option<String> = row.take()?;
     let what = match (&*kind, value) {
         ("session", _) => Revoked::Session(FamilyId::from(subject)),
-        ("user", Some(before)) => {
+        ("user" | "others", Some(value)) => {
+            let (before, kept) =
+                value.split_once(' ').map_or((&*value, None), |(before, id)| (before, Some(id)));
             let micros = before.parse().map_err(unreadable)?;
             let before = UNIX_EPOCH + Duration::from_micros(micros);
-            Revoked::User { id: UserId::from(subject), before }
+            let except = kept.map(|id| FamilyId::from(id.to_owned()));
+            Revoked::User { id: UserId::from(subject), before, except }
         }
         ("role", Some(role)) => {
             Revoked::Role { user: UserId::from(subject), role: Role::from(&*role) }

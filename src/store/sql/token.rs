@@ -94,16 +94,18 @@ const SUPERSEDE: Statement =
 const REVOKE: Statement = sql!(
     "UPDATE " families " SET revoked_at = $2, revoked_reason = $3, sealed = NULL WHERE id = $1"
 );
-/// Always in the same order. More than a thousand end by the epoch alone.
+/// Always in the same order. More than a thousand end by the epoch alone; those of epochs before have.
 const LOCK_FAMILIES_OF: Statement = sql!(
     "SELECT id FROM " families "
-     WHERE user_id = $1 AND revoked_at IS NULL ORDER BY id LIMIT 1001" lock
+     WHERE user_id = $1 AND revoked_at IS NULL AND (epoch IS NULL OR epoch = $2)
+     ORDER BY id LIMIT 1001" lock
 );
 const REVOKE_ALL: Statement = sql!(
     "UPDATE " families " SET revoked_at = $2, revoked_reason = $3, sealed = NULL
      WHERE id" one_of
          "SELECT id FROM " families "
-          WHERE user_id = $1 AND revoked_at IS NULL AND id <> $4 ORDER BY id LIMIT 1001" end
+          WHERE user_id = $1 AND revoked_at IS NULL AND id <> $4 AND (epoch IS NULL OR epoch = $5)
+          ORDER BY id LIMIT 1001" end
 );
 const KEEP_FAMILY: Statement =
     sql!("UPDATE " families " SET epoch = $3 WHERE id = $1 AND user_id = $2");
@@ -118,6 +120,8 @@ const SESSIONS: Statement = sql!(
      LEFT JOIN " user_sessions " AS mark ON mark.user_id = family.user_id
      WHERE family.user_id = $1 AND family.revoked_at IS NULL AND live.expires_at > $2
          AND (family.expires_at IS NULL OR family.expires_at > $2)
+         AND (family.epoch IS NULL
+              OR family.epoch = (SELECT epoch FROM " user_sessions " WHERE user_id = $1))
      ORDER BY family.last_used_at DESC, family.id LIMIT 1000"
 );
 const ENDED: Statement = sql!(
@@ -399,7 +403,7 @@ pub(super) async fn end_sessions(
 ) -> sqlx::Result<u64> {
     let (epoch, _) = lock_user(tx, user).await?;
     let mut ids = Vec::new();
-    for mut row in tx.all(&LOCK_FAMILIES_OF, [user.into()]).await? {
+    for mut row in tx.all(&LOCK_FAMILIES_OF, [user.into(), to_i64(epoch).into()]).await? {
         ids.push(row.take::<FamilyId>()?);
     }
     let mark = (ids.len() > ONE_BY_ONE).then(|| now + MARK_MARGIN);
@@ -408,10 +412,12 @@ pub(super) async fn end_sessions(
         tx.execute(&KEEP_FAMILY, [keep.into(), user.into(), to_i64(epoch + 1).into()]).await?;
     }
     let kept = keep.unwrap_or_default();
-    let all = [user.into(), now.into(), reason.as_str().into(), kept.into()];
+    let all =
+        [user.into(), now.into(), reason.as_str().into(), kept.into(), to_i64(epoch).into()];
     let ended = tx.execute(&REVOKE_ALL, all).await?;
     if let Some(before) = mark {
-        tx.revoke(Revoked::User { id: user.clone(), before }, now).await?;
+        let except = keep.map(|id| FamilyId::from(id.to_owned()));
+        tx.revoke(Revoked::User { id: user.clone(), before, except }, now).await?;
     } else {
         for id in ids.into_iter().filter(|id| id.as_str() != kept) {
             tx.revoke(Revoked::Session(id), now).await?;
