@@ -15,6 +15,8 @@ mod hang_ups;
 mod keys;
 mod metrics;
 mod monitoring;
+#[path = "../support/pgbouncer.rs"]
+mod pgbouncer;
 mod postgres;
 #[path = "../support/proxy.rs"]
 mod proxy;
@@ -22,5 +24,6 @@ mod redis;
 #[path = "../support/redis.rs"]
 mod redis_server;
 mod replicas;
+mod revocations;
 mod scene;
 mod sessions;

@@ -307,7 +307,7 @@ async fn without_a_database_keys_are_good_that_were_seen_in_the_last_minute() {
     );
     server.get("/auth/me").bearer(&seen).await.expect(200);
     revoke(&server, &member, &revoked).await.expect(204);
-    server.database.close().await;
+    server.lose_database().await;
     server.clock.advance(59 * SECOND);
     // Known, and so counted; what it asks for needs the database.
     let reply = server.get("/projects").bearer(&seen).await.refused(503, "unavailable");

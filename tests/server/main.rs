@@ -3,10 +3,18 @@
 
 #![cfg(feature = "full")]
 #![allow(clippy::unwrap_used, reason = "the lint knows only functions that are tests themselves")]
+#![allow(clippy::print_stdout, reason = "what was measured is told with --nocapture")]
 
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "the app is made for its own program")]
 #[path = "../../examples/server/app/mod.rs"]
 mod app;
+
+#[allow(dead_code, unreachable_pub, reason = "made for its own program")]
+#[path = "../../examples/server/operators.rs"]
+mod operated;
+#[allow(dead_code, unreachable_pub, reason = "made for its own program")]
+#[path = "../../examples/server/serve/mod.rs"]
+mod serve;
 
 mod access_tokens;
 mod accounts;

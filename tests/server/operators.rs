@@ -112,3 +112,52 @@ async fn log_that_nobody_reads_holds_nobody_up() {
     assert_eq!(timeout(Duration::from_secs(5), program.end()).await.unwrap().code(), Some(0));
     assert!(begin.elapsed() < Duration::from_secs(4));
 }
+
+/// Pages of 4 KiB that this process has in memory.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Only what it measures is in this process: the test runs itself once more, alone.
+#[tokio::test(start_paused = true)]
+async fn metrics_that_nobody_reads_take_no_more_and_more_memory() {
+    const ALONE: &str = "TOWER_WARDEN_TEST_ALONE";
+    const ROUND: usize = 200_000;
+    if std::env::var_os(ALONE).is_none() {
+        let name = "operators::metrics_that_nobody_reads_take_no_more_and_more_memory";
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let alone = alone.args([name, "--exact", "--nocapture"]).env(ALONE, "1");
+        let output = alone.output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{told}");
+        let tell: Vec<_> = told.lines().filter(|line| line.contains("decisions")).collect();
+        assert_eq!(tell.len(), 2, "{told}");
+        println!("{}", tell.join("\n"));
+        return;
+    }
+    let _metrics = crate::operated::measure().unwrap();
+    let decide = || {
+        metrics::counter!("tower_warden_limit_decisions_total", "limiter" => "ip").increment(1);
+        metrics::histogram!("tower_warden_limit_store_seconds").record(0.000_3);
+    };
+    let round = async |decisions: usize| {
+        let before = resident();
+        (0..decisions).for_each(|_| decide());
+        let grown = resident().saturating_sub(before) * 4096;
+        tokio::time::advance(Duration::from_secs(6)).await;
+        tokio::task::yield_now().await;
+        grown
+    };
+    round(ROUND).await;
+    let at_first = resident();
+    for _ in 0..20 {
+        round(ROUND).await;
+    }
+    let grown = resident().saturating_sub(at_first) * 4096;
+    println!("{} decisions, looked after: {grown} bytes", 20 * ROUND);
+    let most = round(20 * ROUND).await;
+    println!("{} decisions between two looks: {most} bytes", 20 * ROUND);
+    assert!(most > 8 * 20 * ROUND, "it would show: {most}");
+    assert!(grown < 8 * 1024 * 1024, "{grown}");
+}

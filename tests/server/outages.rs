@@ -55,7 +55,7 @@ fn calls(server: &Server, admin: &Session) -> Vec<Call> {
 async fn without_its_database_the_server_is_unavailable_and_says_nothing_else() {
     let server = Server::start().await;
     let admin = server.join(Role::ADMIN).await;
-    server.database.close().await;
+    server.lose_database().await;
     for call in calls(&server, &admin) {
         call.await.expect(503);
     }
@@ -71,7 +71,7 @@ async fn without_its_database_the_server_is_unavailable_and_says_nothing_else() 
 async fn database_that_hangs_is_unavailable_within_5_seconds() {
     let server = Server::start().await;
     let admin = server.join(Role::ADMIN).await;
-    let _only_connection = server.database.acquire().await.unwrap();
+    let _all_connections = server.hold_database().await;
     tokio::time::pause();
     for call in calls(&server, &admin) {
         let begin = Instant::now();

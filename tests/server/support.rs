@@ -21,7 +21,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use sqlx::SqlitePool;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{
     sync::{Mutex, mpsc},
     task::yield_now,
@@ -30,12 +30,15 @@ use tower::ServiceExt;
 use tower_warden::{
     ApiKeyService, Identity, ManualClock, Quota, Role, SharedClock, TokenService, TrustedProxies,
     UserId, UserService,
+    api_key::ApiKeyStore,
     limit::OnFailure,
-    second_factor::{LoginSteps, SealingKey, SealingKeys, TotpService},
-    store::{memory::MemoryRateLimitStore, sqlite},
-    token::{KeySet, SigningKey},
+    second_factor::{
+        LoginSteps, PendingLoginStore, SealingKey, SealingKeys, SecondFactorStore, TotpService,
+    },
+    store::{memory::MemoryRateLimitStore, postgres, sqlite},
+    token::{KeySet, SigningKey, TokenStore},
     user::{
-        BcryptHasher, Email, HashingPool, LinkMail, UserChange,
+        BcryptHasher, Email, HashingPool, LinkMail, UserChange, UserStore,
         mail::{MailError, MailSender, Message, Outbox},
     },
 };
@@ -59,7 +62,7 @@ pub(crate) struct Server {
     pub(crate) clock: ManualClock,
     pub(crate) users: UserService,
     pub(crate) tokens: TokenService,
-    pub(crate) database: SqlitePool,
+    database: Pool,
     outbox: Outbox,
     letters: Mutex<mpsc::UnboundedReceiver<Message>>,
     members: AtomicU32,
@@ -87,36 +90,30 @@ impl Server {
     pub(crate) async fn with_hashing(hashing: HashingPool, change: impl FnOnce(&mut App)) -> Self {
         let clock = ManualClock::new();
         let shared: SharedClock = Arc::new(clock.clone());
-        let database = sqlite::connect("sqlite::memory:").await.unwrap();
-        sqlite::migrate(&database).await.unwrap();
-
+        let (store, database) = open_database(&shared).await;
         let (post_office, letters) = mpsc::unbounded_channel();
         let outbox = Outbox::new(PostOffice(post_office));
         let mail = LinkMail::verification("https://api.example/auth/verify").unwrap();
-        let store = sqlite::SqliteStore::new(database.clone()).with_clock(shared.clone());
         let users = UserService::new(store.clone(), hashing, mail, outbox.clone())
             .with_reset_mail(LinkMail::reset("https://api.example/reset").unwrap())
             .with_email_change_mail(
                 LinkMail::email_change("https://api.example/confirm-email").unwrap(),
             );
         let key = SigningKey::from_pem(PRIVATE_KEY.as_bytes()).unwrap();
-        let tokens = TokenService::new(KeySet::new(key), "tower-warden", "api", store)
+        let tokens = TokenService::new(KeySet::new(key), "tower-warden", "api", store.clone())
             .with_subjects(UserId::is_uuid);
-        let projects = ProjectStore::new(Pool::Sqlite(database.clone()), shared.clone());
+        let projects = ProjectStore::new(database.clone(), shared.clone());
         let limits = MemoryRateLimitStore::new().with_clock(shared.clone());
 
         let sealing = SealingKeys::new(SealingKey::random().unwrap());
-        let store = sqlite::SqliteStore::new(database.clone());
-        let totp = TotpService::new(store, sealing, "tower-warden").with_clock(shared.clone());
+        let totp = TotpService::new(store.clone(), sealing, "tower-warden").with_clock(shared.clone());
 
         let mut settings = App {
             users: users.with_clock(shared.clone()),
             tokens: tokens.with_clock(shared.clone()),
-            keys: ApiKeyService::new(sqlite::SqliteStore::new(database.clone()))
-                .with_clock(shared.clone()),
+            keys: ApiKeyService::new(store.clone()).with_clock(shared.clone()),
             totp: totp.clone(),
-            login: LoginSteps::new(sqlite::SqliteStore::new(database.clone()), totp)
-                .with_clock(shared.clone()),
+            login: LoginSteps::new(store, totp).with_clock(shared.clone()),
             projects: projects.await.unwrap(),
             limits: Limits {
                 store: Arc::new(limits),
@@ -138,6 +135,32 @@ impl Server {
             letters: Mutex::new(letters),
             members: AtomicU32::new(0),
         }
+    }
+
+    /// From now on it doesn't answer.
+    pub(crate) async fn lose_database(&self) {
+        match &self.database {
+            Pool::Sqlite(pool) => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// Nobody else gets a connection to it, until what is answered is dropped.
+    pub(crate) async fn hold_database(&self) -> Vec<Box<dyn std::any::Any>> {
+        let mut held: Vec<Box<dyn std::any::Any>> = Vec::new();
+        match &self.database {
+            Pool::Sqlite(pool) => {
+                for _ in 0..pool.options().get_max_connections() {
+                    held.push(Box::new(pool.acquire().await.unwrap()));
+                }
+            }
+            Pool::Postgres(pool) => {
+                for _ in 0..pool.options().get_max_connections() {
+                    held.push(Box::new(pool.acquire().await.unwrap()));
+                }
+            }
+        }
+        held
     }
 
     /// The next letter that is sent.
@@ -200,6 +223,33 @@ impl Server {
         let created = self.post("/projects", json!({"name": name})).by(owner).await;
         created.expect(201).text("id")
     }
+}
+
+trait Accounts: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore {}
+
+impl<S> Accounts for S where
+    S: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore
+{
+}
+
+/// SQLite in memory; or a new database in PostgreSQL, on which `tests/run` runs all chapters once more.
+async fn open_database(clock: &SharedClock) -> (Arc<dyn Accounts>, Pool) {
+    let Ok(server) = std::env::var("TOWER_WARDEN_TEST_ACCOUNTS") else {
+        let pool = sqlite::connect("sqlite::memory:").await.unwrap();
+        sqlite::migrate(&pool).await.unwrap();
+        let store = sqlite::SqliteStore::new(pool.clone()).with_clock(clock.clone());
+        return (Arc::new(store), Pool::Sqlite(pool));
+    };
+    let mut url: url::Url = server.parse().unwrap();
+    let name = format!("tower_warden_{}", uuid::Uuid::new_v4().simple());
+    let mut admin = PgConnection::connect(&server).await.unwrap();
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::query(create).execute(&mut admin).await.unwrap();
+    url.set_path(&name);
+    let pool = postgres::connect(url.as_str()).await.unwrap();
+    postgres::migrate(&pool).await.unwrap();
+    let store = postgres::PostgresStore::new(pool.clone()).with_clock(clock.clone());
+    (Arc::new(store), Pool::Postgres(pool))
 }
 
 /// Whatever answers the requests of the API.

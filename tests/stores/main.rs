@@ -2,6 +2,7 @@
 //! get wrong.
 
 #![allow(clippy::unwrap_used, reason = "the lint knows only functions that are tests themselves")]
+#![allow(clippy::print_stdout, reason = "what was measured is told with --nocapture")]
 
 mod account;
 mod api_key;
@@ -10,6 +11,9 @@ mod second_factor;
 mod token;
 mod user;
 
+#[cfg(feature = "postgres")]
+#[path = "../support/pgbouncer.rs"]
+mod pgbouncer;
 #[cfg(feature = "postgres")]
 mod pooler;
 #[cfg(feature = "postgres")]
@@ -20,3 +24,5 @@ mod redis;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod upgrade;

@@ -2,10 +2,8 @@
 
 use std::{
     fs,
-    net::TcpListener,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -19,61 +17,12 @@ use tower_warden::{
     token::{Rotation, TokenStore},
     user::UserStore,
 };
-use url::Url;
 
-use crate::{postgres::new_database, sql};
-
-/// A program that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Neither PostgreSQL nor PgBouncer runs as root.
-fn as_postgres(program: &Path) -> Command {
-    let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
-    if !root {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
-    command
-}
-
-fn directory() -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    directory
-}
-
-/// PgBouncer in transaction mode, with two server connections for all.
-async fn pgbouncer(server: &Url) -> (Url, TempDir, Running) {
-    let (directory, port) = (directory(), free_port());
-    let ini = directory.path().join("pgbouncer.ini");
-    let (host, server_port) = (server.host_str().unwrap(), server.port().unwrap());
-    let settings = format!(
-        "[databases]\n* = host={host} port={server_port} user=postgres\n\
-         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-         auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n"
-    );
-    fs::write(&ini, settings).unwrap();
-    let program = PathBuf::from("/usr/sbin/pgbouncer");
-    let mut command = as_postgres(&program);
-    command.arg(&ini).stdout(Stdio::null()).stderr(Stdio::null());
-    let running = Running(command.spawn().unwrap());
-    let mut url = server.clone();
-    url.set_port(Some(port)).unwrap();
-    url.set_query(Some("pgbouncer=true"));
-    (url, directory, running)
-}
+use crate::{
+    pgbouncer::{Running, as_postgres, directory, free_port, pgbouncer},
+    postgres::new_database,
+    sql,
+};
 
 async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let begun = Instant::now();
@@ -90,7 +39,7 @@ async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut
 #[ignore = "needs PostgreSQL and PgBouncer: run tests/run"]
 async fn behind_a_pooler_nothing_lasts_longer_than_a_transaction() {
     let server = new_database().await;
-    let (url, _directory, _running) = pgbouncer(&server).await;
+    let (url, _directory, _running) = pgbouncer(&server);
     let pool = until("PgBouncer", || async { connect(url.as_str()).await.ok() }).await;
     assert!(is_behind_pooler(&pool));
     // Two servers that start at once, through the pooler.
