@@ -254,7 +254,6 @@ async fn change_keys(mut asked: Signal, files: KeyFiles, tokens: TokenService) {
     }
 }
 
-
 fn totp(
     settings: &Settings,
     stores: &Stores,

@@ -217,7 +217,11 @@ async fn start_that_fails_has_made_no_keys_and_no_admin() {
         settings.extend(if name == "ADMIN_PASSWORD" { &weak[..] } else { &admin[..] });
         let output = spawn(directory.path(), &[], &settings).wait_with_output().await.unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{name}: {stderr}");
+        assert_eq!(
+            (output.status.code(), stderr.lines().count()),
+            (Some(1), 1),
+            "{name}: {stderr}"
+        );
         assert!(stderr.starts_with("error: ") && stderr.contains(name), "{stderr}");
         let config: Vec<_> = fs::read_dir(directory.path().join("config")).unwrap().collect();
         let there = made_before.iter().filter(|path| path.starts_with("config/")).count();

@@ -106,7 +106,8 @@ impl Server {
         let limits = MemoryRateLimitStore::new().with_clock(shared.clone());
 
         let sealing = SealingKeys::new(SealingKey::random().unwrap());
-        let totp = TotpService::new(store.clone(), sealing, "tower-warden").with_clock(shared.clone());
+        let totp =
+            TotpService::new(store.clone(), sealing, "tower-warden").with_clock(shared.clone());
 
         let mut settings = App {
             users: users.with_clock(shared.clone()),

@@ -281,8 +281,7 @@ async fn a_very_long_session_is_forgotten_while_others_write() {
 
 impl upgrade::Old for SqlitePool {
     const WORDS: [&str; 3] = ["tower_warden_", "", "x'{}'"];
-    const SCHEMA: &str =
-        include_str!("../../migrations/sqlite/0001_users_and_refresh_tokens.sql");
+    const SCHEMA: &str = include_str!("../../migrations/sqlite/0001_users_and_refresh_tokens.sql");
 
     type Store = SqliteStore;
 

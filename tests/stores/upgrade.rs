@@ -51,7 +51,8 @@ const REGISTER: &str = "INSERT INTO {t}users
     (id, email, password_hash, role, plan, email_verified, created_at)
     VALUES ('NAME', 'NAME at b.co', 'hash of NAME', 'viewer', NULL, FALSE, @0)
     ON CONFLICT (email) DO NOTHING";
-const PUT_LINK: &str = "INSERT INTO {t}verification_tokens AS old (user_id, hash, created_at, expires_at)
+const PUT_LINK: &str =
+    "INSERT INTO {t}verification_tokens AS old (user_id, hash, created_at, expires_at)
     VALUES ('NAME', #link of NAME#, @0, @60)
     ON CONFLICT (user_id) DO UPDATE
     SET hash = excluded.hash, created_at = excluded.created_at, expires_at = excluded.expires_at

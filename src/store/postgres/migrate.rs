@@ -113,10 +113,7 @@ mod tests {
         assert!(error.is_unavailable());
         assert!(took >= patience && took < patience + Duration::from_secs(1), "{took:?}");
         let why = std::error::Error::source(&error).unwrap().to_string();
-        assert_eq!(
-            why,
-            "another server holds the lock of the migrations for longer than 250ms"
-        );
+        assert_eq!(why, "another server holds the lock of the migrations for longer than 250ms");
         let left = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> $1
                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
                     AND (classid::bigint << 32) + objid::bigint = $2";

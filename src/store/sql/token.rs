@@ -412,8 +412,7 @@ pub(super) async fn end_sessions(
         tx.execute(&KEEP_FAMILY, [keep.into(), user.into(), to_i64(epoch + 1).into()]).await?;
     }
     let kept = keep.unwrap_or_default();
-    let all =
-        [user.into(), now.into(), reason.as_str().into(), kept.into(), to_i64(epoch).into()];
+    let all = [user.into(), now.into(), reason.as_str().into(), kept.into(), to_i64(epoch).into()];
     let ended = tx.execute(&REVOKE_ALL, all).await?;
     if let Some(before) = mark {
         let except = keep.map(|id| FamilyId::from(id.to_owned()));
