@@ -88,6 +88,9 @@ impl<'de> Deserialize<'de> for UserId {
     }
 }
 
+/// By which claim the identity of an API key's request says which key it was.
+pub(crate) const API_KEY_CLAIM: &str = "api_key";
+
 /// Text with a meaning of its own, with constants for the values known here: [`Role`], [`Plan`].
 macro_rules! open_value {
     ($(#[$doc:meta])* $name:ident { $($(#[$const_doc:meta])* $constant:ident = $text:literal),* $(,)? }) => {
@@ -180,6 +183,8 @@ open_value! {
         ENTERPRISE = "enterprise",
     }
 }
+
+pub(crate) use open_value;
 
 /// An authenticated caller, as [`RequireAuth`](crate::RequireAuth) puts it into the extensions of
 /// a request. Cheap to clone.

@@ -72,8 +72,8 @@
 //! The layers work around any `tower::Service` of `http` requests whose response bodies are
 //! `http_body::Body<Data = Bytes>`: axum's, hyper's, tonic's. None adds an error of its own.
 //!
-//! The [guides](guide) tell how to do what: the order of layers, client addresses behind proxies, plans, bursts, testing,
-//! coming from other crates. [`auth`], [`limit`], [`token`] and [`user`] tell the rules of each, and what a deployment
+//! The [guides](guide) tell how to do what: the order of layers, client addresses behind proxies, plans, bursts, signals,
+//! testing, coming from other crates. [`auth`], [`limit`], [`token`] and [`user`] tell the rules of each, and what a deployment
 //! must know. The repository's `examples` hold one idea each, and `examples/server` a whole API.
 //!
 //! # Stores
@@ -121,6 +121,7 @@
 
 mod answer;
 pub mod api_key;
+pub mod audit;
 pub mod auth;
 pub mod client_ip;
 mod clock;
@@ -136,6 +137,8 @@ mod identity;
 mod json;
 pub mod limit;
 mod new_file;
+pub mod observe;
+mod origin;
 mod problem;
 mod refusal;
 pub mod second_factor;
@@ -160,10 +163,12 @@ pub use error::StoreError;
 pub use head::RequestHead;
 pub use identity::{ClaimsError, Identity, Plan, Role, UserId};
 pub use limit::{Key, Quota, RateLimitLayer, RateLimiter, Rule};
+pub use observe::ObserveLayer;
+pub use origin::Origin;
 pub use problem::{Problem, ProblemCode, ResponseBody};
 pub use refusal::{Refusal, RefusalAnswer, RefusalHook, RefusalReason};
 pub use secret::{OpaqueToken, TokenHash};
 #[cfg(feature = "metrics")]
-pub use signals::describe_metrics;
+pub use signals::{describe_metrics, metric_buckets};
 pub use token::TokenService;
 pub use user::UserService;

@@ -16,6 +16,9 @@
 //! | `tower_warden_api_keys_total` | counter | `outcome`: `ok`, `expired`, `revoked`, `invalid`, `failed` |
 //! | `tower_warden_mail_total` | counter | `outcome`: `sent`, `given_up`, `dropped` |
 //! | `tower_warden_second_steps_total` | counter | `outcome`: `ok`, `invalid_code`, `failed` |
+//! | `tower_warden_audit_events_total` | counter | `outcome`: `noted`, `lost` |
+//! | `tower_warden_request_seconds` | histogram | `route`: the template; `status`: `2xx` …, `error` |
+//! | `tower_warden_hashing_seconds` | histogram | |
 //! | `tower_warden_hashing_running`, `tower_warden_hashing_waiting` | gauge | |
 
 #[cfg(feature = "metrics")]
@@ -32,7 +35,7 @@ mod enabled {
             "tower_warden_limit_undecided_total",
             "Requests that the store of the limits decided nothing of, by what became of them.",
             "policy",
-            &["allow", "deny", "local"],
+            &["allow", "deny", "local", "late"],
         ),
         (
             "tower_warden_limit_store_errors_total",
@@ -59,7 +62,7 @@ mod enabled {
             "tower_warden_logins_total",
             "Passwords that were presented.",
             "outcome",
-            &["ok", "invalid_credentials", "not_verified", "busy", "failed"],
+            &["ok", "invalid_credentials", "not_verified", "suspended", "busy", "failed"],
         ),
         (
             "tower_warden_api_keys_total",
@@ -74,12 +77,55 @@ mod enabled {
             &["ok", "invalid_code", "failed"],
         ),
         (
+            "tower_warden_audit_events_total",
+            "Audit events: what was noted, and what of it the table lost.",
+            "outcome",
+            &["noted", "lost"],
+        ),
+        (
             "tower_warden_mail_total",
             "Mail, by what became of it.",
             "outcome",
             &["sent", "given_up", "dropped"],
         ),
     ];
+
+    /// What is timed, and the upper bounds, in seconds, under which it is worth counting.
+    const HISTOGRAMS: &[(&str, &str, &[f64])] = &[
+        (
+            "tower_warden_limit_store_seconds",
+            "How long the store of the limits takes.",
+            &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.25, 1.0, 5.0],
+        ),
+        (
+            "tower_warden_hashing_seconds",
+            "How long a password takes to be hashed, waiting included.",
+            &[0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 15.0],
+        ),
+        (
+            "tower_warden_request_seconds",
+            "How long a request takes, up to the head of its answer.",
+            &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0],
+        ),
+    ];
+
+    /// The histograms of this crate, and the buckets that fit them: the upper bounds, in seconds. A
+    /// recorder is told of them before it is installed.
+    ///
+    /// ```
+    /// use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+    /// let mut recorder = PrometheusBuilder::new();
+    /// for (name, bounds) in tower_warden::metric_buckets() {
+    ///     recorder = recorder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)?;
+    /// }
+    /// let handle = recorder.install_recorder()?;
+    /// tower_warden::describe_metrics(&["ip", "login"]); // the limiters of your rules
+    /// assert!(handle.render().contains("tower_warden_logins_total{outcome=\"ok\"} 0"));
+    /// # Ok::<(), metrics_exporter_prometheus::BuildError>(())
+    /// ```
+    pub fn metric_buckets() -> impl Iterator<Item = (&'static str, &'static [f64])> {
+        HISTOGRAMS.iter().map(|&(name, _, bounds)| (name, bounds))
+    }
 
     const LIMIT_DECISIONS: &str = "tower_warden_limit_decisions_total";
     const VALUES_REPLACED: &str = "tower_warden_limit_values_replaced_total";
@@ -108,7 +154,7 @@ mod enabled {
     pub fn describe_metrics(limiters: &[&'static str]) {
         describe_counter!(LIMIT_DECISIONS, "What limiters decided.");
         for &limiter in limiters {
-            for outcome in ["allowed", "refused"] {
+            for outcome in ["allowed", "refused", "would_refuse"] {
                 counter!(LIMIT_DECISIONS, "limiter" => limiter, "outcome" => outcome).absolute(0);
             }
         }
@@ -124,11 +170,14 @@ mod enabled {
             describe_gauge!(name, meaning);
             gauge!(name).increment(0.0);
         }
-        describe_histogram!(
-            "tower_warden_limit_store_seconds",
-            metrics::Unit::Seconds,
-            "How long the store of the limits takes."
-        );
+        for &(name, meaning, _) in HISTOGRAMS {
+            describe_histogram!(name, metrics::Unit::Seconds, meaning);
+        }
+        drop(histogram!("tower_warden_limit_store_seconds"));
+        drop(histogram!("tower_warden_hashing_seconds"));
+        for status in STATUSES {
+            drop(request_seconds(String::new(), status));
+        }
     }
 
     pub(crate) fn limit_decided(limiter: &'static str, allowed: bool) {
@@ -189,8 +238,30 @@ mod enabled {
         counter!("tower_warden_mail_total", "outcome" => outcome).increment(1);
     }
 
+    pub(crate) fn audit(outcome: &'static str, events: u64) {
+        counter!("tower_warden_audit_events_total", "outcome" => outcome).increment(events);
+    }
+
     pub(crate) fn second_step(outcome: &'static str) {
         counter!("tower_warden_second_steps_total", "outcome" => outcome).increment(1);
+    }
+
+    /// How requests end. Of routes the application's are known only once they are asked for; an empty
+    /// one stands for what no route answers.
+    const STATUSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "error"];
+
+    fn request_seconds(route: String, status: &'static str) -> metrics::Histogram {
+        histogram!("tower_warden_request_seconds", "route" => route, "status" => status)
+    }
+
+    pub(crate) fn answered(route: &str, status: Option<u16>, took: Duration) {
+        let class =
+            status.and_then(|status| STATUSES.get(usize::from(status / 100).checked_sub(1)?));
+        request_seconds(route.to_owned(), class.copied().unwrap_or("error")).record(took);
+    }
+
+    pub(crate) fn hashed(took: Duration) {
+        histogram!("tower_warden_hashing_seconds").record(took);
     }
 
     pub(crate) fn hashing(running: usize, waiting: usize) {
@@ -219,16 +290,19 @@ mod disabled {
     pub(crate) fn login(outcome: &'static str) {}
     pub(crate) fn api_key_verified(outcome: &'static str) {}
     pub(crate) fn mail(outcome: &'static str) {}
+    pub(crate) fn audit(outcome: &'static str, events: u64) {}
     pub(crate) fn second_step(outcome: &'static str) {}
+    pub(crate) fn answered(route: &str, status: Option<u16>, took: Duration) {}
+    pub(crate) fn hashed(took: Duration) {}
     pub(crate) fn hashing(running: usize, waiting: usize) {}
 }
 
 #[cfg(not(feature = "metrics"))]
 pub(crate) use disabled::*;
 #[cfg(feature = "metrics")]
-pub use enabled::describe_metrics;
-#[cfg(feature = "metrics")]
 pub(crate) use enabled::*;
+#[cfg(feature = "metrics")]
+pub use enabled::{describe_metrics, metric_buckets};
 
 #[cfg(all(test, feature = "metrics"))]
 mod tests {

@@ -29,8 +29,9 @@ use tokio::{
     time::MissedTickBehavior,
 };
 use tower_warden::{
-    ApiKeyService, SharedClock, SystemClock, TokenService, UserId, UserService,
+    ApiKeyService, SharedClock, StoreError, SystemClock, TokenService, UserId, UserService,
     api_key::ApiKeyStore,
+    audit::AuditLog,
     limit::{FallbackStore, OnFailure, RateLimitStore},
     second_factor::{LoginSteps, PendingLoginStore, SealingKeys, SecondFactorStore, TotpService},
     store::{memory::MemoryRateLimitStore, postgres, redis::RedisRateLimitStore, sqlite},
@@ -85,6 +86,7 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
 
     let clock = SystemClock::shared();
     let stores = Stores::open(&settings, &clock).await?;
+    let audit = UserStore::audit_trail(&stores.accounts);
     let outbox = outbox(&settings)?;
     let users = users(&settings, &stores, outbox.clone(), address, &clock)?;
     let limits = limits(&settings, limit_store(&settings).await?, &clock);
@@ -126,7 +128,8 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     if let Some((listener, metrics)) = operators {
         operators::answer(listener, metrics, stores.projects.clone(), hardening, &bounds);
     }
-    tokio::spawn(clean_up(stores, tokens, keys, login, clock));
+    let audit_retention = settings.audit_retention;
+    tokio::spawn(clean_up(stores, tokens, keys, login, clock, audit_retention));
 
     for warning in &settings.warnings {
         report.say(&format!("warning: {warning}"));
@@ -139,6 +142,7 @@ async fn run(given: &Given, report: &Report) -> Result<(), SettingError> {
     serve(listener, app, hardening, bounds, end).await;
     drop(following);
     outbox.close(Duration::from_secs(5)).await;
+    audit.flush(Duration::from_secs(1)).await;
     Ok(())
 }
 
@@ -162,26 +166,32 @@ struct Stores {
     projects: ProjectStore,
 }
 
-trait Accounts: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore {}
+trait Accounts:
+    UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore + AuditLog
+{
+}
 
 impl<S> Accounts for S where
-    S: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore
+    S: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore + AuditLog
 {
 }
 
 impl Stores {
     async fn open(settings: &Settings, clock: &SharedClock) -> Result<Self, SettingError> {
-        let url = settings.database_url.as_str();
+        let (url, audit) = (settings.database_url.as_str(), settings.audit.clone());
         let failed = unusable("DATABASE_URL");
         let (accounts, pool): (Arc<dyn Accounts>, _) = if url.starts_with("sqlite:") {
             let pool = sqlite::connect(url).await.map_err(&failed)?;
             sqlite::migrate(&pool).await.map_err(&failed)?;
-            let store = sqlite::SqliteStore::new(pool.clone()).with_clock(clock.clone());
+            let store =
+                sqlite::SqliteStore::new(pool.clone()).with_clock(clock.clone()).with_audit(audit);
             (Arc::new(store), Pool::Sqlite(pool))
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let pool = postgres::connect(url).await.map_err(&failed)?;
             postgres::migrate(&pool).await.map_err(&failed)?;
-            let store = postgres::PostgresStore::new(pool.clone()).with_clock(clock.clone());
+            let store = postgres::PostgresStore::new(pool.clone())
+                .with_clock(clock.clone())
+                .with_audit(audit);
             (Arc::new(store), Pool::Postgres(pool))
         } else {
             let reason = "is none of sqlite:PATH, sqlite::memory:, postgres://…";
@@ -349,20 +359,30 @@ async fn clean_up(
     keys: ApiKeyService,
     login: LoginSteps,
     clock: SharedClock,
+    audit_retention: Duration,
 ) {
     const AT_MOST: u32 = 1000;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let full = |outcome: &Result<u64, StoreError>| matches!(outcome, Ok(done) if *done == u64::from(AT_MOST));
     let mut interval = tokio::time::interval(Duration::from_secs(60));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         let now = clock.now();
         let mut sessions = tokens.delete_expired(AT_MOST).await;
-        while matches!(sessions, Ok(deleted) if deleted == u64::from(AT_MOST)) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        while full(&sessions) {
+            tokio::time::sleep(PAUSE).await;
             sessions = tokens.delete_expired(AT_MOST).await;
+        }
+        let old = now - audit_retention;
+        let mut events = stores.accounts.delete_events(old, AT_MOST).await;
+        while full(&events) {
+            tokio::time::sleep(PAUSE).await;
+            events = stores.accounts.delete_events(old, AT_MOST).await;
         }
         let ended = [
             sessions,
+            events,
             stores.accounts.delete_expired_links(now, AT_MOST).await,
             keys.delete_revoked(AT_MOST).await,
             login.delete_expired(AT_MOST).await,

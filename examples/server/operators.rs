@@ -17,18 +17,15 @@ use crate::{
     serve::{Bounds, serve},
 };
 
-/// The upper bounds of what a latency is counted under, in seconds: from a tenth of a millisecond,
-/// which a store in the same rack takes, to the seconds in which a request is given up.
-const BUCKETS: [f64; 14] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
-
 /// Takes up what is measured from now on.
 ///
 /// # Errors
 /// Where something takes it up already.
 pub fn measure() -> Result<PrometheusHandle, BuildError> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?;
+    let mut recorder = PrometheusBuilder::new();
+    for (name, bounds) in tower_warden::metric_buckets() {
+        recorder = recorder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)?;
+    }
     let handle = recorder.install_recorder()?;
     tower_warden::describe_metrics(&crate::app::LIMITERS);
     // What is measured is put into buckets at each reading; where nobody reads, here.

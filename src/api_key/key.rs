@@ -2,10 +2,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use crate::{Identity, Role, TokenHash, UserId};
-
-/// The claim by which the identity of a key's request tells which key it was.
-const CLAIM: &str = "api_key";
+use crate::{Identity, Role, TokenHash, UserId, identity::API_KEY_CLAIM};
 
 /// The identifier of a key: not the key. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,14 +24,14 @@ impl ApiKeyId {
     /// By which key a caller came in; `None` for one who came otherwise.
     #[must_use]
     pub fn of(caller: &Identity) -> Option<Self> {
-        let id = caller.claims().get(CLAIM)?;
+        let id = caller.claims().get(API_KEY_CLAIM)?;
         // Another type would be a claim of another issuer's; it is better taken for a key's too.
         Some(Self(id.as_str().unwrap_or_default().into()))
     }
 
     /// The same caller, who came in by this key.
     pub(super) fn mark(&self, caller: Identity) -> Identity {
-        caller.with_claim(CLAIM, self.as_str()).with_token_id(self.as_str())
+        caller.with_claim(API_KEY_CLAIM, self.as_str()).with_token_id(self.as_str())
     }
 }
 

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use super::{AuthError, Authenticate};
 use crate::{
-    Answer, Identity, Refusal, RefusalHook, RefusalReason, RequestHead, ResponseBody,
+    Answer, Identity, Refusal, RefusalHook, RefusalReason, RequestHead, ResponseBody, origin,
     problem::checked_realm,
 };
 
@@ -117,6 +117,7 @@ impl RequireAuth {
         }
         match outcome {
             Ok(identity) => {
+                origin::is_called_by(&identity);
                 request.extensions_mut().insert(identity);
                 Ok(())
             }

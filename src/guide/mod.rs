@@ -20,6 +20,11 @@
 //! - [`sessions_and_revocation`]: what ends a session, how soon, and what each store promises.
 //! - [`browsers`]: tokens, CORS, WebSocket, EventSource.
 //! - [`writing_a_store`]: limits, users or sessions in a database of your own.
+//!
+//! Operators:
+//!
+//! - [`signals`]: logs, metrics, traces, audit.
+//! - [`opentelemetry`]: spans and their parents.
 
 #[doc = include_str!("client_addresses.md")]
 pub mod client_addresses {}
@@ -35,6 +40,15 @@ pub mod bursts {}
 
 #[doc = include_str!("browsers.md")]
 pub mod browsers {}
+
+#[doc = include_str!("signals.md")]
+#[cfg(feature = "metrics")]
+pub mod signals {}
+
+// Its program is run by `tests/opentelemetry`, which has what it needs.
+#[cfg(not(doctest))]
+#[doc = include_str!("opentelemetry.md")]
+pub mod opentelemetry {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

@@ -11,10 +11,11 @@ use super::{
     headers::{LimitHeaders, Report, Reports},
     rule::NotAsked,
     store::{Decisions, Hold, Take},
+    verdict::decided,
 };
 use crate::{
     Answer, Problem, Refusal, RefusalHook, RefusalReason, RequestHead, SharedClock, StoreError,
-    grpc, signals,
+    grpc,
 };
 
 /// Refuses requests that are too many. Unlike tower's `RateLimitLayer`, which makes callers wait, it
@@ -245,7 +246,7 @@ impl Shared {
             NotAsked::NoKey(limiter) => (RefusalReason::NoKey(*limiter), no_key()),
             NotAsked::Denied(limiter) => (RefusalReason::Denied(*limiter), denied()),
             NotAsked::Waits(limiter, decision) => {
-                signals::limit_decided(limiter.as_str(), false);
+                decided(*limiter, false);
                 let report = Report { limiter: *limiter, decision: *decision };
                 return self.refuse(request, report, &Reports([report].into_iter().collect()));
             }

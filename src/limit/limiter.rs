@@ -11,6 +11,7 @@ use super::{
     headers::{Report, Reports},
     holds,
     store::{Hold, Take, Taken},
+    verdict::decided,
 };
 use crate::{Problem, SharedClock, StoreError, signals};
 
@@ -230,7 +231,7 @@ impl Ask {
         };
         let (mut reports, mut holds) = (Reports::default(), Vec::new());
         for (take, Taken { decision, hold }) in takes.iter().zip(taken) {
-            signals::limit_decided(take.limiter.as_str(), decision.is_allowed());
+            decided(take.limiter, decision.is_allowed());
             reports.0.push(Report { limiter: take.limiter, decision });
             holds.extend(hold.map(|hold| *hold));
         }

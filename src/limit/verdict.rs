@@ -16,7 +16,7 @@ use super::{
     rule::{Asked, NotAsked, RoleOfRule},
     store::{Decisions, Hold, Take, Taken},
 };
-use crate::{Answer, RequestHead, ResponseBody, StoreError, problem::Watch, signals};
+use crate::{Answer, RequestHead, ResponseBody, StoreError, origin, problem::Watch, signals};
 
 pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -93,7 +93,7 @@ impl Shared {
                 }
                 RoleOfRule::Guards if decision.is_allowed() => {}
                 RoleOfRule::Guards | RoleOfRule::Enforces => {
-                    signals::limit_decided(take.limiter.as_str(), decision.is_allowed());
+                    decided(take.limiter, decision.is_allowed());
                 }
             }
             let decision =
@@ -208,11 +208,18 @@ pub(super) enum Put {
     Waiting(Boxed<Result<Decisions, StoreError>>),
 }
 
+/// Said to all who ask how limits decide.
+pub(super) fn decided(limiter: LimiterName, allowed: bool) {
+    signals::limit_decided(limiter.as_str(), allowed);
+    origin::is_decided(limiter.as_str(), if allowed { "allowed" } else { origin::REFUSED });
+}
+
 fn observed(limiter: LimiterName, allowed: bool) {
     if allowed {
-        signals::limit_decided(limiter.as_str(), true);
+        decided(limiter, true);
     } else {
         signals::limit_would_refuse(limiter.as_str());
+        origin::is_decided(limiter.as_str(), "would_refuse");
         tracing::debug!(%limiter, "a limit that only observes would have refused");
     }
 }

@@ -2,8 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::Instrument;
+
 use super::{PendingLogin, PendingLoginStore, SecondFactor, SecondStepError};
-use crate::{Identity, OpaqueToken, SharedClock, StoreError, UserId, signals};
+use crate::{
+    Identity, OpaqueToken, Origin, SharedClock, StoreError, UserId,
+    audit::{Act, AuditEvent},
+    signals,
+};
 
 /// What the first step of a login leaves in a client's hand for the second.
 pub type LoginToken = OpaqueToken<32>;
@@ -104,8 +110,11 @@ impl LoginSteps {
                 // To its end, also where the client hangs up: a code that was used up without a
                 // login would be no use to anybody.
                 let (steps, code) = (self.clone(), code.to_owned());
-                let task = tokio::spawn(async move { steps.attempt(&token, &code).await });
-                task.await.unwrap_or_else(|panic| Err(StoreError::internal(panic).into()))
+                let work = async move { steps.attempt(&token, &code).await };
+                let work = Origin::inherited(work).in_current_span();
+                tokio::spawn(work)
+                    .await
+                    .unwrap_or_else(|panic| Err(StoreError::internal(panic).into()))
             }
             Err(error) => Err(error),
         };
@@ -125,6 +134,7 @@ impl LoginSteps {
             Ok(true) => {}
             Ok(false) => {
                 tracing::info!(%user, "second step refused: wrong code");
+                self.note_refusal(&user, "invalid_code");
                 return Err(SecondStepError::InvalidCode);
             }
             Err(error) => {
@@ -135,10 +145,16 @@ impl LoginSteps {
         }
         if !self.store.finish_login(&token, self.clock.now()).await? {
             tracing::info!(%user, "second step refused: the login was ended meanwhile");
+            self.note_refusal(&user, "ended_meanwhile");
             return Err(SecondStepError::InvalidCode);
         }
         tracing::info!(%user, "logged in with a second factor");
         Ok(user)
+    }
+
+    fn note_refusal(&self, user: &UserId, reason: &str) {
+        let event = AuditEvent::new(Act::LOGIN, self.clock.now()).refused(reason);
+        self.store.audit_trail().note(event.about(user));
     }
 
     /// Forgets logins that have ended, at most so many, and answers how many. To be called now and

@@ -10,7 +10,10 @@ use super::{
     recovery,
     totp::{Code, TotpSecret},
 };
-use crate::{SharedClock, StoreError, TokenHash, UserId};
+use crate::{
+    SharedClock, StoreError, TokenHash, UserId,
+    audit::{Act, AuditEvent},
+};
 
 const RECOVERY_CODES: usize = 10;
 
@@ -150,7 +153,7 @@ impl TotpService {
         let (secret, _) = self.open(&pending, user)?;
         let now = self.clock.now();
         let step = Code::parse(&without_spaces(code)).and_then(|code| secret.step_of(code, now));
-        let step = step.ok_or(SecondFactorError::WrongCode)?;
+        let step = step.ok_or_else(|| self.wrong_code(user))?;
         let codes: Result<Vec<_>, _> =
             (0..RECOVERY_CODES).map(|_| RecoveryCode::random()).collect();
         let codes = codes?;
@@ -168,7 +171,7 @@ impl TotpService {
     /// [`SecondFactorError::WrongCode`], also where none is on; [`SecondFactorError::Store`].
     pub async fn disable(&self, user: &UserId, code: &str) -> Result<(), SecondFactorError> {
         if !self.check(user, code).await? {
-            return Err(SecondFactorError::WrongCode);
+            return Err(self.wrong_code(user));
         }
         self.remove(user).await?;
         Ok(())
@@ -185,6 +188,13 @@ impl TotpService {
             tracing::info!(%user, "second factor off");
         }
         Ok(removed)
+    }
+
+    /// Of somebody who is signed in.
+    fn wrong_code(&self, user: &UserId) -> SecondFactorError {
+        let event = AuditEvent::new(Act::CONFIRMATION, self.clock.now()).refused("wrong_code");
+        self.store.audit_trail().note(event.about(user));
+        SecondFactorError::WrongCode
     }
 
     fn open(&self, found: &StoredTotp, user: &UserId) -> Result<(TotpSecret, bool), StoreError> {

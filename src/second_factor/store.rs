@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use auto_impl::auto_impl;
 
 use super::SealedSecret;
-use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
+use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId, audit::AuditTrail};
 
 /// Where second factors are kept: verbs of intent, each atomic.
 ///
@@ -45,6 +45,12 @@ pub trait SecondFactorStore: fmt::Debug + Send + Sync + 'static {
     /// Where time comes from; a [`TotpService`](super::TotpService) takes its clock from here.
     fn clock(&self) -> SharedClock {
         SystemClock::shared()
+    }
+
+    /// Where events go, for the [audit](crate::audit): a store writes those of its changes itself, in
+    /// their transactions; a service over it notes here what it refused.
+    fn audit_trail(&self) -> AuditTrail {
+        AuditTrail::new()
     }
 
     /// Notes a secret that is to be confirmed, in place of one that was not; answers whether it did,
@@ -135,6 +141,12 @@ pub trait PendingLoginStore: fmt::Debug + Send + Sync + 'static {
     /// Where time comes from; a [`LoginSteps`](super::LoginSteps) takes its clock from here.
     fn clock(&self) -> SharedClock {
         SystemClock::shared()
+    }
+
+    /// Where events go, for the [audit](crate::audit): a store writes those of its changes itself, in
+    /// their transactions; a service over it notes here what it refused.
+    fn audit_trail(&self) -> AuditTrail {
+        AuditTrail::new()
     }
 
     /// Notes a login whose first step is done. One of a user who is gone or suspended, or in another

@@ -62,6 +62,7 @@
 //! # }
 //! ```
 
+mod acts;
 mod backend;
 mod claims;
 mod der;
@@ -82,6 +83,7 @@ mod session;
 mod store;
 mod verified;
 
+pub(crate) use acts::act_of;
 pub use error::{InvalidRefresh, KeyError, KeyFileError, RefreshError, TokenError};
 pub use family::{
     Family, FamilyId, RefreshToken, RevokeReason, StoredToken, Verdict, judge, token_expiry,

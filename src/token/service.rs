@@ -16,7 +16,11 @@ use super::{
     token_expiry,
     verified::VerifiedTokens,
 };
-use crate::{Identity, SharedClock, StoreError, TokenHash, UserId, signals};
+use crate::{
+    Identity, SharedClock, StoreError, TokenHash, UserId,
+    audit::{Act, AuditEvent},
+    signals,
+};
 
 /// Issues and verifies access tokens, and refreshes and revokes the sessions behind them. Not a
 /// `tower::Service`: nothing is called with requests here.
@@ -431,6 +435,8 @@ impl TokenService {
     pub fn set_keys(&self, keys: KeySet) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
         self.verified.forget();
+        let event = AuditEvent::new(Act::SIGNING_KEYS_CHANGED, self.clock.now());
+        self.store.audit_trail().note(event);
     }
 
     /// An access token alone, of no session: for a machine, or for one call of a service to another.

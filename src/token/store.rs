@@ -12,7 +12,7 @@ use super::{
     Family, FamilyId, Following, Revocations, RevokeReason, Sealed, Session, SessionInfo,
     StoredToken,
 };
-use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
+use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId, audit::AuditTrail};
 
 /// Where families of refresh tokens are kept: verbs of intent, each atomic.
 ///
@@ -132,6 +132,12 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// The clock of the store, which a service over it takes unless told otherwise.
     fn clock(&self) -> SharedClock {
         SystemClock::shared()
+    }
+
+    /// Where events go, for the [audit](crate::audit): a store writes those of its changes itself, in
+    /// their transactions; a service over it notes here what is no change of the store.
+    fn audit_trail(&self) -> AuditTrail {
+        AuditTrail::new()
     }
 
     /// Forgets revocations that were written before then.

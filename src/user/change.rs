@@ -244,6 +244,16 @@ pub enum EnsuredAdmin {
 }
 
 impl EnsuredAdmin {
+    /// The word for what was changed, if anything was.
+    pub(crate) fn change(self) -> Option<&'static str> {
+        match self {
+            Self::Created => Some("created"),
+            Self::Promoted => Some("promoted"),
+            Self::TakenOver => Some("taken_over"),
+            Self::Unchanged | Self::Suspended => None,
+        }
+    }
+
     /// What becomes of a user who is there.
     pub(crate) fn of(user: &User) -> Self {
         match user {

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use tracing::Instrument;
+
 use super::{
     Email, HashingError, LinkSecret, Notice, Password, PasswordChange, User, UserService,
     Violation,
@@ -9,7 +11,7 @@ use super::{
     link::{MAIL_AT_MOST_EVERY, link_hash},
     service::carry_through,
 };
-use crate::{StoreError, UserId};
+use crate::{Origin, StoreError, UserId, audit::Act};
 
 /// Why a password was not set by a link.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +93,7 @@ impl UserService {
         let found = self.store.find_by_email(&email).await?;
         if let Some((user, _)) = found.filter(|(user, _)| !user.suspended) {
             let service = self.clone();
-            tokio::spawn(async move {
+            let work = async move {
                 match service.store.put_reset(&user.id, stored, MAIL_AT_MOST_EVERY).await {
                     Ok(Some(user)) => {
                         let mail = service.reset_mail.as_ref();
@@ -102,7 +104,8 @@ impl UserService {
                         tracing::warn!(error = &error as &dyn Error, "no reset link was made");
                     }
                 }
-            });
+            };
+            tokio::spawn(Origin::inherited(work).in_current_span());
         }
         Ok(())
     }
@@ -178,6 +181,7 @@ impl UserService {
             Some((user, _)) if right => Ok(CheckedPassword { user }),
             _ => {
                 tracing::info!(user = %id, "wrong password of one who is signed in");
+                self.note_refusal(Act::CONFIRMATION, Some(id), "wrong_password");
                 Err(CheckPasswordError::WrongPassword)
             }
         }

@@ -1,6 +1,11 @@
 //! Where passwords are hashed: on blocking threads, a few at once, behind a bounded queue.
 
-use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tokio::task::spawn_blocking;
 
@@ -164,6 +169,7 @@ impl HashingPool {
         lane: Lane,
         work: impl FnOnce(&dyn PasswordHasher) -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, HashingError> {
+        let begun = Instant::now();
         let place = self.turns.take(lane, self.client.clone(), self.patience).await;
         let place = Working { place: Some(place?), pool: self.clone() };
         place.tell();
@@ -173,7 +179,9 @@ impl HashingPool {
             let place = place;
             work(&*place.pool.hasher)
         });
-        Ok(done.await.map_err(HashError::new)??)
+        let done = done.await.map_err(HashError::new)??;
+        signals::hashed(begun.elapsed());
+        Ok(done)
     }
 }
 

@@ -1,7 +1,7 @@
 //! How users are recognized.
 
 use super::{Email, HashingError, Password, PasswordHash, User, UserService, hashing_pool::Match};
-use crate::{StoreError, UserId, signals};
+use crate::{StoreError, UserId, audit::Act, signals};
 
 /// Why a login was turned away.
 ///
@@ -101,10 +101,12 @@ impl UserService {
         let found = self.hashing.check(password.clone(), hash).await?;
         let Some((user, hash)) = account else {
             tracing::info!("login refused: no such account");
+            self.note_refusal(Act::LOGIN, None, "invalid_credentials");
             return Err(LoginError::InvalidCredentials);
         };
         if found == Match::No {
             tracing::info!(user = %user.id, "login refused: wrong password");
+            self.note_refusal(Act::LOGIN, Some(&user.id), "invalid_credentials");
             return Err(LoginError::InvalidCredentials);
         }
         if found == Match::AsTyped || self.hashing.needs_rehash(&hash) {
@@ -112,10 +114,12 @@ impl UserService {
         }
         if user.suspended {
             tracing::info!(user = %user.id, "login refused: suspended");
+            self.note_refusal(Act::LOGIN, Some(&user.id), "suspended");
             return Err(LoginError::Suspended);
         }
         if !user.email_verified {
             tracing::info!(user = %user.id, "login refused: address not verified");
+            self.note_refusal(Act::LOGIN, Some(&user.id), "not_verified");
             return Err(LoginError::EmailNotVerified);
         }
         tracing::info!(user = %user.id, "logged in");

@@ -70,6 +70,7 @@
 //! ```
 
 mod account;
+mod acts;
 mod address;
 mod change;
 mod email;
@@ -88,6 +89,7 @@ mod turns;
 mod verification;
 
 pub use account::{PasswordHash, User};
+pub(crate) use acts::acts;
 pub use change::{
     EnsuredAdmin, LinkToken, NewUser, PasswordChange, PasswordSet, UserChange, UserChanged,
     UserCursor, UserPage,

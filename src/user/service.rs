@@ -2,12 +2,17 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use tracing::Instrument;
+
 use super::{
     Email, HashingPool, LinkMail, Notice, Notices, PasswordPolicy, StandardPolicy, UpdateUserError,
     User, UserChange, UserChanged, UserPage, UserStore,
     mail::{Message, Outbox},
 };
-use crate::{SharedClock, StoreError, UserId};
+use crate::{
+    Origin, SharedClock, StoreError, UserId,
+    audit::{Act, AuditEvent},
+};
 
 /// Registers users, checks their passwords, proves their addresses, and changes what they are.
 /// Cheap to clone; not a `tower::Service`. See the [module's docs](super).
@@ -235,6 +240,12 @@ impl UserService {
         self.store.delete_expired_links(self.clock.now(), at_most).await
     }
 
+    /// That something was refused to who wants to be this user, for the audit.
+    pub(super) fn note_refusal(&self, act: Act, user: Option<&UserId>, reason: &str) {
+        let event = AuditEvent::new(act, self.clock.now()).refused(reason);
+        self.store.audit_trail().note(user.into_iter().fold(event, AuditEvent::about));
+    }
+
     /// How many users there are.
     ///
     /// # Errors
@@ -253,5 +264,6 @@ where
     T: Send + 'static,
     E: From<StoreError> + Send + 'static,
 {
+    let work = Origin::inherited(work).in_current_span();
     tokio::spawn(work).await.unwrap_or_else(|panic| Err(StoreError::internal(panic).into()))
 }

@@ -12,7 +12,7 @@ use super::{
     Email, EnsuredAdmin, InvalidEmail, LinkToken, NewUser, PasswordChange, PasswordHash,
     PasswordSet, User, UserChange, UserChanged, UserPage,
 };
-use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
+use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId, audit::AuditTrail};
 
 /// Where users are kept: verbs of intent, each atomic.
 ///
@@ -60,6 +60,12 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     /// Where time comes from; a [`UserService`](super::UserService) takes its clock from here.
     fn clock(&self) -> SharedClock {
         SystemClock::shared()
+    }
+
+    /// Where events go, for the [audit](crate::audit): a store writes those of its changes itself, in
+    /// their transactions; a [`UserService`](super::UserService) notes here what it refused.
+    fn audit_trail(&self) -> AuditTrail {
+        AuditTrail::new()
     }
 
     /// Adds a user, and the verification token that will be mailed, together. An account that holds

@@ -2,11 +2,13 @@
 
 use std::error::Error;
 
+use tracing::Instrument;
+
 use super::{
     Email, LinkSecret, LinkToken, User, UserService,
     link::{MAIL_AT_MOST_EVERY, link_hash},
 };
-use crate::StoreError;
+use crate::{Origin, StoreError};
 
 /// Why an address was not verified.
 #[derive(Debug, thiserror::Error)]
@@ -61,11 +63,12 @@ impl UserService {
         let found = self.store.find_by_email(&email).await?;
         if found.is_some_and(|(user, _)| !user.email_verified) {
             let service = self.clone();
-            tokio::spawn(async move {
+            let work = async move {
                 if let Err(error) = service.renew_verification(&email, link).await {
                     tracing::warn!(error = &error as &dyn Error, "a link was not sent again");
                 }
-            });
+            };
+            tokio::spawn(Origin::inherited(work).in_current_span());
         }
         Ok(())
     }

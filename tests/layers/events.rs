@@ -19,6 +19,7 @@ use tower_warden::{
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
+    span::{Attributes, Id, Record},
 };
 use tracing_subscriber::{layer::Context, prelude::*};
 
@@ -29,6 +30,7 @@ use crate::{
 
 thread_local! {
     static EVENTS: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+    static SPANS: RefCell<Vec<(u64, String)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Keeps the events of each thread, so of each test. Global, as a subscriber of one thread misses
@@ -36,6 +38,24 @@ thread_local! {
 struct Recorder;
 
 impl<S: Subscriber> tracing_subscriber::Layer<S> for Recorder {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
+        if attributes.metadata().target() == "tower_warden::request" {
+            let mut text = Text::default();
+            attributes.record(&mut text);
+            SPANS.with_borrow_mut(|spans| spans.push((id.into_u64(), text.0)));
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
+        SPANS.with_borrow_mut(|spans| {
+            if let Some((_, told)) = spans.iter_mut().rev().find(|(it, _)| *it == id.into_u64()) {
+                let mut text = Text::default();
+                values.record(&mut text);
+                told.push_str(&text.0);
+            }
+        });
+    }
+
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if event.metadata().target().starts_with("tower_warden") {
             let mut text = Text::default();
@@ -70,10 +90,20 @@ fn the_event() -> (Level, String) {
     events.remove(0)
 }
 
-fn events() -> Vec<(Level, String)> {
+pub(crate) fn events() -> Vec<(Level, String)> {
+    record();
+    EVENTS.take()
+}
+
+/// The spans of requests since this was last asked, each with all that it was told.
+pub(crate) fn spans() -> Vec<String> {
+    record();
+    SPANS.take().into_iter().map(|(_, text)| text).collect()
+}
+
+fn record() {
     static RECORDING: Once = Once::new();
     RECORDING.call_once(|| tracing_subscriber::registry().with(Recorder).init());
-    EVENTS.take()
 }
 
 #[track_caller]

@@ -10,6 +10,7 @@ mod grpc;
 mod jwks;
 mod limiter;
 mod nested;
+mod observe;
 mod plain_tower;
 mod rate_limit;
 mod readiness;

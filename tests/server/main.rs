@@ -19,6 +19,7 @@ mod serve;
 mod access_tokens;
 mod accounts;
 mod admin;
+mod audit;
 mod bodies;
 mod browser;
 mod browsers;

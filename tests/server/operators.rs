@@ -73,6 +73,76 @@ async fn every_metric_is_there_from_the_first_second() {
     program.stop().await;
 }
 
+const MONITORING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/server/monitoring");
+
+/// The series that an expression selects: each a name, and pieces of labels of which one of each is in it.
+fn selected(text: &str) -> Vec<(String, Vec<Vec<String>>)> {
+    let name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut rest = text;
+    let mut found = Vec::new();
+    while let Some(at) = rest.find("tower_warden_") {
+        rest = &rest[at..];
+        let end = rest.find(|c| !name(c)).unwrap_or(rest.len());
+        let (metric, behind) = rest.split_at(end);
+        rest = behind;
+        let selector = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        let labels = selector.map(|(labels, _)| labels.replace("\\\"", "\"")).unwrap_or_default();
+        let labels = labels.split(", ").filter(|label| !label.is_empty()).map(|label| {
+            let (label, value) = label.split_once('=').unwrap();
+            let values = value.trim_start_matches('~').trim_matches('"').split('|');
+            values.map(|value| format!("{label}=\"{value}\"")).collect()
+        });
+        found.push((metric.to_owned(), labels.collect()));
+    }
+    found
+}
+
+/// Whatever an alarm or the dashboard looks at is there before the first event.
+#[tokio::test]
+async fn what_alarms_and_the_dashboard_name_is_there_from_the_first_second() {
+    let directory = directory_with_keys();
+    let address = free_address();
+    let program = Program::start(directory.path(), &[("METRICS_ADDR", &address)]).await;
+    let operator = Remote::new(format!("http://{address}"));
+    let page = operator.get("/metrics").await.expect(200);
+    let page = String::from_utf8(page.body.to_vec()).unwrap();
+    let mut looked_at = 0;
+    for file in ["alerts.yml", "dashboard.json"] {
+        let text = std::fs::read_to_string(format!("{MONITORING}/{file}")).unwrap();
+        for (metric, labels) in selected(&text) {
+            let series = |line: &&str| {
+                let named =
+                    line.strip_prefix(&*metric).is_some_and(|it| it.starts_with(['{', ' ']));
+                named && labels.iter().all(|one| one.iter().any(|label| line.contains(label)))
+            };
+            assert!(
+                page.lines().any(|line| series(&line)),
+                "{file}: {metric} {labels:?} in {page}"
+            );
+            // Each value that an expression names by itself.
+            for label in labels.concat() {
+                let there =
+                    page.lines().any(|line| line.starts_with(&metric) && line.contains(&label));
+                assert!(there, "{file}: {metric} {label} in {page}");
+            }
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 25, "{looked_at}");
+    program.stop().await;
+}
+
+/// That alarms can be read, and fire when they should, says Prometheus' own tool.
+#[tokio::test]
+#[ignore = "needs promtool: run tests/run"]
+async fn alarms_pass_their_tests() {
+    for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]] {
+        let mut promtool = Command::new("promtool");
+        let ended = promtool.args(arguments).current_dir(MONITORING).output().await.unwrap();
+        assert!(ended.status.success(), "{arguments:?}: {ended:?}");
+    }
+}
+
 /// Full, gone, or read by nobody: nobody who asks the server notices.
 #[tokio::test]
 async fn standard_error_decides_nothing() {

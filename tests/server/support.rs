@@ -31,6 +31,7 @@ use tower_warden::{
     ApiKeyService, Identity, ManualClock, Quota, Role, SharedClock, TokenService, TrustedProxies,
     UserId, UserService,
     api_key::ApiKeyStore,
+    audit::{AuditEvent, AuditFilter, AuditLog, AuditTrail},
     limit::OnFailure,
     second_factor::{
         LoginSteps, PendingLoginStore, SealingKey, SealingKeys, SecondFactorStore, TotpService,
@@ -63,6 +64,7 @@ pub(crate) struct Server {
     pub(crate) users: UserService,
     pub(crate) tokens: TokenService,
     database: Pool,
+    accounts: Arc<dyn Accounts>,
     outbox: Outbox,
     letters: Mutex<mpsc::UnboundedReceiver<Message>>,
     members: AtomicU32,
@@ -114,7 +116,7 @@ impl Server {
             tokens: tokens.with_clock(shared.clone()),
             keys: ApiKeyService::new(store.clone()).with_clock(shared.clone()),
             totp: totp.clone(),
-            login: LoginSteps::new(store, totp).with_clock(shared.clone()),
+            login: LoginSteps::new(store.clone(), totp).with_clock(shared.clone()),
             projects: projects.await.unwrap(),
             limits: Limits {
                 store: Arc::new(limits),
@@ -130,12 +132,26 @@ impl Server {
             clock,
             users: settings.users.clone(),
             tokens: settings.tokens.clone(),
+            accounts: store,
             router: app(settings),
             database,
             outbox,
             letters: Mutex::new(letters),
             members: AtomicU32::new(0),
         }
+    }
+
+    /// Lets what was refused be written down, too.
+    pub(crate) async fn settle_audit(&self) {
+        UserStore::audit_trail(&self.accounts).flush(20 * SECOND).await;
+    }
+
+    /// What was written down of who did what, the first first.
+    pub(crate) async fn audit_events(&self) -> Vec<AuditEvent> {
+        self.settle_audit().await;
+        let mut events = self.accounts.events(&AuditFilter::new(1000)).await.unwrap();
+        events.reverse();
+        events
     }
 
     /// From now on it doesn't answer.
@@ -226,20 +242,24 @@ impl Server {
     }
 }
 
-trait Accounts: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore {}
+trait Accounts:
+    UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore + AuditLog
+{
+}
 
 impl<S> Accounts for S where
-    S: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore
+    S: UserStore + TokenStore + ApiKeyStore + SecondFactorStore + PendingLoginStore + AuditLog
 {
 }
 
 /// SQLite in memory; or a new database in PostgreSQL, on which `tests/run` runs all chapters once more.
 async fn open_database(clock: &SharedClock) -> (Arc<dyn Accounts>, Pool) {
+    let audit = AuditTrail::new().with_table();
     let Ok(server) = std::env::var("TOWER_WARDEN_TEST_ACCOUNTS") else {
         let pool = sqlite::connect("sqlite::memory:").await.unwrap();
         sqlite::migrate(&pool).await.unwrap();
         let store = sqlite::SqliteStore::new(pool.clone()).with_clock(clock.clone());
-        return (Arc::new(store), Pool::Sqlite(pool));
+        return (Arc::new(store.with_audit(audit)), Pool::Sqlite(pool));
     };
     let mut url: url::Url = server.parse().unwrap();
     let name = format!("tower_warden_{}", uuid::Uuid::new_v4().simple());
@@ -250,7 +270,7 @@ async fn open_database(clock: &SharedClock) -> (Arc<dyn Accounts>, Pool) {
     let pool = postgres::connect(url.as_str()).await.unwrap();
     postgres::migrate(&pool).await.unwrap();
     let store = postgres::PostgresStore::new(pool.clone()).with_clock(clock.clone());
-    (Arc::new(store), Pool::Postgres(pool))
+    (Arc::new(store.with_audit(audit)), Pool::Postgres(pool))
 }
 
 /// Whatever answers the requests of the API.

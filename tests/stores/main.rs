@@ -6,6 +6,7 @@
 
 mod account;
 mod api_key;
+mod audit;
 mod limit;
 mod second_factor;
 mod token;

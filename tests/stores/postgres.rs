@@ -24,7 +24,10 @@ use tower_warden::{
 use url::Url;
 use uuid::Uuid;
 
-use crate::{sql, upgrade};
+use crate::{
+    audit::{self, Heard},
+    sql, upgrade,
+};
 
 fn server() -> Url {
     let url = env::var("TOWER_WARDEN_TEST_POSTGRES").expect("no PostgreSQL: run tests/run");
@@ -454,4 +457,27 @@ async fn proxy(url: &mut Url) -> watch::Sender<bool> {
         }
     });
     hang
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run tests/run"]
+async fn changes_and_audit_events_stand_and_fall_together() {
+    let (pool, heard) = (database().await, Heard::default());
+    let trail = heard.trail().with_table();
+    let store = PostgresStore::new(pool.clone()).with_clock(audit::clock()).with_audit(trail);
+    let refuse =
+        "ALTER TABLE tower_warden.audit_events ADD CONSTRAINT refuse CHECK (false) NOT VALID";
+    // At the commit.
+    let fail = "CREATE FUNCTION too_late() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'too late'; END $$;
+                CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR UPDATE ON tower_warden.users
+                DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION too_late()";
+    let script = [refuse, "ALTER TABLE tower_warden.audit_events DROP CONSTRAINT refuse", fail];
+    audit::changes_and_events_stand_and_fall_together(store, heard, script, |text| {
+        let pool = pool.clone();
+        async move {
+            sqlx::raw_sql(text).execute(&pool).await.unwrap();
+        }
+    })
+    .await;
 }

@@ -16,7 +16,10 @@ use tower_warden::{
     user::UserStore,
 };
 
-use crate::{sql, upgrade};
+use crate::{
+    audit::{self, Heard},
+    sql, upgrade,
+};
 
 fn url(directory: &Path) -> String {
     format!("sqlite:{}", directory.join("some/where/test.db").display())
@@ -305,4 +308,24 @@ async fn upgraded_in_place_while_an_older_server_still_runs() {
     // One connection: the tests ask it how many rows it changed.
     let pool = connect("sqlite::memory:").await.unwrap();
     upgrade::upgraded_in_place_while_an_older_server_still_runs(pool).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_and_audit_events_stand_and_fall_together() {
+    let (pool, heard) = (database().await, Heard::default());
+    let trail = heard.trail().with_table();
+    let store = SqliteStore::new(pool.clone()).with_clock(audit::clock()).with_audit(trail);
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON tower_warden_audit_events
+                  BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    // After the event is written.
+    let fail = "CREATE TRIGGER fail AFTER INSERT ON tower_warden_audit_events
+                BEGIN SELECT RAISE(FAIL, 'too late'); END";
+    let script = [refuse, "DROP TRIGGER refuse", fail];
+    audit::changes_and_events_stand_and_fall_together(store, heard, script, |text| {
+        let pool = pool.clone();
+        async move {
+            sqlx::raw_sql(text).execute(&pool).await.unwrap();
+        }
+    })
+    .await;
 }

@@ -24,7 +24,7 @@ mod try_it;
 use axum::{Router, middleware::from_fn};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_warden::{DrainLayer, RequireAuth, auth::FirstOf};
+use tower_warden::{DrainLayer, ObserveLayer, RequireAuth, auth::FirstOf};
 
 pub use body::SlowBody;
 pub use error::{method_not_allowed, not_found};
@@ -115,5 +115,6 @@ pub fn app(app: App) -> Router {
                 .option_layer(cors::layer(&app.cors_allowed_origins)),
         );
     // Outside of everything that refuses.
-    api.layer(DrainLayer::new())
+    let observe = ObserveLayer::new().behind(limits.quotas.proxies.clone());
+    api.layer(ServiceBuilder::new().layer(observe).layer(DrainLayer::new()))
 }

@@ -7,6 +7,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use tower_warden::{
     ForwardedHeader, Quota, TrustedProxies,
+    audit::AuditTrail,
     user::{BcryptHasher, Email, Password, PasswordPolicy, StandardPolicy, mail::Mailbox},
 };
 use tracing_subscriber::EnvFilter;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub cors_allowed_origins: Vec<http::HeaderValue>,
     pub connections: Bounds,
     pub metrics_addr: Option<String>,
+    pub audit: AuditTrail,
+    pub audit_retention: Duration,
     pub log_filter: EnvFilter,
     /// What is to be said before anything is served.
     pub warnings: Vec<String>,
@@ -179,6 +182,8 @@ impl Settings {
             },
             mail_dir: given.owned("MAIL_DIR").into(),
             smtp_url: given.text("SMTP_URL").map(str::to_owned),
+            audit: given.get("AUDIT", audit)?,
+            audit_retention: lifetime("AUDIT_RETENTION")?,
             metrics_addr: given.text("METRICS_ADDR").map(str::to_owned),
         })
     }
@@ -268,6 +273,17 @@ fn on_error(text: &str) -> Result<OnError, &'static str> {
         "local" => Ok(OnError::Local),
         _ => Err("is none of allow, deny, local"),
     }
+}
+
+fn audit(text: &str) -> Result<AuditTrail, &'static str> {
+    if text == "off" {
+        return Ok(AuditTrail::new());
+    }
+    members(text).try_fold(AuditTrail::new(), |trail, member| match member {
+        "table" => Ok(trail.with_table()),
+        "log" => Ok(trail.with_log()),
+        _ => Err("is none of table, log, off"),
+    })
 }
 
 fn admin(

@@ -130,5 +130,12 @@ pub const SETTINGS: &[Row] = &[
         "An address of its own for GET /metrics, in Prometheus form, /health/live and \
          /health/ready [default: none]",
     ),
+    row(
+        "AUDIT",
+        "table",
+        "Where audit events go: table (audit_events, in the database), log (lines of the target \
+         tower_warden::audit), both, comma-separated, or off",
+    ),
+    row("AUDIT_RETENTION", "400d", "How long the table keeps audit events"),
     row("RUST_LOG", "info", "Log filter"),
 ];

@@ -1,14 +1,22 @@
 //! The one state behind accounts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use super::{
     api_key::ApiKeys,
+    audit::{Events, Writer},
     second_factor::{PendingLogins, SecondFactors},
     token::Sessions,
     user::Register,
 };
-use crate::{SharedClock, SystemClock, token::Revocations};
+use crate::{
+    SharedClock, SystemClock,
+    audit::{AuditEvent, AuditTrail},
+    token::Revocations,
+};
 
 /// Users and their sessions in this process, gone when it ends. For tests, examples, and single
 /// servers whose users don't mind to register again.
@@ -40,6 +48,7 @@ use crate::{SharedClock, SystemClock, token::Revocations};
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     pub(super) clock: SharedClock,
+    pub(super) audit: AuditTrail,
 }
 
 /// One lock for all of it, so that what concerns a user and the user's sessions happens at once.
@@ -53,19 +62,44 @@ pub(super) struct State {
     pub(super) api_keys: ApiKeys,
     pub(super) second_factors: SecondFactors,
     pub(super) pending_logins: PendingLogins,
+    pub(super) events: Events,
+    /// What was done since the state was locked.
+    pub(super) noted: Vec<AuditEvent>,
+}
+
+/// The state, for one verb: what it notes is written down when it ends, and told to others after that.
+pub(super) struct Locked<'a> {
+    // In the order in which they are dropped.
+    state: MutexGuard<'a, State>,
+    told: Told<'a>,
+}
+
+/// What others hear of once the state is free again.
+struct Told<'a> {
+    events: Vec<AuditEvent>,
+    audit: &'a AuditTrail,
 }
 
 impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: Arc::default(), clock: SystemClock::shared() }
+        let (state, audit) = (Arc::default(), AuditTrail::new());
+        Self { state, clock: SystemClock::shared(), audit }
     }
 
     /// Where time comes from: the machine's clock unless set.
     #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// Writes down who does what, in the way of this trail: under the same lock as the change, if it has
+    /// a [table](AuditTrail::with_table), which keeps the last 10,000 events.
+    #[must_use]
+    pub fn with_audit(self, trail: AuditTrail) -> Self {
+        let audit = trail.written_by(Writer(Arc::clone(&self.state)));
+        Self { audit, ..self }
     }
 
     /// Where time comes from.
@@ -75,8 +109,43 @@ impl MemoryStore {
     }
 
     /// Nothing that is done under it takes long.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Locked<'_> {
+        let told = Told { events: Vec::new(), audit: &self.audit };
+        Locked { state: lock(&self.state), told }
+    }
+}
+
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let noted = std::mem::take(&mut self.state.noted);
+        if self.told.audit.has_table() {
+            self.state.events.extend(&noted);
+        }
+        self.told.events = noted;
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.events.iter().for_each(|event| self.audit.tell(event));
     }
 }
 

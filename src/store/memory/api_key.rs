@@ -4,10 +4,11 @@ use std::{collections::HashMap, time::SystemTime};
 
 use async_trait::async_trait;
 
-use super::MemoryStore;
+use super::{MemoryStore, account::State};
 use crate::{
     Identity, SharedClock, StoreError, TokenHash, UserId,
     api_key::{ApiKey, ApiKeyId, ApiKeyStore, CreateKeyError, FoundKey, KeyUse, NewApiKey},
+    audit::{Act, AuditEvent},
 };
 
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ impl ApiKeyStore for MemoryStore {
         if state.api_keys.of(&owner.id).count() >= at_most as usize {
             return Err(CreateKeyError::TooMany);
         }
+        let event = AuditEvent::new(Act::KEY_CREATED, new.key.created_at);
+        state.noted.push(event.about(&owner.id).on(new.key.id.as_str()));
         state.api_keys.by_owner.entry(owner.id.clone()).or_default().push(new.hash);
         state.api_keys.keys.insert(new.hash, StoredKey { key: new.key, revoked_at: None });
         Ok(())
@@ -70,18 +73,25 @@ impl ApiKeyStore for MemoryStore {
         id: &ApiKeyId,
         now: SystemTime,
     ) -> Result<Option<TokenHash>, StoreError> {
-        let keys = &mut self.lock().api_keys.keys;
-        let revoked = keys.iter_mut().find(|(_, stored)| {
+        let State { api_keys, noted, .. } = &mut *self.lock();
+        let revoked = api_keys.keys.iter_mut().find(|(_, stored)| {
             stored.key.id == *id && stored.key.owner == *owner && stored.revoked_at.is_none()
         });
         Ok(revoked.map(|(hash, stored)| {
             stored.revoked_at = Some(now);
+            noted.push(AuditEvent::new(Act::KEY_REVOKED, now).about(owner).on(id.as_str()));
             *hash
         }))
     }
 
     async fn revoke_all_keys(&self, owner: &UserId, now: SystemTime) -> Result<u64, StoreError> {
-        Ok(self.lock().api_keys.revoke_all(owner, now))
+        let state = &mut *self.lock();
+        let revoked = state.api_keys.revoke_all(owner, now);
+        if revoked > 0 {
+            let event = AuditEvent::new(Act::KEYS_REVOKED, now).about(owner);
+            state.noted.push(event.with_detail(&revoked.to_string()));
+        }
+        Ok(revoked)
     }
 
     async fn delete_revoked_keys(

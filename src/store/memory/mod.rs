@@ -3,6 +3,7 @@
 
 mod account;
 mod api_key;
+mod audit;
 mod clients;
 mod codec;
 mod limit;

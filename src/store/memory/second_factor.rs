@@ -7,9 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::MemoryStore;
+use super::{MemoryStore, account::State};
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
+    audit::{Act, AuditEvent, AuditTrail},
     second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
 };
 
@@ -27,6 +28,10 @@ struct Factor {
 impl SecondFactorStore for MemoryStore {
     fn clock(&self) -> SharedClock {
         self.clock()
+    }
+
+    fn audit_trail(&self) -> AuditTrail {
+        self.audit.clone()
     }
 
     async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError> {
@@ -62,6 +67,7 @@ impl SecondFactorStore for MemoryStore {
         factor.last_step = Some(step);
         factor.recovery_codes = recovery_codes.iter().copied().collect();
         state.register.set_second_factor(user, true);
+        state.noted.push(AuditEvent::new(Act::SECOND_FACTOR_ON, now).about(user));
         Ok(true)
     }
 
@@ -75,8 +81,13 @@ impl SecondFactorStore for MemoryStore {
     }
 
     async fn use_recovery_code(&self, user: &UserId, code: &TokenHash) -> Result<bool, StoreError> {
-        let factors = &mut self.lock().second_factors;
-        Ok(factors.0.get_mut(user).is_some_and(|factor| factor.recovery_codes.remove(code)))
+        let State { second_factors, noted, .. } = &mut *self.lock();
+        let factor = second_factors.0.get_mut(user);
+        let used = factor.is_some_and(|factor| factor.recovery_codes.remove(code));
+        if used {
+            noted.push(AuditEvent::new(Act::RECOVERY_CODE_USED, self.clock.now()).about(user));
+        }
+        Ok(used)
     }
 
     async fn replace_secret(
@@ -95,6 +106,10 @@ impl SecondFactorStore for MemoryStore {
         let was_on = state.second_factors.is_on(user);
         state.second_factors.0.remove(user);
         state.register.set_second_factor(user, false);
+        if was_on {
+            let now = self.clock.now();
+            state.noted.push(AuditEvent::new(Act::SECOND_FACTOR_OFF, now).about(user));
+        }
         Ok(was_on)
     }
 }
@@ -124,10 +139,16 @@ impl PendingLoginStore for MemoryStore {
         self.clock()
     }
 
+    fn audit_trail(&self) -> AuditTrail {
+        self.audit.clone()
+    }
+
     async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError> {
         let state = &mut *self.lock();
         let user = state.register.active(&login.user_id);
         if user.is_some_and(|user| login.epoch.is_none_or(|epoch| epoch == user.epoch)) {
+            let event = AuditEvent::new(Act::SECOND_STEP, self.clock.now());
+            state.noted.push(event.about(&login.user_id));
             state.pending_logins.0.insert(login.token, Pending { login, tries: 0 });
         }
         Ok(())

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use super::{MemoryStore, account::State};
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
+    audit::{Act, AuditEvent, AuditTrail},
     token::{
         Family, FamilyId, NewFamily, Opening, PresentedToken, RenewRequest, Renewed, Revocation,
         Revocations, RevokeReason, Revoked, RotateRequest, Rotation, Sealed,
-        Session as LiveSession, StoredToken, TokenStore, Verdict, judge, token_expiry,
+        Session as LiveSession, StoredToken, TokenStore, Verdict, act_of, judge, token_expiry,
     },
 };
 
@@ -45,7 +46,9 @@ impl TokenStore for MemoryStore {
                 .map(|s| s.family.id.clone())
                 .collect();
             for id in displaced {
-                state.revoke(&id, new.created_at, RevokeReason::Displaced);
+                let reason = RevokeReason::Displaced;
+                state.revoke(&id, new.created_at, reason);
+                state.noted.push(act_of(reason, &new.user_id, &id, new.created_at));
             }
         }
         let first = StoredToken {
@@ -54,6 +57,7 @@ impl TokenStore for MemoryStore {
             expires_at: new.token_expires_at,
             superseded_at: None,
         };
+        state.noted.push(new.act());
         let session = Session { family: new.family(0), tokens: vec![(new.token, first)] };
         state.sessions.index.insert(new.token, (new.id.clone(), 0));
         state.sessions.sessions.insert(new.id, session);
@@ -90,6 +94,7 @@ impl TokenStore for MemoryStore {
             Verdict::Reuse => {
                 let user_id = family.user_id.clone();
                 state.revoke(&id, now, RevokeReason::Reuse);
+                state.noted.push(act_of(RevokeReason::Reuse, &user_id, &id, now));
                 Rotation::Reused { family: id, user_id }
             }
             Verdict::Expired => Rotation::Expired,
@@ -104,8 +109,15 @@ impl TokenStore for MemoryStore {
         clock: &SharedClock,
     ) -> Result<bool, StoreError> {
         let state = &mut *self.lock();
-        let found = state.sessions.find(token).map(|(session, _)| session.family.id.clone());
-        Ok(found.is_some_and(|id| state.revoke(&id, clock.now(), reason)))
+        let ids = |family: &Family| (family.id.clone(), family.user_id.clone());
+        let found = state.sessions.find(token).map(|(session, _)| ids(&session.family));
+        let Some((id, user)) = found else { return Ok(false) };
+        let now = clock.now();
+        let revoked = state.revoke(&id, now, reason);
+        if revoked {
+            state.noted.push(act_of(reason, &user, &id, now));
+        }
+        Ok(revoked)
     }
 
     async fn revoke_user(
@@ -115,7 +127,11 @@ impl TokenStore for MemoryStore {
         reason: RevokeReason,
         clock: &SharedClock,
     ) -> Result<u64, StoreError> {
-        Ok(self.lock().end_sessions(user, keep.map(FamilyId::as_str), clock.now(), reason))
+        let state = &mut *self.lock();
+        let now = clock.now();
+        let event = AuditEvent::new(Act::LOGOUT_ALL, now).about(user);
+        state.noted.push(keep.into_iter().fold(event, |event, kept| event.on(kept.as_str())));
+        Ok(state.end_sessions(user, keep.map(FamilyId::as_str), now, reason))
     }
 
     async fn sessions(
@@ -139,7 +155,11 @@ impl TokenStore for MemoryStore {
         let now = clock.now();
         let session = state.sessions.sessions.get(id);
         let own = session.is_some_and(|s| s.family.user_id == *user && s.is_live(now));
-        Ok(own && state.revoke(id, now, RevokeReason::Ended))
+        let ended = own && state.revoke(id, now, RevokeReason::Ended);
+        if ended {
+            state.noted.push(act_of(RevokeReason::Ended, user, id, now));
+        }
+        Ok(ended)
     }
 
     async fn renew(&self, request: RenewRequest) -> Result<Option<Renewed>, StoreError> {
@@ -162,6 +182,10 @@ impl TokenStore for MemoryStore {
 
     fn clock(&self) -> SharedClock {
         self.clock.clone()
+    }
+
+    fn audit_trail(&self) -> AuditTrail {
+        self.audit.clone()
     }
 
     async fn delete_revocations(&self, _: SystemTime) -> Result<u64, StoreError> {

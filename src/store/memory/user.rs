@@ -11,11 +11,12 @@ use async_trait::async_trait;
 use super::{MemoryStore, account::State};
 use crate::{
     Role, SharedClock, StoreError, TokenHash, UserId,
+    audit::{Act, AuditEvent, AuditTrail},
     token::{RevokeReason, Revoked},
     user::{
         CreateUserError, Email, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
         PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserChanged, UserPage,
-        UserStore, judge_change, judge_deletion,
+        UserStore, acts, judge_change, judge_deletion,
     },
 };
 
@@ -44,6 +45,10 @@ impl UserStore for MemoryStore {
         self.clock()
     }
 
+    fn audit_trail(&self) -> AuditTrail {
+        self.audit.clone()
+    }
+
     async fn create(&self, new: NewUser) -> Result<User, CreateUserError> {
         let state = &mut *self.lock();
         state.free(&new.email, new.created_at);
@@ -54,7 +59,10 @@ impl UserStore for MemoryStore {
         if register.accounts.contains_key(&new.id) {
             return Err(StoreError::internal("the identifier is taken").into());
         }
-        Ok(register.add(new))
+        let registered = AuditEvent::new(Act::REGISTERED, new.created_at).about(&new.id);
+        let user = register.add(new);
+        state.noted.push(registered);
+        Ok(user)
     }
 
     async fn find_holder(
@@ -125,6 +133,7 @@ impl UserStore for MemoryStore {
             let suspended = changed.suspended && !account.user.suspended;
             let role = (account.user.role != changed.role).then(|| changed.role.clone());
             let other_plan = account.user.plan != changed.plan;
+            state.noted.extend(acts(&account.user, changed, now));
             account.user = changed.clone();
             if let Some(role) = role {
                 state.tell(Revoked::Role { user: id.clone(), role }, now);
@@ -184,11 +193,12 @@ impl UserStore for MemoryStore {
         token: &TokenHash,
         now: SystemTime,
     ) -> Result<Option<User>, StoreError> {
-        let register = &mut self.lock().register;
+        let State { register, noted, .. } = &mut *self.lock();
         let account = register.by_link(|account| account.verification, token, now);
         Ok(account.map(|account| {
             account.user.email_verified = true;
             account.verification = None;
+            noted.push(AuditEvent::new(Act::ADDRESS_VERIFIED, now).about(&account.user.id));
             account.user.clone()
         }))
     }
@@ -199,12 +209,13 @@ impl UserStore for MemoryStore {
         token: LinkToken,
         at_most_every: Duration,
     ) -> Result<Option<User>, StoreError> {
-        let register = &mut self.lock().register;
+        let State { register, noted, .. } = &mut *self.lock();
         let account = register.accounts.get_mut(id).filter(|account| {
             !account.user.suspended && is_due(account.reset, &token, at_most_every)
         });
         let user = account.map(|account| {
             account.reset = Some(token);
+            noted.push(AuditEvent::new(Act::PASSWORD_FORGOTTEN, token.created_at).about(id));
             account.user.clone()
         });
         Ok(register.note_link(token, user))
@@ -238,6 +249,7 @@ impl UserStore for MemoryStore {
         account.end_links(now);
         let user = account.user.clone();
         state.end_logins_and_sessions(&user.id, None, now);
+        state.noted.push(AuditEvent::new(Act::PASSWORD_RESET, now).about(&user.id));
         let api_keys = state.api_keys.count(&user.id);
         Ok(Some(PasswordSet::new(user, api_keys)))
     }
@@ -259,6 +271,7 @@ impl UserStore for MemoryStore {
         account.end_reset(now);
         let user = account.user.clone();
         state.end_logins_and_sessions(id, keep.as_deref(), now);
+        state.noted.push(AuditEvent::new(Act::PASSWORD_CHANGED, now).about(id));
         let api_keys = state.api_keys.count(id);
         Ok(Some(PasswordSet::new(user, api_keys)))
     }
@@ -270,7 +283,7 @@ impl UserStore for MemoryStore {
         token: LinkToken,
         at_most_every: Duration,
     ) -> Result<Option<User>, EmailChangeError> {
-        let register = &mut self.lock().register;
+        let State { register, noted, .. } = &mut *self.lock();
         let holder = register.account_of(email).filter(|account| {
             account.user.id != *id && account.holds_its_address(token.created_at)
         });
@@ -288,6 +301,7 @@ impl UserStore for MemoryStore {
             return Ok(None);
         }
         account.email_change = Some((email.clone(), token));
+        noted.push(AuditEvent::new(Act::EMAIL_CHANGE_ASKED, token.created_at).about(id));
         let user = account.user.clone();
         Ok(register.note_link(token, Some(user)))
     }
@@ -313,6 +327,7 @@ impl UserStore for MemoryStore {
             return Err(EmailChangeError::EmailTaken);
         }
         by_email.remove(&account.user.email);
+        state.noted.push(AuditEvent::new(Act::EMAIL_CHANGED, now).about(&id));
         by_email.insert(wanted.clone(), id);
         account.user.email = wanted;
         account.user.email_verified = true;
@@ -329,7 +344,9 @@ impl UserStore for MemoryStore {
     ) -> Result<User, UpdateUserError> {
         let state = &mut *self.lock();
         let user = judge_deletion(&state.register.users(), id, by)?;
-        state.remove(id, clock.now());
+        let now = clock.now();
+        state.remove(id, now);
+        state.noted.push(AuditEvent::new(Act::DELETED, now).about(id));
         Ok(user)
     }
 
@@ -340,11 +357,17 @@ impl UserStore for MemoryStore {
     ) -> Result<(User, EnsuredAdmin), StoreError> {
         let state = &mut *self.lock();
         let now = clock.now();
+        let ensured = |id, outcome: EnsuredAdmin| {
+            let event = |how| AuditEvent::new(Act::ADMIN_ENSURED, now).about(id).with_detail(how);
+            outcome.change().map(event)
+        };
         let Some(account) = state.register.account_of(&admin.email) else {
             let admin = NewUser { verification: None, ..admin.clone() }.with_role(Role::ADMIN);
+            state.noted.extend(ensured(&admin.id, EnsuredAdmin::Created));
             return Ok((state.register.add(admin), EnsuredAdmin::Created));
         };
         let outcome = EnsuredAdmin::of(&account.user);
+        state.noted.extend(ensured(&account.user.id, outcome));
         if outcome != EnsuredAdmin::Suspended {
             account.user.role = Role::ADMIN;
         }
@@ -399,6 +422,8 @@ impl State {
         if let Some(account) = account.filter(|account| !account.holds_its_address(now)) {
             let id = account.user.id.clone();
             self.remove(&id, now);
+            let event = AuditEvent::new(Act::DELETED, now).about(&id);
+            self.noted.push(event.with_detail("never_verified"));
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     Identity, Plan, Role, SharedClock, StoreError, TokenHash, UserId,
     api_key::{ApiKey, ApiKeyId, ApiKeyStore, CreateKeyError, FoundKey, KeyUse, NewApiKey},
+    audit::{Act, AuditEvent},
     token::Revoked,
 };
 
@@ -86,7 +87,14 @@ impl<W: Wing> ApiKeyStore for SqlStore<W> {
 
     async fn revoke_all_keys(&self, owner: &UserId, now: SystemTime) -> Result<u64, StoreError> {
         self.transact((owner.clone(), now), |tx, (owner, now)| {
-            Box::pin(revoke_all(tx, owner, *now))
+            Box::pin(async {
+                let revoked = revoke_all(tx, owner, *now).await?;
+                if revoked > 0 {
+                    let event = AuditEvent::new(Act::KEYS_REVOKED, *now).about(owner);
+                    tx.note(event.with_detail(&revoked.to_string())).await?;
+                }
+                Ok(revoked)
+            })
         })
         .await
     }
@@ -132,6 +140,8 @@ async fn create(
         key.expires_at.into(),
     ];
     tx.execute(&INSERT, row).await?;
+    let event = AuditEvent::new(Act::KEY_CREATED, key.created_at);
+    tx.note(event.about(&key.owner).on(key.id.as_str())).await?;
     Ok(Ok(()))
 }
 
@@ -164,6 +174,7 @@ async fn revoke(
     let row = tx.one(&REVOKE, [owner.into(), id.into(), now.into()]).await?;
     if row.is_some() {
         tx.revoke(Revoked::Account(owner.clone()), now).await?;
+        tx.note(AuditEvent::new(Act::KEY_REVOKED, now).about(owner).on(id.as_str())).await?;
     }
     row.map(|mut row| row.take()).transpose()
 }

@@ -26,6 +26,7 @@
 //!    is a single statement, which needs no transaction.
 
 mod api_key;
+mod audit;
 mod migrations;
 mod revocation;
 mod second_factor;

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
+    audit::{Act, AuditEvent, AuditTrail},
     second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
 };
 
@@ -43,6 +44,10 @@ const REMOVE: Statement =
 impl<W: Wing> SecondFactorStore for SqlStore<W> {
     fn clock(&self) -> SharedClock {
         self.clock()
+    }
+
+    fn audit_trail(&self) -> AuditTrail {
+        self.audit.clone()
     }
 
     async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError> {
@@ -82,8 +87,8 @@ impl<W: Wing> SecondFactorStore for SqlStore<W> {
     }
 
     async fn use_recovery_code(&self, user: &UserId, code: &TokenHash) -> Result<bool, StoreError> {
-        self.ask((user.clone(), *code), |tx, (user, code)| {
-            Box::pin(async { Ok(tx.execute(&USE_CODE, [user.into(), code.into()]).await? == 1) })
+        self.transact((user.clone(), *code), |tx, (user, code)| {
+            Box::pin(use_recovery_code(tx, user, code))
         })
         .await
     }
@@ -104,7 +109,7 @@ impl<W: Wing> SecondFactorStore for SqlStore<W> {
     }
 
     async fn remove_totp(&self, user: &UserId) -> Result<bool, StoreError> {
-        self.transact(user.clone(), |tx, user| Box::pin(remove(tx, user))).await
+        self.transact(user.clone(), |tx, user| Box::pin(remove_and_note(tx, user))).await
     }
 }
 
@@ -138,7 +143,24 @@ async fn confirm(tx: &mut Tx<'_>, confirmation: &Confirmation) -> sqlx::Result<b
     for code in recovery_codes {
         tx.execute(&INSERT_CODE, [user.into(), code.into()]).await?;
     }
+    tx.note(AuditEvent::new(Act::SECOND_FACTOR_ON, *now).about(user)).await?;
     Ok(true)
+}
+
+async fn use_recovery_code(tx: &mut Tx<'_>, user: &UserId, code: &TokenHash) -> sqlx::Result<bool> {
+    let used = tx.execute(&USE_CODE, [user.into(), code.into()]).await? == 1;
+    if used {
+        tx.note(AuditEvent::new(Act::RECOVERY_CODE_USED, tx.now()).about(user)).await?;
+    }
+    Ok(used)
+}
+
+async fn remove_and_note(tx: &mut Tx<'_>, user: &UserId) -> sqlx::Result<bool> {
+    let was_on = remove(tx, user).await?;
+    if was_on {
+        tx.note(AuditEvent::new(Act::SECOND_FACTOR_OFF, tx.now()).about(user)).await?;
+    }
+    Ok(was_on)
 }
 
 /// Answers whether one was on. Part of the change of a user, too.
@@ -178,6 +200,10 @@ const DELETE_EXPIRED_LOGINS: Statement = sql!(
 impl<W: Wing> PendingLoginStore for SqlStore<W> {
     fn clock(&self) -> SharedClock {
         self.clock()
+    }
+
+    fn audit_trail(&self) -> AuditTrail {
+        self.audit.clone()
     }
 
     async fn open_login(&self, login: PendingLogin) -> Result<(), StoreError> {
@@ -254,7 +280,8 @@ async fn open_login(tx: &mut Tx<'_>, login: &PendingLogin) -> sqlx::Result<()> {
         return Ok(());
     }
     let row = [(&login.token).into(), (&login.user_id).into(), login.expires_at.into()];
-    tx.execute(&OPEN_LOGIN, row).await.map(drop)
+    tx.execute(&OPEN_LOGIN, row).await?;
+    tx.note(AuditEvent::new(Act::SECOND_STEP, tx.now()).about(&login.user_id)).await
 }
 
 /// Ends the logins of a user. Part of the verbs that set a password and suspend users, which have

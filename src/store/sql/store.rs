@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::Pool;
 
 use super::Wing;
-use crate::{SharedClock, SystemClock, token::Revocations};
+use crate::{SharedClock, SystemClock, audit::AuditTrail, token::Revocations};
 
 /// Users and their sessions in one SQL database: `SqliteStore`, `PostgresStore`.
 ///
@@ -28,6 +28,7 @@ pub struct SqlStore<W: Wing> {
     pub(super) pool: Pool<W>,
     pub(super) clock: SharedClock,
     pub(super) revocations: Revocations,
+    pub(super) audit: AuditTrail,
     /// Whether nothing may last longer than a transaction.
     pub(super) behind_pooler: bool,
 }
@@ -38,7 +39,7 @@ impl<W: Wing> SqlStore<W> {
     pub fn new(pool: Pool<W>) -> Self {
         let behind_pooler = W::is_behind_pooler(&pool);
         let (clock, revocations) = (SystemClock::shared(), Revocations::new());
-        Self { pool, clock, revocations, behind_pooler }
+        Self { pool, clock, revocations, audit: AuditTrail::new(), behind_pooler }
     }
 
     /// Where time comes from: the machine's clock unless set.
@@ -66,6 +67,7 @@ impl<W: Wing> Clone for SqlStore<W> {
             pool: self.pool.clone(),
             clock: self.clock.clone(),
             revocations: self.revocations.clone(),
+            audit: self.audit.clone(),
             behind_pooler: self.behind_pooler,
         }
     }

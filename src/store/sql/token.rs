@@ -12,10 +12,11 @@ use super::{
 };
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
+    audit::{Act, AuditEvent, AuditTrail},
     token::{
         Family, FamilyId, Following, NewFamily, Opening, PresentedToken, RenewRequest, Renewed,
         Revocations, RevokeReason, Revoked, RotateRequest, Rotation, Sealed, Session, SessionInfo,
-        StoredToken, TokenStore, Verdict, judge, token_expiry,
+        StoredToken, TokenStore, Verdict, act_of, judge, token_expiry,
     },
 };
 
@@ -224,6 +225,10 @@ impl<W: Wing> TokenStore for SqlStore<W> {
         self.clock.clone()
     }
 
+    fn audit_trail(&self) -> AuditTrail {
+        self.audit.clone()
+    }
+
     async fn delete_revocations(&self, before: SystemTime) -> Result<u64, StoreError> {
         self.ask(before, |tx, before| Box::pin(revocation::delete(tx, *before))).await
     }
@@ -251,7 +256,9 @@ async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<Opening> 
         let live =
             [(&new.user_id).into(), to_i64(epoch).into(), new.created_at.into(), others.into()];
         for mut displaced in tx.all(&LOCK_DISPLACED, live).await? {
-            revoke(tx, &displaced.take()?, new.created_at, RevokeReason::Displaced).await?;
+            let (id, reason): (FamilyId, _) = (displaced.take()?, RevokeReason::Displaced);
+            revoke(tx, &id, new.created_at, reason).await?;
+            tx.note(act_of(reason, &new.user_id, &id, new.created_at)).await?;
         }
     }
     insert_family(tx, &new.family(epoch)).await?;
@@ -262,6 +269,7 @@ async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<Opening> 
         superseded_at: None,
     };
     insert_token(tx, &new.id, &new.token, &token).await?;
+    tx.note(new.act()).await?;
     Ok(Opening::Opened { not_before })
 }
 
@@ -276,6 +284,7 @@ async fn rotate(tx: &mut Tx<'_>, request: &RotateRequest) -> sqlx::Result<Rotati
         Verdict::Revoked => Rotation::Revoked,
         Verdict::Reuse => {
             revoke(tx, &family.id, now, RevokeReason::Reuse).await?;
+            tx.note(act_of(RevokeReason::Reuse, &family.user_id, &family.id, now)).await?;
             Rotation::Reused { family: family.id, user_id: family.user_id }
         }
         Verdict::Replay => match (family.sealed, live) {
@@ -354,8 +363,10 @@ async fn revoke_family(
     clock: &SharedClock,
 ) -> sqlx::Result<bool> {
     match read_presented(tx, &LOCK_FAMILY, token).await? {
-        Some((found, _)) if found.family.revoked.is_none() => {
-            revoke(tx, &found.family.id, clock.now(), reason).await?;
+        Some((PresentedToken { family, .. }, _)) if family.revoked.is_none() => {
+            let now = clock.now();
+            revoke(tx, &family.id, now, reason).await?;
+            tx.note(act_of(reason, &family.user_id, &family.id, now)).await?;
             Ok(true)
         }
         _ => Ok(false),
@@ -374,6 +385,7 @@ async fn end_session(
         return Ok(false);
     }
     revoke(tx, id, now, RevokeReason::Ended).await?;
+    tx.note(act_of(RevokeReason::Ended, user, id, now)).await?;
     Ok(true)
 }
 
@@ -385,7 +397,11 @@ async fn revoke_user(
     clock: &SharedClock,
 ) -> sqlx::Result<u64> {
     lock_user(tx, user).await?;
-    end_sessions(tx, user, keep.map(FamilyId::as_str), clock.now(), reason).await
+    let now = clock.now();
+    let ended = end_sessions(tx, user, keep.map(FamilyId::as_str), now, reason).await?;
+    let event = AuditEvent::new(Act::LOGOUT_ALL, now).about(user);
+    tx.note(keep.into_iter().fold(event, |event, kept| event.on(kept.as_str()))).await?;
+    Ok(ended)
 }
 
 /// Ends all sessions of a user but the one to keep, and answers how many it ended one by one.

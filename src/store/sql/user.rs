@@ -13,11 +13,12 @@ use super::{
 };
 use crate::{
     Role, SharedClock, StoreError, TokenHash, UserId,
+    audit::{Act, AuditEvent, AuditTrail},
     token::{RevokeReason, Revoked},
     user::{
         CreateUserError, Email, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
         PasswordHash, PasswordSet, UpdateUserError, User, UserChange, UserChanged, UserPage,
-        UserStore, judge_change, judge_deletion,
+        UserStore, acts, judge_change, judge_deletion,
     },
 };
 
@@ -140,6 +141,10 @@ const COUNT: Statement = sql!("SELECT count(*) FROM " users);
 impl<W: Wing> UserStore for SqlStore<W> {
     fn clock(&self) -> SharedClock {
         self.clock.clone()
+    }
+
+    fn audit_trail(&self) -> AuditTrail {
+        self.audit.clone()
     }
 
     async fn find_holder(
@@ -355,6 +360,7 @@ async fn create(tx: &mut Tx<'_>, new: &NewUser) -> sqlx::Result<Option<User>> {
             return Ok(None);
         }
     }
+    tx.note(AuditEvent::new(Act::REGISTERED, new.created_at).about(&new.id)).await?;
     find(tx, &new.id).await
 }
 
@@ -381,6 +387,8 @@ async fn free(tx: &mut Tx<'_>, email: &Email, now: SystemTime) -> sqlx::Result<(
         let holder = user(&mut row)?;
         if !holds_its_address(tx, &holder, now).await? {
             remove(tx, &holder.id, now).await?;
+            let event = AuditEvent::new(Act::DELETED, now).about(&holder.id);
+            tx.note(event.with_detail("never_verified")).await?;
         }
     }
     Ok(())
@@ -491,6 +499,9 @@ async fn update(
     if before.plan != changed.plan {
         tx.revoke(Revoked::Account(id.clone()), now).await?;
     }
+    for event in acts(&before, &changed, now) {
+        tx.note(event).await?;
+    }
     Ok(Ok(UserChanged::new(before, changed)))
 }
 
@@ -503,7 +514,9 @@ async fn delete(
     let users = lock_admins_and(tx, id, by).await?;
     let deleted = judge_deletion(&users, id, by);
     if deleted.is_ok() {
-        remove(tx, id, clock.now()).await?;
+        let now = clock.now();
+        remove(tx, id, now).await?;
+        tx.note(AuditEvent::new(Act::DELETED, now).about(id)).await?;
     }
     Ok(deleted)
 }
@@ -524,8 +537,11 @@ async fn put_reset(
     at_most_every: Duration,
 ) -> sqlx::Result<Option<User>> {
     let Some(user) = lock(tx, id).await? else { return Ok(None) };
-    let put = put(tx, &RESETS, id, token, at_most_every).await?;
-    Ok(put.then_some(user))
+    if !put(tx, &RESETS, id, token, at_most_every).await? {
+        return Ok(None);
+    }
+    tx.note(AuditEvent::new(Act::PASSWORD_FORGOTTEN, token.created_at).about(id)).await?;
+    Ok(Some(user))
 }
 
 async fn reset_password(
@@ -539,6 +555,7 @@ async fn reset_password(
     tx.execute(&DROP_VERIFICATION, [(&id).into()]).await?;
     end_links(tx, &id, now).await?;
     end_logins_and_sessions(tx, &id, None, now).await?;
+    tx.note(AuditEvent::new(Act::PASSWORD_RESET, now).about(&id)).await?;
     password_set(tx, &id).await
 }
 
@@ -553,6 +570,7 @@ async fn change_password(
     tx.execute(&SET_PASSWORD, [id.into(), new.into(), user.email_verified.into()]).await?;
     tx.execute(&RESETS.end_of, [id.into(), now.into()]).await?;
     end_logins_and_sessions(tx, id, keep.as_deref(), now).await?;
+    tx.note(AuditEvent::new(Act::PASSWORD_CHANGED, now).about(id)).await?;
     password_set(tx, id).await
 }
 
@@ -579,8 +597,11 @@ async fn put_email_change(
     }
     let [id, hash, created_at, expires_at, made_by] = link_row(id, token, at_most_every);
     let row = [id, hash, created_at, expires_at, made_by, email.into()];
-    let put = tx.execute(&PUT_EMAIL_CHANGE, row).await? == 1;
-    Ok(Ok(put.then_some(user)))
+    if tx.execute(&PUT_EMAIL_CHANGE, row).await? == 0 {
+        return Ok(Ok(None));
+    }
+    tx.note(AuditEvent::new(Act::EMAIL_CHANGE_ASKED, token.created_at).about(&user.id)).await?;
+    Ok(Ok(Some(user)))
 }
 
 async fn confirm_email_change(
@@ -607,6 +628,7 @@ async fn confirm_email_change(
     }
     tx.execute(&DROP_VERIFICATION, [(&id).into()]).await?;
     tx.execute(&RESETS.end_of, [(&id).into(), now.into()]).await?;
+    tx.note(AuditEvent::new(Act::EMAIL_CHANGED, now).about(&id)).await?;
     Ok(find(tx, &id).await?.ok_or(EmailChangeError::InvalidToken))
 }
 
@@ -637,6 +659,10 @@ async fn ensure_admin(
     }
     if outcome != EnsuredAdmin::Suspended {
         tx.execute(&SET_ROLE, [id.into(), (&Role::ADMIN).into()]).await?;
+    }
+    if let Some(how) = outcome.change() {
+        tx.note(AuditEvent::new(Act::ADMIN_ENSURED, clock.now()).about(id).with_detail(how))
+            .await?;
     }
     Ok((find(tx, id).await?.ok_or(sqlx::Error::RowNotFound)?, outcome))
 }
@@ -678,6 +704,7 @@ async fn verify_email(
     }
     tx.execute(&DROP_VERIFICATION, [(&id).into()]).await?;
     tx.execute(&VERIFY, [(&id).into()]).await?;
+    tx.note(AuditEvent::new(Act::ADDRESS_VERIFIED, now).about(&id)).await?;
     find(tx, &id).await
 }
 

@@ -7,7 +7,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 use super::{Meaning, Primitives, Row, SqlStore, Value, Wing, Work, statement::Statement};
-use crate::{SharedClock, StoreError, token::Revocation};
+use crate::{
+    Origin, SharedClock, StoreError,
+    audit::{AuditEvent, AuditTrail},
+    token::Revocation,
+};
 
 /// How long a verb takes at most, waiting for a connection included: a request is to be answered
 /// within five seconds.
@@ -27,6 +31,9 @@ pub(super) struct Tx<'c> {
     prepare: bool,
     /// What is to be told once this is committed.
     pub(super) revoked: Vec<Revocation>,
+    pub(super) audit: &'c AuditTrail,
+    /// What was done, for others to hear of then.
+    pub(super) noted: Vec<AuditEvent>,
 }
 
 /// A verb: what is done with owned arguments, perhaps more than once.
@@ -106,7 +113,7 @@ impl<W: Wing> SqlStore<W> {
     {
         let store = self.clone();
         let task = async move { store.attempt(&arguments, verb, transact).await };
-        match tokio::spawn(task.in_current_span()).await {
+        match tokio::spawn(Origin::inherited(task).in_current_span()).await {
             Ok(result) => result,
             Err(failed) if failed.is_panic() => Err(StoreError::internal(failed)),
             Err(shut_down) => Err(StoreError::unavailable(shut_down)),
@@ -157,24 +164,34 @@ impl<W: Wing> SqlStore<W> {
         verb: Verb<A, T>,
         transact: bool,
     ) -> sqlx::Result<T> {
-        let (clock, prepare) = (&self.clock, !self.behind_pooler);
         if !transact {
-            let mut tx = Tx { connection, clock, prepare, revoked: Vec::new() };
+            let mut tx = self.tx(connection);
             return verb(&mut tx, arguments).await;
         }
         let begin = if self.behind_pooler { W::BEGIN_BEHIND_POOLER } else { W::BEGIN };
         let mut transaction = connection.begin_with(begin).await?;
-        let connection = &mut *transaction;
-        let mut tx = Tx { connection, clock, prepare, revoked: Vec::new() };
+        let mut tx = self.tx(&mut *transaction);
         let value = verb(&mut tx, arguments).await?;
-        let revoked = std::mem::take(&mut tx.revoked);
+        let (revoked, noted) = (std::mem::take(&mut tx.revoked), std::mem::take(&mut tx.noted));
         if let (false, Some(notify)) = (revoked.is_empty(), &W::NOTIFY) {
             tx.execute(notify, []).await?;
         }
         transaction.commit().await?;
         // In this process at once: whoever is answered finds it so.
         revoked.iter().for_each(|revocation| self.revocations.apply(revocation));
+        noted.iter().for_each(|event| self.audit.tell(event));
         Ok(value)
+    }
+
+    fn tx<'c>(&'c self, connection: &'c mut dyn Primitives) -> Tx<'c> {
+        Tx {
+            connection,
+            clock: &self.clock,
+            prepare: !self.behind_pooler,
+            revoked: Vec::new(),
+            audit: &self.audit,
+            noted: Vec::new(),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ const FILES: &[MigrationFile] = &[
         "API keys and second factors",
         include_str!("../../../migrations/sqlite/0004_api_keys_and_second_factors.sql"),
     ),
+    (5, "audit events", include_str!("../../../migrations/sqlite/0005_audit_events.sql")),
     (
         7,
         "sessions in great numbers",
