@@ -11,7 +11,7 @@ use std::{
 use http::Uri;
 use zeroize::Zeroizing;
 
-use self::fetch::{Client, Document, checked};
+use self::fetch::{Client, Document, checked, named_by};
 use super::{AuthError, Authenticate, bearer};
 use crate::{
     Answer, Identity, RequestHead, StoreError,
@@ -29,7 +29,8 @@ use crate::{
 /// 3. While the issuer does not answer, or answers with what can't be used, the last good keys stay.
 ///    Tokens that can't be checked at the moment are 503, never 401.
 /// 4. Only `https` is fetched from (and loopback addresses); a redirect is not followed; 512 KiB are
-///    read at most, for 5 seconds. The issuer's document must name the issuer itself.
+///    read at most, for 5 seconds. The issuer's document must name the issuer itself, and sends nobody
+///    to addresses of a private network, unless it is from there.
 ///
 /// ```no_run
 /// use tower_warden::{
@@ -67,7 +68,7 @@ struct Inner {
 
 enum Source {
     /// The issuer's documents, in the order in which they are looked for.
-    Discovery([Uri; 2]),
+    Discovery(Vec<Uri>),
     Jwks(Uri),
 }
 
@@ -126,12 +127,25 @@ impl JwksAuthenticator {
     /// # Errors
     /// [`JwksError::InvalidUrl`] for an issuer that is no `https` address, [`JwksError::Tls`].
     pub fn discover(verifier: TokenVerifier) -> Result<Self, JwksError> {
-        let issuer = checked(verifier.issuer())?;
+        let issuer = checked(verifier.issuer()).ok().filter(|_| !verifier.issuer().contains('{'));
+        let issuer = issuer.ok_or_else(|| JwksError::InvalidUrl(verifier.issuer().to_owned()))?;
         let base = verifier.issuer().trim_end_matches('/');
         let (origin, path) = base.split_at(base.len() - issuer.path().trim_end_matches('/').len());
         let openid = checked(&format!("{base}/.well-known/openid-configuration"))?;
         let oauth = checked(&format!("{origin}/.well-known/oauth-authorization-server{path}"))?;
-        Self::new(verifier, Source::Discovery([openid, oauth]))
+        Self::new(verifier, Source::Discovery(vec![openid, oauth]))
+    }
+
+    /// The same with the issuer's document at this address: for an issuer whose name is no address.
+    /// The tenants of Entra share the document at
+    /// `https://login.microsoftonline.com/organizations/v2.0/.well-known/openid-configuration`, which
+    /// names the pattern that their names are made by.
+    ///
+    /// # Errors
+    /// [`JwksError::InvalidUrl`] where it is no `https` address, [`JwksError::Tls`].
+    pub fn discover_at(document: &str, verifier: TokenVerifier) -> Result<Self, JwksError> {
+        let document = checked(document)?;
+        Self::new(verifier, Source::Discovery(vec![document]))
     }
 
     /// With the keys at this address.
@@ -276,19 +290,13 @@ impl Inner {
     async fn fetch(&self) -> Result<(Jwks, Option<Duration>), JwksError> {
         let uri = match &self.source {
             Source::Jwks(uri) => uri.clone(),
-            Source::Discovery([openid, oauth]) => {
-                let issuer = self.verifier.issuer();
-                let document = match self.client.get::<Document>(openid).await {
-                    Err(JwksError::Unusable { what: fetch::NOT_FOUND, .. }) => {
-                        self.client.get::<Document>(oauth).await?.0
-                    }
-                    found => found?.0,
-                };
-                if document.issuer != issuer {
+            Source::Discovery(documents) => {
+                let (url, document) = self.document(documents).await?;
+                if document.issuer != self.verifier.issuer() {
                     let what = "with the document of another issuer";
-                    return Err(JwksError::Unusable { url: openid.clone(), what });
+                    return Err(JwksError::Unusable { url: url.clone(), what });
                 }
-                checked(&document.jwks_uri)?
+                named_by(url, &document.jwks_uri)?
             }
         };
         let (jwks, age) = self.client.get::<Jwks>(&uri).await?;
@@ -296,6 +304,20 @@ impl Inner {
             true => Err(JwksError::Unusable { url: uri, what: "with no key that can be used" }),
             false => Ok((jwks, age)),
         }
+    }
+}
+
+impl Inner {
+    /// The first of these that is there.
+    async fn document<'a>(&self, documents: &'a [Uri]) -> Result<(&'a Uri, Document), JwksError> {
+        let (last, others) = documents.split_last().ok_or(JwksError::InvalidUrl(String::new()))?;
+        for url in others {
+            match self.client.get::<Document>(url).await {
+                Err(JwksError::Unusable { what: fetch::NOT_FOUND, .. }) => {}
+                found => return Ok((url, found?.0)),
+            }
+        }
+        Ok((last, self.client.get::<Document>(last).await?.0))
     }
 }
 

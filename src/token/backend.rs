@@ -30,6 +30,9 @@ mod with_aws_lc_rs {
 
     use super::KeyDer;
 
+    pub(in crate::token) const ECDSA_P521: Option<&dyn VerificationAlgorithm> =
+        Some(&signature::ECDSA_P521_SHA512_FIXED);
+
     #[derive(Clone)]
     pub(in crate::token) struct PublicKey(ParsedPublicKey);
 
@@ -69,6 +72,8 @@ mod with_ring {
     use signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
     };
+
+    pub(in crate::token) const ECDSA_P521: Option<&dyn VerificationAlgorithm> = None;
 
     /// ring has no parsed form to keep. It unwraps the key anew each time, which is next to nothing
     /// beside the arithmetic. A point that is not on its curve is

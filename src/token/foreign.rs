@@ -2,6 +2,7 @@
 
 mod keys;
 mod mapping;
+mod tenants;
 
 use std::{
     fmt,
@@ -15,6 +16,8 @@ use super::{
     verified::VerifiedTokens,
 };
 use crate::{Identity, SharedClock, SystemClock, json::Members};
+
+use tenants::Tenants;
 
 pub(crate) use keys::ForeignKeys;
 #[cfg(feature = "jwks")]
@@ -77,6 +80,8 @@ pub struct TokenVerifier {
 pub(super) struct Rules {
     /// `None`: nobody in particular.
     pub(super) issuer: Option<Box<str>>,
+    /// `None`: the issuer's name is as it stands.
+    tenants: Option<Tenants>,
     pub(super) audiences: Vec<Box<str>>,
     pub(super) audience_claim: Box<str>,
     pub(super) required: Vec<(Box<str>, Box<str>)>,
@@ -98,6 +103,7 @@ impl Rules {
     pub(super) fn new() -> Self {
         Self {
             issuer: None,
+            tenants: None,
             audiences: Vec::new(),
             audience_claim: "aud".into(),
             required: Vec::new(),
@@ -127,14 +133,21 @@ impl Rules {
         }
     }
 
-    /// Whom genuine claims identify, if their time is now.
-    pub(super) fn identity(&self, claims: &[u8], now: SystemTime) -> Result<Identity, TokenError> {
+    /// Whom genuine claims identify, if their time is now. `key_of` is the issuer that alone may use
+    /// the key that signed them, where there is such a one.
+    pub(super) fn identity(
+        &self,
+        claims: &[u8],
+        key_of: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Identity, TokenError> {
         let mut claims = Members::parse(claims).map_err(|_| TokenError::Invalid("JSON"))?;
         let not_yet =
             |at: SystemTime, tolerance| at.duration_since(now).is_ok_and(|ahead| ahead > tolerance);
-        let issuer = claims.take("iss");
-        if let Some(expected) = &self.issuer
-            && issuer.and_then(|issuer| issuer.text()).as_deref() != Some(expected)
+        let issuer = claims.take("iss").and_then(|issuer| issuer.text());
+        if self.tenants.is_none()
+            && self.issuer.is_some()
+            && issuer.as_deref() != self.issuer.as_deref()
         {
             return Err(TokenError::Invalid("iss"));
         }
@@ -155,6 +168,12 @@ impl Rules {
         }
         let expires_at = instant(expires_at, "exp")?;
         let claims = claims.into_values().map_err(|_| TokenError::Invalid("JSON"))?;
+        let tenant = match (&self.tenants, &self.issuer) {
+            (Some(tenants), Some(pattern)) => {
+                Some(tenants.of_token(pattern, issuer.as_deref(), &claims, key_of)?.to_owned())
+            }
+            _ => None,
+        };
         if !self.audiences.is_empty() {
             let named = claims.get(&*self.audience_claim).map(text_of).unwrap_or_default();
             if !named.iter().any(|name| self.audiences.iter().any(|ours| **ours == **name)) {
@@ -166,13 +185,23 @@ impl Rules {
                 return Err(TokenError::Invalid("required claim"));
             }
         }
-        let mut identity = self.mapping.identity(claims)?.with_expires_at(expires_at);
+        let mut identity =
+            self.mapping.identity(claims, tenant.as_deref())?.with_expires_at(expires_at);
         if let Some(issued_at) = issued_at {
             identity = identity.with_issued_at(instant(issued_at, "iat")?);
         }
         // Last of all, so that only what is genuine in every other respect is told to be expired.
         self.refuse_expired(&identity, now)?;
         Ok(identity)
+    }
+
+    fn set_tenants(&mut self, tenants: Tenants) {
+        let name = self.issuer.as_deref().unwrap_or_default();
+        assert!(
+            tenants::is_pattern(name),
+            "{name:?}: an issuer of tenants has {{tenantid}} in its name"
+        );
+        self.tenants = Some(tenants);
     }
 
     pub(super) fn refuse_expired(
@@ -203,6 +232,38 @@ impl TokenVerifier {
             verified: Arc::new(VerifiedTokens::new(CACHE_CAPACITY)),
             clock: SystemClock::shared(),
         }
+    }
+
+    /// The same for these tenants of an issuer that has many: its name has `{tenantid}` in it, in whose
+    /// place the `iss` of a token has the token's own `tid`. So Entra does it, at
+    /// `https://login.microsoftonline.com/{tenantid}/v2.0`.
+    ///
+    /// 1. `tid` must be one of these, and `iss` the name with it in the place, to the letter.
+    /// 2. A key that says which `issuer` it is for signs for no other tenant.
+    /// 3. The id of a user begins with the tenant (`TENANT:ID`, after the prefix of the mapping), since
+    ///    users of two tenants may have the same one.
+    ///
+    /// ```
+    /// use tower_warden::token::TokenVerifier;
+    /// let entra = "https://login.microsoftonline.com/{tenantid}/v2.0";
+    /// let ours = ["72f988bf-86f1-41af-91ab-2d7cd011db47"];
+    /// let verifier = TokenVerifier::new(entra, "api://shop").with_tenants(ours);
+    /// ```
+    ///
+    /// # Panics
+    /// Where the issuer's name has no `{tenantid}`, or a tenant is not made of letters, digits and `-`.
+    pub fn with_tenants(self, tenants: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let tenants = Tenants::these(tenants.into_iter().map(Into::into));
+        self.change(|rules| rules.set_tenants(tenants))
+    }
+
+    /// The same for all tenants, whoever they are. Anybody can be one at Entra, so what callers may
+    /// do must come from what you know of them: by the claim `tid`, say.
+    ///
+    /// # Panics
+    /// Where the issuer's name has no `{tenantid}`.
+    pub fn with_any_tenant(self) -> Self {
+        self.change(|rules| rules.set_tenants(Tenants::any()))
     }
 
     /// The same for one more audience.
@@ -306,11 +367,11 @@ impl TokenVerifier {
         let algorithm = algorithm.filter(|found| self.rules.algorithms.contains(found));
         let algorithm = algorithm.ok_or(TokenError::Invalid("alg"))?;
         let keys = self.keys();
-        let key = keys.find(parts.key_id()?, algorithm)?;
+        let (key, key_of) = keys.find(parts.key_id()?, algorithm)?;
         if !key.verify(parts.signed, &parts.signature) {
             return Err(TokenError::Invalid("signature"));
         }
-        let identity = self.rules.identity(&parts.claims, now)?;
+        let identity = self.rules.identity(&parts.claims, key_of, now)?;
         self.verified.insert(age, token, identity.clone());
         Ok(identity)
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     backend::{
+        ECDSA_P521,
         digest::{SHA256, digest},
         signature::{self, VerificationAlgorithm},
     },
@@ -39,6 +40,9 @@ pub enum Algorithm {
     Es256,
     /// ECDSA on P-384, SHA-384.
     Es384,
+    /// ECDSA on P-521, SHA-512: with the feature `aws-lc-rs` only, since ring doesn't have the curve.
+    /// Without it, keys of this kind are left out of key sets. Keys of other issuers alone.
+    Es512,
     /// EdDSA on Ed25519.
     EdDsa,
 }
@@ -75,6 +79,9 @@ pub struct Jwk {
     x: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     y: Option<String>,
+    /// Entra says here whose tokens a key signs.
+    #[serde(skip_serializing)]
+    issuer: Option<String>,
 }
 
 /// A set of public keys (RFC 7517, section 5): the document of a `jwks_uri`.
@@ -97,7 +104,7 @@ pub struct Jwks {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Rs256,
         Self::Rs384,
         Self::Rs512,
@@ -106,6 +113,7 @@ impl Algorithm {
         Self::Ps512,
         Self::Es256,
         Self::Es384,
+        Self::Es512,
         Self::EdDsa,
     ];
 
@@ -121,6 +129,7 @@ impl Algorithm {
             Self::Ps512 => "PS512",
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
             Self::EdDsa => "EdDSA",
         }
     }
@@ -136,13 +145,15 @@ impl Algorithm {
         match self {
             Self::Es256 => ("EC", Some("P-256")),
             Self::Es384 => ("EC", Some("P-384")),
+            Self::Es512 => ("EC", Some("P-521")),
             Self::EdDsa => ("OKP", Some("Ed25519")),
             _ => ("RSA", None),
         }
     }
 
-    pub(super) fn verification(self) -> &'static dyn VerificationAlgorithm {
-        match self {
+    /// `None` where the backend doesn't have it.
+    pub(super) fn verification(self) -> Option<&'static dyn VerificationAlgorithm> {
+        Some(match self {
             Self::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
             Self::Rs384 => &signature::RSA_PKCS1_2048_8192_SHA384,
             Self::Rs512 => &signature::RSA_PKCS1_2048_8192_SHA512,
@@ -151,8 +162,9 @@ impl Algorithm {
             Self::Ps512 => &signature::RSA_PSS_2048_8192_SHA512,
             Self::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
             Self::Es384 => &signature::ECDSA_P384_SHA384_FIXED,
+            Self::Es512 => return ECDSA_P521,
             Self::EdDsa => &signature::ED25519,
-        }
+        })
     }
 }
 
@@ -161,6 +173,11 @@ impl Jwk {
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
         self.kid.as_deref()
+    }
+
+    /// Whose tokens alone it signs, where that is said.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
     }
 
     /// Its thumbprint by SHA-256 (RFC 7638), in base64url: the hash of the required members, sorted,

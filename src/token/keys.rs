@@ -198,7 +198,8 @@ impl VerifyingKey {
         if let Some((modulus, _)) = rsa_public(key).filter(|_| algorithm == Algorithm::Rs256) {
             refuse_weak(modulus)?;
         }
-        let parsed = backend::PublicKey::new(algorithm.verification(), key);
+        let verification = algorithm.verification().ok_or(KeyError::Malformed)?;
+        let parsed = backend::PublicKey::new(verification, key);
         let key_id = jwk.thumbprint().ok_or(KeyError::Malformed)?;
         let header = json!({ "alg": algorithm.name(), "typ": TOKEN_TYPE, "kid": key_id });
         Ok(Self {

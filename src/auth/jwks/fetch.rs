@@ -1,6 +1,6 @@
 //! The documents of an issuer, fetched within bounds.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Uri, header};
@@ -60,12 +60,42 @@ impl Client {
     }
 }
 
+/// An address that a document names: a stranger's must not make us ask inside of our own network.
+pub(super) fn named_by(document: &Uri, url: &str) -> Result<Uri, JwksError> {
+    let uri = checked(url)?;
+    match uri.host() == document.host() || !uri.host().is_some_and(is_inside) {
+        true => Ok(uri),
+        false => Err(JwksError::InvalidUrl(url.to_owned())),
+    }
+}
+
+/// Whether a host is this machine or an address of a private network.
+fn is_inside(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let name = host == "localhost" || host.ends_with(".localhost");
+    name || match host.trim_matches(['[', ']']).parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(IpAddr::V4(ip)) => {
+            let [a, b, ..] = ip.octets();
+            // RFC 6598, too.
+            let shared = a == 100 && b & 0xc0 == 64;
+            a == 0 || ip.is_loopback() || ip.is_private() || ip.is_link_local() || shared
+        }
+        Ok(IpAddr::V6(ip)) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+        }
+        Err(_) => false,
+    }
+}
+
 /// `https` anywhere; `http` only where nobody stands in between.
 pub(super) fn checked(url: &str) -> Result<Uri, JwksError> {
     let invalid = || JwksError::InvalidUrl(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| invalid())?;
     let loopback = |host: &str| {
-        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
         host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     };
     match (uri.scheme_str(), uri.host()) {
@@ -99,6 +129,40 @@ mod tests {
         {
             assert!(checked(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn no_document_sends_us_into_a_private_network_but_one_from_there() {
+        let document = |url: &str| url.parse::<Uri>().unwrap();
+        let public = document("https://id.example/.well-known/openid-configuration");
+        for url in
+            ["https://id.example/keys", "https://keys.example:8443/keys", "https://9.9.9.9/k"]
+        {
+            assert!(named_by(&public, url).is_ok(), "{url}");
+        }
+        for url in [
+            "http://127.0.0.1:8080/keys",
+            "http://localhost/keys",
+            "http://[::1]/keys",
+            "https://127.0.0.1/keys",
+            "https://LocalHost/keys",
+            "https://x.localhost./keys",
+            "https://10.0.0.7/keys",
+            "https://192.168.1.1/keys",
+            "https://169.254.169.254/latest",
+            "https://100.64.0.1/keys",
+            "https://0.0.0.0/keys",
+            "https://[fd00::1]/keys",
+            "https://[fe80::1]/keys",
+            "https://[::ffff:10.0.0.7]/keys",
+            "http://id.example/keys",
+        ] {
+            assert!(named_by(&public, url).is_err(), "{url}");
+        }
+        let inside = document("https://10.0.0.7/.well-known/openid-configuration");
+        assert!(named_by(&inside, "https://10.0.0.7/keys").is_ok());
+        assert!(named_by(&inside, "https://10.0.0.8/keys").is_err());
+        assert!(named_by(&document("http://127.0.0.1:1/"), "http://127.0.0.1:2/keys").is_ok());
     }
 
     #[test]

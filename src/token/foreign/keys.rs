@@ -9,6 +9,8 @@ pub(crate) struct ForeignKeys(Vec<ForeignKey>);
 #[derive(Clone)]
 struct ForeignKey {
     id: Option<Box<str>>,
+    /// Who alone may sign with it.
+    issuer: Option<Box<str>>,
     uses: Vec<(Algorithm, PublicKey)>,
 }
 
@@ -31,18 +33,19 @@ impl ForeignKeys {
         self.0.is_empty()
     }
 
-    /// The key of this name, for this algorithm; without a name the only one for it that there is.
+    /// The key of this name, for this algorithm, and whose alone it is; without a name the only one for
+    /// it that there is.
     pub(super) fn find(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
-    ) -> Result<&PublicKey, TokenError> {
+    ) -> Result<(&PublicKey, Option<&str>), TokenError> {
         let mut named =
             self.0.iter().filter(|key| id.is_none() || key.id.as_deref() == id).peekable();
         if named.peek().is_none() {
             return Err(TokenError::Invalid(UNKNOWN_KEY));
         }
-        let mut usable = named.filter_map(|key| key.of(algorithm));
+        let mut usable = named.filter_map(|key| Some((key.of(algorithm)?, key.issuer.as_deref())));
         match (usable.next(), usable.next()) {
             (Some(key), None) => Ok(key),
             (None, _) => Err(TokenError::Invalid("alg")),
@@ -63,10 +66,11 @@ impl ForeignKey {
     fn read(jwk: &Jwk) -> Option<Self> {
         let der = jwk.to_backend()?;
         let parse = |algorithm: Algorithm| {
-            Some((algorithm, PublicKey::new(algorithm.verification(), &der).ok()?))
+            Some((algorithm, PublicKey::new(algorithm.verification()?, &der).ok()?))
         };
         let uses: Vec<_> = jwk.algorithms().filter_map(parse).collect();
-        (!uses.is_empty()).then(|| Self { id: jwk.key_id().map(Into::into), uses })
+        let (id, issuer) = (jwk.key_id().map(Into::into), jwk.issuer().map(Into::into));
+        (!uses.is_empty()).then_some(Self { id, issuer, uses })
     }
 
     fn of(&self, algorithm: Algorithm) -> Option<&PublicKey> {

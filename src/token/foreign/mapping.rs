@@ -99,11 +99,19 @@ impl ClaimMapping {
         self
     }
 
-    /// Whom these claims identify.
-    pub(super) fn identity(&self, mut claims: Map<String, Value>) -> Result<Identity, TokenError> {
+    /// Whom these claims identify; of which tenant, where there are several.
+    pub(super) fn identity(
+        &self,
+        mut claims: Map<String, Value>,
+        tenant: Option<&str>,
+    ) -> Result<Identity, TokenError> {
         let id = find(&claims, &self.user_id).and_then(Value::as_str);
         let id = id.filter(|id| !id.is_empty()).ok_or(TokenError::Invalid("sub"))?;
-        let user_id = UserId::from(format!("{}{id}", self.prefix));
+        let user_id = match tenant {
+            Some(tenant) => format!("{}{tenant}:{id}", self.prefix),
+            None => format!("{}{id}", self.prefix),
+        };
+        let user_id = UserId::from(user_id);
         let mut identity = Identity::new(user_id, self.role(&claims));
         if let Some(plan) = find(&claims, &self.plan).and_then(Value::as_str) {
             identity = identity.with_plan(Plan::from(plan));

@@ -347,3 +347,106 @@ fn an_own_key_may_be_given_as_such() {
         TokenVerifier::new("me", "api").with_clock(clock()).with_key(key.verifying_key());
     assert!(verifier.verify(&issuer.token(json!({}), json!({}))).is_ok());
 }
+
+/// Entra, as one of its tenants has it.
+fn entra(tenant: &str, key_of: Value) -> Issuer {
+    Issuer::new(
+        pem!("rsa-private"),
+        json!({"kid": "-KI3", "use": "sig", "issuer": key_of}),
+        json!({"alg": "RS256", "typ": "JWT", "kid": "-KI3"}),
+        json!({
+            "iss": format!("https://login.microsoftonline.com/{tenant}/v2.0"), "aud": "api://shop",
+            "sub": "pair-wise", "oid": "0000-oid", "tid": tenant,
+        }),
+    )
+}
+
+const ENTRA: &str = "https://login.microsoftonline.com/{tenantid}/v2.0";
+
+#[test]
+fn tokens_of_many_tenants_are_bound_to_their_own() {
+    let (ours, other) = ("72f988bf-86f1", "9188040d-6c67");
+    let issuer = entra(ours, json!(ENTRA));
+    let these = verifier(&issuer, ENTRA, "api://shop")
+        .with_tenants([ours])
+        .with_mapping(ClaimMapping::new().with_user_id_at(["oid"]).with_user_id_prefix("entra:"));
+    let any = these.clone().with_any_tenant();
+    let good = issuer.token(json!({}), json!({}));
+    for verifier in [&these, &any] {
+        let caller = verifier.verify(&good).unwrap();
+        assert_eq!(caller.user_id().as_str(), "entra:72f988bf-86f1:0000-oid");
+        assert_eq!(caller.claims()["tid"], ours);
+    }
+    let of_other = entra(other, json!(ENTRA)).token(json!({}), json!({}));
+    assert!(matches!(these.verify(&of_other), Err(TokenError::Invalid("tid"))));
+    let caller = any.verify(&of_other).unwrap();
+    assert_eq!(caller.user_id().as_str(), "entra:9188040d-6c67:0000-oid");
+
+    let claim = |name: &str, value: Value| issuer.token(json!({}), json!({ name: value }));
+    let at = |place: &str| json!(format!("https://login.microsoftonline.com/{place}/v2.0"));
+    for (case, token, reason) in [
+        ("iss of another", claim("iss", at(other)), "iss"),
+        ("tid of another", claim("tid", json!(other)), "iss"),
+        ("the pattern itself", claim("iss", json!(ENTRA)), "iss"),
+        ("no iss", claim("iss", json!(null)), "iss"),
+        ("iss a list", claim("iss", json!([at(ours)])), "iss"),
+        ("no tid", claim("tid", json!(null)), "tid"),
+        ("tid a list", claim("tid", json!([ours])), "tid"),
+        ("tid empty", issuer.token(json!({}), json!({"tid": "", "iss": at("")})), "tid"),
+        ("tid a path", issuer.token(json!({}), json!({"tid": "a/b", "iss": at("a/b")})), "tid"),
+        (
+            "tid the place itself",
+            issuer.token(json!({}), json!({"tid": "{tenantid}", "iss": ENTRA})),
+            "tid",
+        ),
+        ("a slash more", claim("iss", json!(format!("{}/", at(ours).as_str().unwrap()))), "iss"),
+    ] {
+        let result = any.verify(&token);
+        let matches = matches!(result, Err(TokenError::Invalid(found)) if found == reason);
+        assert!(matches, "{case}: {result:?}");
+    }
+    // Without being told of tenants, the name is a name.
+    let literal = verifier(&issuer, ENTRA, "api://shop");
+    assert!(matches!(literal.verify(&good), Err(TokenError::Invalid("iss"))));
+}
+
+#[test]
+fn a_key_of_one_tenant_signs_for_no_other() {
+    let (ours, other) = ("72f988bf-86f1", "9188040d-6c67");
+    let of_other = json!(format!("https://login.microsoftonline.com/{other}/v2.0"));
+    for (key_of, good) in [(json!(ENTRA), true), (json!(null), true), (of_other, false)] {
+        let issuer = entra(ours, key_of.clone());
+        let any = verifier(&issuer, ENTRA, "api://shop").with_any_tenant();
+        let result = any.verify(&issuer.token(json!({}), json!({})));
+        assert_eq!(result.is_ok(), good, "{key_of}: {result:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "an issuer of tenants has {tenantid} in its name")]
+fn tenants_need_a_place_in_the_name() {
+    let _ = TokenVerifier::new("https://id.example", "api").with_any_tenant();
+}
+
+#[test]
+fn a_key_on_p521_is_used_where_the_backend_has_the_curve() {
+    // Made with another library than ours.
+    let jwk = json!({
+        "kty": "EC", "crv": "P-521", "kid": "1",
+        "x": "AJBwV6GPEpFgHXBXGzKkphcE3myfgEZygZLvz3jEEGRm6WS8JZsulqGaPx7JxwYGgZp3uZIGbF8qUHLrMSg5Kden",
+        "y": "AdO0Ho6nVgL8jy4nOVIFg9WktAqh7z4ycGL1L8OacfpobNnqGx4dHthgna6qBacJ0x6c3aPC1f4dR_LjFw40_bPz",
+    });
+    let token = "eyJhbGciOiJFUzUxMiIsImtpZCI6IjEiLCJ0eXAiOiJKV1QifQ.eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUiLCJhdWQiOiJhcGkiLCJzdWIiOiJhZGEiLCJpYXQiOjE3NjcyMjU2MDAsImV4cCI6MTc2NzIyOTIwMH0.\
+        AR7Cx8ka4mhMSWvrPBNVe0YwxxtT-SdNPm3r5RhtlV87fA5Dv-u41Cu69-lW9likU-AXRnEA4y1nAtbIjgP2XsnN\
+        AKl3KIgejhGd0iL7qj9193Ov6tMO3APVzp_A8Ypm-uZpB9SxSAlGsB2F2VkFfQ50PFK_t4lmRDzX0pLc8a-iLhvr";
+    let verifier = TokenVerifier::new("https://id.example", "api")
+        .with_clock(clock())
+        .with_jwks(&serde_json::from_value(json!({"keys": [jwk]})).unwrap());
+    match verifier.verify(token) {
+        Ok(caller) if cfg!(feature = "aws-lc-rs") => assert_eq!(caller.user_id().as_str(), "ada"),
+        Err(TokenError::Invalid("kid")) if !cfg!(feature = "aws-lc-rs") => {}
+        other => panic!("{other:?}"),
+    }
+    let strict = verifier.with_algorithms([Algorithm::Es384]);
+    assert!(matches!(strict.verify(token), Err(TokenError::Invalid("alg"))));
+}
