@@ -219,6 +219,11 @@ impl Browser {
                  ({{id, nodes}}) => [id, ...nodes.map(({{html, failureSummary}}) => [html, failureSummary])])));",
             axe()
         );
+        self.run_async(&script).await
+    }
+
+    /// What a script hands to the function that is its argument.
+    pub(crate) async fn run_async(&self, script: &str) -> Value {
         self.ask(Method::POST, "/execute/async", json!({"script": script, "args": []})).await
     }
 

@@ -22,6 +22,7 @@ mod admin;
 mod audit;
 mod bodies;
 mod browser;
+mod browser_cookies;
 mod browsers;
 mod client_ip;
 mod connections;
