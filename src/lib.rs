@@ -72,9 +72,22 @@
 //! The layers work around any `tower::Service` of `http` requests whose response bodies are
 //! `http_body::Body<Data = Bytes>`: axum's, hyper's, tonic's. None adds an error of its own.
 //!
-//! The [guides](guide) tell how to do what: the order of layers, client addresses behind proxies, plans, bursts, signals,
-//! testing, coming from other crates. [`auth`], [`limit`], [`token`] and [`user`] tell the rules of each, and what a deployment
-//! must know. The repository's `examples` hold one idea each, and `examples/server` a whole API.
+//! # Where to go next
+//!
+//! | to | read |
+//! | --- | --- |
+//! | protect an API of yours, from nothing | [step by step](guide::step_by_step) |
+//! | know what stands around what | [the order of layers](guide::order_of_layers) |
+//! | stand behind nginx, HAProxy, Caddy, a load balancer | [client addresses](guide::client_addresses) |
+//! | charge by plan, by weight, by failures | [plans and quotas](guide::plans_and_quotas), [bursts](guide::bursts), [sharing a limit](guide::sharing_a_limit) |
+//! | have passwords forgotten, addresses changed, sessions ended | [accounts for life](guide::accounts_for_life), [sessions and revocation](guide::sessions_and_revocation) |
+//! | serve browsers | [browsers](guide::browsers) |
+//! | see what happens: traces, metrics, an audit trail | [signals](guide::signals) |
+//! | test your app; keep state elsewhere | [testing](guide::testing), [writing a store](guide::writing_a_store) |
+//! | move from another crate | [coming from …](guide::coming_from) |
+//!
+//! [`auth`], [`limit`], [`token`] and [`user`] tell the rules of each, and what a deployment must know. The
+//! repository's `examples` hold one idea each, and `examples/server` a whole API.
 //!
 //! # Stores
 //!

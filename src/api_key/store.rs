@@ -19,6 +19,7 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
 /// - An owner never has more keys than the cap, also when many are made at once. A key made while its
 ///   owner is suspended or deleted is not made, or is revoked with the others.
 /// - Keys that were revoked are found, and not listed, until they are deleted.
+/// - What fails is a [`StoreError`], soon: unavailable, where trying again may help.
 /// - What a verb wrote is durable when it answers, and is carried through even where the caller stops
 ///   waiting. Clones share their state. Nothing but the hash of a key is ever stored.
 ///

@@ -312,7 +312,7 @@ impl IntoIterator for Decisions {
     }
 }
 
-/// Of [`Decisions`], in their order.
+/// An iterator over [`Decisions`], in their order.
 #[derive(Debug)]
 pub struct IntoIter(smallvec::IntoIter<[Taken; 1]>);
 

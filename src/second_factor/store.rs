@@ -14,6 +14,7 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId, audit::Audi
 ///   and suspension leave it.
 /// - A step of time works once, and so does a recovery code, also where many present it at once:
 ///   each is used up by comparing and setting.
+/// - What fails is a [`StoreError`], soon: unavailable, where trying again may help.
 /// - What a verb wrote is durable when it answers, and is carried through even where the caller stops
 ///   waiting. Clones share their state. No secret is stored that isn't sealed.
 ///

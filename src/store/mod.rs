@@ -7,8 +7,9 @@
 //! | `postgres` | `PostgresStore` | | any number of servers |
 //! | `redis` | | `RedisRateLimitStore` | any number of servers |
 //!
-//! All stores of a kind pass the same tests. How to write one of your own, and what each promises, is told by
-//! the guides `writing_a_store` and `sessions_and_revocation`.
+//! All stores of a kind pass the same tests. What each promises is told by the guide to [sessions and
+//! revocation](crate::guide::sessions_and_revocation), how to write one of your own by [writing a
+//! store](crate::guide::writing_a_store).
 //!
 //! ```
 //! use tower_warden::{TokenService, token::{KeySet, SigningKey}};

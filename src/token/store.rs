@@ -27,6 +27,7 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId, audit::Audi
 ///   what it did.
 /// - Tokens that were replaced are kept as long as their family: forget one early, and who presents it is
 ///   merely unknown.
+/// - What fails is a [`StoreError`], soon: unavailable, where trying again may help.
 /// - Clones share their state. Nothing but hashes of tokens is ever stored, and, for a moment, a
 ///   successor that only its parent can [unseal](Sealed).
 ///

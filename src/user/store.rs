@@ -29,6 +29,7 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId, audit::Audi
 /// - Locks are taken in the order user, session, token; the time is read after the lock was taken.
 /// - What a verb wrote is durable when it answers, and is carried through even where the caller
 ///   stops waiting.
+/// - What fails is a [`StoreError`], soon: unavailable, where trying again may help.
 /// - Clones share their state. A store knows no password rule and no HTTP.
 ///
 /// ```

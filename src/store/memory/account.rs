@@ -18,8 +18,8 @@ use crate::{
     token::Revocations,
 };
 
-/// Users and their sessions in this process, gone when it ends. For tests, examples, and single
-/// servers whose users don't mind to register again.
+/// Accounts, sessions, API keys and second factors in this process, gone when it ends. For tests,
+/// examples, and single servers whose users don't mind to register again.
 ///
 /// Clones share their state. It grows with the users, with the sessions that are live, and with how
 /// often each was refreshed; nothing is dropped to make room, because that would end a session. What

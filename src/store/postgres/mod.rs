@@ -1,4 +1,4 @@
-//! Users and their sessions in PostgreSQL (13 or newer).
+//! Accounts, sessions, API keys and second factors in PostgreSQL (13 or newer).
 //!
 //! 1. Everything is in the schema `tower_warden`, the book-keeping of [`migrate`] too: a host's own
 //!    tables, its `_sqlx_migrations` and its `search_path` don't matter. The role that connects
@@ -12,8 +12,10 @@
 //!    a roll-out needs no pause. A column is dropped one release after the last code that reads it.
 //!    Who may not run them from the server finds them as files in `migrations/postgres`.
 //! 5. Nothing is cleaned up unasked: call
-//!    [`delete_expired_sessions`](crate::token::TokenStore::delete_expired_sessions) and
-//!    [`delete_expired_links`](crate::user::UserStore::delete_expired_links) now and then,
+//!    [`TokenService::delete_expired`](crate::TokenService::delete_expired),
+//!    [`UserService::delete_expired`](crate::UserService::delete_expired),
+//!    [`ApiKeyService::delete_revoked`](crate::ApiKeyService::delete_revoked) and
+//!    [`LoginSteps::delete_expired`](crate::second_factor::LoginSteps::delete_expired) now and then,
 //!    from as many servers as you like.
 //!
 //! ```no_run
@@ -34,7 +36,7 @@ mod wing;
 pub use migrate::migrate;
 pub use pool::{connect, is_behind_pooler};
 
-/// Users and their sessions in PostgreSQL, in one database. See the [module's docs](self).
+/// Accounts, sessions, API keys and second factors in PostgreSQL, in one database. See the [module's docs](self).
 ///
 /// ```no_run
 /// use tower_warden::{TokenService, store::postgres::{self, PostgresStore}};

@@ -7,7 +7,7 @@ use sqlx::Pool;
 use super::Wing;
 use crate::{SharedClock, SystemClock, audit::AuditTrail, token::Revocations};
 
-/// Users and their sessions in one SQL database: `SqliteStore`, `PostgresStore`.
+/// Accounts, sessions, API keys and second factors in one SQL database: `SqliteStore`, `PostgresStore`.
 ///
 /// Clones share the pool.
 ///

@@ -1,4 +1,4 @@
-//! Users and their sessions in SQLite.
+//! Accounts, sessions, API keys and second factors in SQLite.
 //!
 //! 1. Every table's name begins with `tower_warden_`, that of the book-keeping of [`migrate`] too: a
 //!    host's own tables and its `_sqlx_migrations` don't matter.
@@ -12,8 +12,10 @@
 //!    is dropped one release after the last code that reads it. The files are in
 //!    `migrations/sqlite`.
 //! 6. Nothing is cleaned up unasked: call
-//!    [`delete_expired_sessions`](crate::token::TokenStore::delete_expired_sessions) and
-//!    [`delete_expired_links`](crate::user::UserStore::delete_expired_links) now and then.
+//!    [`TokenService::delete_expired`](crate::TokenService::delete_expired),
+//!    [`UserService::delete_expired`](crate::UserService::delete_expired),
+//!    [`ApiKeyService::delete_revoked`](crate::ApiKeyService::delete_revoked) and
+//!    [`LoginSteps::delete_expired`](crate::second_factor::LoginSteps::delete_expired) now and then.
 //!
 //! ```
 //! use tower_warden::{
@@ -46,7 +48,7 @@ mod wing;
 pub use migrate::migrate;
 pub use pool::connect;
 
-/// Users and their sessions in SQLite, in one database. See the [module's docs](self).
+/// Accounts, sessions, API keys and second factors in SQLite, in one database. See the [module's docs](self).
 ///
 /// ```
 /// use tower_warden::{Identity, Role, TokenService, UserId, store::sqlite::{self, SqliteStore}};
