@@ -58,7 +58,7 @@ impl TokenPair {
         self.expires_in
     }
 
-    /// The refresh token, good for one [`refresh`](TokenService::refresh).
+    /// The refresh token, good for one [`refresh`](crate::TokenService::refresh).
     #[must_use]
     pub fn refresh_token(&self) -> &RefreshToken {
         &self.refresh_token
