@@ -38,6 +38,15 @@ async fn preflight_is_answered_before_authentication_and_limits() {
 }
 
 #[tokio::test]
+async fn options_that_is_no_preflight_is_a_request_like_any_other() {
+    let server = server().await;
+    let bare = server.call(Method::OPTIONS, "/public/status").await.expect(405);
+    assert_eq!(bare.remaining(), 99);
+    let half = server.call(Method::OPTIONS, "/nowhere").header("origin", OURS).await.expect(404);
+    assert_eq!(half.remaining(), 98);
+}
+
+#[tokio::test]
 async fn scripts_may_read_errors_and_the_headers_of_limits() {
     let server = server().await;
     for path in ["/public/status", "/auth/me", "/nowhere", "/auth/verify"] {

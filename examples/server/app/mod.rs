@@ -21,7 +21,10 @@ mod strict_json;
 mod totp;
 mod try_it;
 
-use axum::{Router, middleware::from_fn};
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_warden::{DrainLayer, ObserveLayer, RequireAuth, auth::FirstOf};
@@ -112,7 +115,7 @@ pub fn app(app: App) -> Router {
             ServiceBuilder::new()
                 .map_response(move |response| hardening.response(response))
                 .layer(from_fn(auth::never_cached))
-                .option_layer(cors::layer(&app.cors_allowed_origins)),
+                .layer(from_fn_with_state(cors::layer(&app.cors_allowed_origins), cors::around)),
         );
     // Outside of everything that refuses.
     let observe = ObserveLayer::new().behind(limits.quotas.proxies.clone());

@@ -8,7 +8,7 @@
 use std::{borrow::Cow, fmt, time::Duration};
 
 use async_trait::async_trait;
-use http::Uri;
+use http::{Uri, uri::Authority};
 use lettre::{
     address::Envelope,
     transport::smtp::{
@@ -144,7 +144,7 @@ impl Server {
         }
         Ok(Self {
             host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(default_port),
+            port: port(authority)?.unwrap_or(default_port),
             encryption,
             credentials,
         })
@@ -179,6 +179,19 @@ impl Server {
         connection.send(envelope, message).await?;
         connection.abort().await; // QUIT and close: the message is theirs, whatever they say to it
         Ok(())
+    }
+}
+
+/// The port that is named. [`Authority::port_u16`] takes one that can't be for none.
+fn port(authority: &Authority) -> Result<Option<u16>, InvalidSmtpUrl> {
+    let text = authority.as_str();
+    let place = text.rsplit_once('@').map_or(text, |(_, place)| place);
+    match place.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':')) {
+        None | Some("") => Ok(None),
+        Some(digits) => match digits.parse() {
+            Ok(0) | Err(_) => Err(InvalidSmtpUrl::Malformed),
+            Ok(port) => Ok(Some(port)),
+        },
     }
 }
 
@@ -251,6 +264,8 @@ mod tests {
             "smtps://host?tls=required",
             "smtp://secret@host",
             "smtp://u:%ff@host",
+            "smtp://host:99999",
+            "smtp://u:p@[::1]:0?tls=none",
         ] {
             let error = parse(url).err().unwrap();
             assert!(matches!(error, InvalidSmtpUrl::Malformed), "{url}: {error:?}");
