@@ -29,17 +29,17 @@ use axum::{
     routing::{get, post},
 };
 use http::{StatusCode, header};
+use serde::Deserialize;
+use serde_json::json;
 use tower_warden::{
     Identity, RequireAuth, TokenService, UserService,
     store::memory::MemoryStore,
     token::{KeySet, SigningKey},
     user::{
-        BcryptHasher, Email, HashingPool, LoginError, Password, LinkMail,
+        BcryptHasher, Email, HashingPool, LinkMail, LoginError, Password,
         mail::{MailError, MailSender, Message, Outbox},
     },
 };
-use serde::Deserialize;
-use serde_json::json;
 
 const EMAIL: &str = "ada@example.com";
 const PASSWORD: &str = "Correct-Horse-1";

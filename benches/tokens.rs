@@ -24,13 +24,13 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use tower::{Layer, Service};
 use tower_warden::{
     Identity, RequireAuth, Role, UserId,
     store::memory::MemoryStore,
     token::{KeySet, SigningKey, TokenService},
 };
-use serde::{Deserialize, Serialize};
-use tower::{Layer, Service};
 
 const ISSUER: &str = "https://id.example";
 const AUDIENCE: &str = "api";

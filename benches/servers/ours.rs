@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::Router;
+use tower::ServiceBuilder;
 use tower_warden::{
     Quota, RateLimitLayer, RequireAuth,
     limit::{FallbackStore, RateLimitStore, Rule},
     store::{memory::MemoryRateLimitStore, redis::RedisRateLimitStore},
 };
-use tower::ServiceBuilder;
 
 use super::{Outcome, tokens::token_service};
 
@@ -38,7 +38,8 @@ pub(crate) fn refusing(route: Router) -> Router {
 }
 
 pub(crate) async fn on_redis(route: Router, url: &str) -> Outcome<Router> {
-    let store = FallbackStore::new(RedisRateLimitStore::connect(url).await?, MemoryRateLimitStore::new());
+    let store =
+        FallbackStore::new(RedisRateLimitStore::connect(url).await?, MemoryRateLimitStore::new());
     Ok(behind(route, RequireAuth::new(token_service()), store, Quota::per_minute(LIMIT)))
 }
 

@@ -1,6 +1,7 @@
 //! The response of [`RateLimitService`](super::RateLimitService): ask, pass on or refuse, settle.
 
 use std::{
+    convert::Infallible,
     fmt,
     future::Future,
     pin::Pin,
@@ -19,7 +20,7 @@ use super::{
     question::Question,
     rule::NotAsked,
     store::Decisions,
-    verdict::{Boxed, Finished, Pending, Put, Verdict},
+    verdict::{Boxed, Finished, Pending, Verdict},
 };
 use crate::{ResponseBody, StoreError};
 
@@ -40,13 +41,8 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        Choosing {
-            question: Boxed<Result<Question, NotAsked>>,
-            waiting: Option<(Arc<Shared>, S, Request<B>)>,
-        },
-        Asking {
-            answer: Boxed<Result<Decisions, StoreError>>,
-            waiting: Option<(Question, Arc<Shared>, S, Request<B>)>,
+        Waiting {
+            request: Option<Box<Waiting<S, B>>>,
         },
         Admitted {
             #[pin]
@@ -63,45 +59,62 @@ pin_project! {
     }
 }
 
+/// A request that can't be passed on or refused at once.
+// In a box, so that the others, which can, are moved about in fewer bytes.
+pub(super) struct Waiting<S, B> {
+    pub(super) awaited: Awaited,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inner: S,
+    pub(super) request: Request<B>,
+}
+
+/// For what it waits: for what to ask the store, or for what the store answers to that.
+pub(super) enum Awaited {
+    Question(Boxed<Result<Question, NotAsked>>),
+    Decisions(Question, Boxed<Result<Decisions, StoreError>>),
+}
+
 impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
     pub(super) fn admitted(future: S::Future, pending: Option<Pending>) -> Self {
         Self { state: State::Admitted { future, pending } }
     }
 
     pub(super) fn refused(response: Response<Bytes>) -> Self {
-        Self { state: State::Refused { response: Some(response) } }
+        Self { state: State::refused(response) }
     }
 
-    pub(super) fn choosing(
-        question: Boxed<Result<Question, NotAsked>>,
-        shared: Arc<Shared>,
-        inner: S,
-        request: Request<B>,
-    ) -> Self {
-        Self { state: State::Choosing { question, waiting: Some((shared, inner, request)) } }
+    pub(super) fn waiting(request: Waiting<S, B>) -> Self {
+        Self { state: State::Waiting { request: Some(Box::new(request)) } }
     }
+}
 
-    pub(super) fn asking(
-        answer: Boxed<Result<Decisions, StoreError>>,
-        question: Question,
-        shared: Arc<Shared>,
-        inner: S,
-        request: Request<B>,
-    ) -> Self {
-        Self { state: State::Asking { answer, waiting: Some((question, shared, inner, request)) } }
+impl<S, B> Waiting<S, B> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict<Infallible>> {
+        if let Awaited::Question(question) = &mut self.awaited {
+            let question = match ready!(question.as_mut().poll(cx)) {
+                Ok(question) => question,
+                Err(not_asked) => {
+                    let refusal = self.shared.not_asked((&self.request).into(), &not_asked);
+                    return Poll::Ready(Verdict::Refused(refusal));
+                }
+            };
+            self.awaited = match self.shared.put((&self.request).into(), &question) {
+                Verdict::Admitted(pending) => return Poll::Ready(Verdict::Admitted(pending)),
+                Verdict::Refused(response) => return Poll::Ready(Verdict::Refused(response)),
+                Verdict::Waiting(decisions) => Awaited::Decisions(question, decisions),
+            };
+        }
+        let Awaited::Decisions(question, decisions) = &mut self.awaited else {
+            return Poll::Pending;
+        };
+        let decisions = ready!(decisions.as_mut().poll(cx));
+        Poll::Ready(self.shared.verdict((&self.request).into(), question, decisions))
     }
 }
 
 impl<S: Service<Request<B>>, B> State<S, B> {
     fn refused(response: Response<Bytes>) -> Self {
         Self::Refused { response: Some(response) }
-    }
-
-    fn decided(verdict: Verdict, inner: &mut S, request: Request<B>) -> Self {
-        match verdict {
-            Verdict::Admitted(pending) => Self::Admitted { future: inner.call(request), pending },
-            Verdict::Refused(response) => Self::refused(response),
-        }
     }
 }
 
@@ -116,31 +129,17 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                Projected::Choosing { question, waiting } => {
-                    let question = ready!(question.as_mut().poll(cx));
-                    let Some((shared, mut inner, request)) = waiting.take() else {
-                        return Poll::Pending;
-                    };
-                    match question {
-                        Err(not_asked) => {
-                            State::refused(shared.not_asked((&request).into(), &not_asked))
+                Projected::Waiting { request } => {
+                    let Some(waiting) = request else { return Poll::Pending };
+                    let verdict = ready!(waiting.poll(cx));
+                    let Some(waiting) = request.take() else { return Poll::Pending };
+                    let Waiting { mut inner, request, .. } = *waiting;
+                    match verdict {
+                        Verdict::Admitted(pending) => {
+                            State::Admitted { future: inner.call(request), pending }
                         }
-                        Ok(question) => match shared.put((&request).into(), &question) {
-                            Put::Decided(verdict) => State::decided(verdict, &mut inner, request),
-                            Put::Waiting(answer) => {
-                                let waiting = Some((question, shared, inner, request));
-                                State::Asking { answer, waiting }
-                            }
-                        },
+                        Verdict::Refused(response) => State::refused(response),
                     }
-                }
-                Projected::Asking { answer, waiting } => {
-                    let answer = ready!(answer.as_mut().poll(cx));
-                    let Some((question, shared, mut inner, request)) = waiting.take() else {
-                        return Poll::Pending;
-                    };
-                    let verdict = shared.verdict((&request).into(), &question, answer);
-                    State::decided(verdict, &mut inner, request)
                 }
                 Projected::Admitted { future, pending } => {
                     let response = ready!(future.poll(cx))?;

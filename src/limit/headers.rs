@@ -12,18 +12,22 @@
 //! one wrote. Only the text tells that it was one of these layers: what a service writes that reads
 //! alike is taken for it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    ops::Range,
+    sync::OnceLock,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use super::{Decision, LimiterName};
-use crate::grpc::Code;
+use super::{Decision, LimiterName, Quota, few::Few};
+use crate::{SharedClock, grpc::Code};
 
 /// What each limiter of a layer said of a request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reports(pub(super) SmallVec<[Report; 1]>);
+pub(super) struct Reports(pub(super) Few<Report>);
 
 /// What one limiter said.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,10 @@ const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY_LIST: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT_LIST: HeaderName = HeaderName::from_static("ratelimit");
+
+/// So many headers at most, and one (`Content-Length`) that a server writes after them: a map that
+/// grows for it would put all of them in place again.
+const ROOM: usize = 5 + 1;
 
 /// Which headers tell how limits stand.
 ///
@@ -71,121 +79,249 @@ impl LimitHeaders {
     }
 }
 
-impl Reports {
+/// Writes the headers of the families that were chosen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Writer {
+    families: LimitHeaders,
+    /// Of those limiters and quotas that came first. Most layers have few, and know them before they
+    /// see a request.
+    policies: [OnceLock<Policy>; 8],
+}
+
+/// What is said of the quotas of some limiters: the same, however they stand.
+#[derive(Clone, Debug)]
+struct Policy {
+    of: Few<(LimiterName, Quota)>,
+    list: HeaderValue,
+    /// Of each.
+    limits: Few<HeaderValue>,
+}
+
+impl Writer {
+    pub(super) fn new(families: LimitHeaders) -> Self {
+        Self { families, ..Self::default() }
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_silent(&self) -> bool {
+        self.families == LimitHeaders::None
+    }
+
     /// Writes the headers of all limiters to a response of this status. Where layers further in, or the
     /// handler, have written theirs, the lists are joined, and the tightest speaks; of a limiter that they
     /// name they know more. What anybody else wrote there is replaced.
     pub(super) fn write(
         &self,
+        reports: &Reports,
         headers: &mut HeaderMap,
         status: StatusCode,
-        now: SystemTime,
-        families: LimitHeaders,
+        clock: &SharedClock,
     ) {
-        if families == LimitHeaders::None || self.0.is_empty() {
-            return;
-        }
-        match headers.get(LIMIT_LIST).filter(|list| is_list(list)).cloned() {
-            Some(list) if families.has_lists() => {
-                let named = names(&list);
-                let unnamed = |report: &&Report| !named.contains(&report.limiter.as_str());
-                let own = Self(self.0.iter().filter(unnamed).copied().collect());
-                own.write_beside(Some(&list), headers, status, now, families);
-            }
-            _ => self.write_beside(None, headers, status, now, families),
+        if !self.is_silent() {
+            headers.reserve(ROOM);
+            self.write_beside(None, reports, headers, status, clock);
         }
     }
 
     fn write_beside(
         &self,
-        inner: Option<&HeaderValue>,
+        inner: Option<&Lists>,
+        reports: &Reports,
         headers: &mut HeaderMap,
         status: StatusCode,
-        now: SystemTime,
-        families: LimitHeaders,
+        clock: &SharedClock,
     ) {
-        let Some(speaker) = self.speaker() else { return };
-        let Values { policies, limits, limit, remaining, reset } =
-            self.values(speaker, now, families);
-        if families.has_lists() {
-            let inner_policies = headers.insert(POLICY_LIST, policies);
-            headers.insert(LIMIT_LIST, limits);
-            if let (Some(inner), Some(inner_policies)) = (inner, inner_policies) {
-                join(headers, &LIMIT_LIST, inner);
-                join(headers, &POLICY_LIST, &inner_policies);
+        let Some(speaker) = reports.speaker() else { return };
+        let decision = &reports.0[speaker].decision;
+        let Text { bytes, limits, remaining, reset } = self.text(reports, speaker, clock);
+        let part = |range: Range<usize>| header(bytes.slice(range));
+        let new;
+        let policy = match self.policy(reports) {
+            Some(known) => known,
+            None => {
+                new = Policy::new(reports);
+                &new
+            }
+        };
+        if self.families.has_lists() {
+            let mut lists = Lists { policies: Some(policy.list.clone()), limits: Some(part(limits)) };
+            if let Some(inner) = inner {
+                lists.join(inner);
+            }
+            let before = lists.insert(headers);
+            if inner.is_none() && before.are_ours() {
+                return self.write_unnamed(before, reports, headers, status, clock);
             }
         }
-        if families.has_numbers() {
-            let ours = inner.is_some() || families == LimitHeaders::XRateLimit;
-            let theirs = headers.get(REMAINING).filter(|_| ours);
-            let theirs = theirs.and_then(|left| left.to_str().ok()?.parse().ok());
-            let refused = status == StatusCode::TOO_MANY_REQUESTS
-                || Code::read(headers) == Some(Code::RESOURCE_EXHAUSTED);
-            let refused = refused && speaker.is_allowed();
-            if theirs.is_some_and(|theirs: u32| refused || theirs < speaker.remaining()) {
-                return;
+        if self.families.has_numbers() {
+            let limit = headers.insert(LIMIT, policy.limits[speaker].clone());
+            let remaining = headers.insert(REMAINING, part(remaining));
+            let joins = inner.is_some() || !self.families.has_lists();
+            if joins && speaks(remaining.as_ref(), decision, status, headers) {
+                put_back(headers, LIMIT, limit);
+                put_back(headers, REMAINING, remaining);
+            } else {
+                headers.insert(RESET, part(reset));
             }
-            headers.insert(LIMIT, limit);
-            headers.insert(REMAINING, remaining);
-            headers.insert(RESET, reset);
         }
     }
 
-    /// What each header says; empty where the families lack it. All share one allocation.
-    fn values(&self, speaker: &Decision, now: SystemTime, families: LimitHeaders) -> Values {
-        let mut text = Vec::with_capacity(128);
-        let mut ends = [0; 5];
-        if families.has_lists() {
-            for Report { limiter, decision } in &self.0 {
-                let (q, w) = (decision.quota().limit(), seconds(decision.quota().window_us()));
-                write_item(&mut text, 0, limiter.as_str(), b"\";q=", q, b";w=", w);
-            }
-            ends[0] = text.len();
-            for Report { limiter, decision } in &self.0 {
+    /// Writes what the lists that were there before don't say.
+    #[cold]
+    fn write_unnamed(
+        &self,
+        before: Lists,
+        reports: &Reports,
+        headers: &mut HeaderMap,
+        status: StatusCode,
+        clock: &SharedClock,
+    ) {
+        let unnamed = reports.not_in(&before);
+        self.write_beside(Some(&before), &unnamed, headers, status, clock);
+        if unnamed.0.is_empty() {
+            before.insert(headers);
+        }
+    }
+
+    /// What differs from request to request.
+    fn text(&self, reports: &Reports, speaker: usize, clock: &SharedClock) -> Text {
+        let mut text = Buffer::with_room_for(reports);
+        let mut remaining = 0..0;
+        let speaking = &reports.0[speaker].decision;
+        if self.families.has_lists() {
+            for (at, Report { limiter, decision }) in reports.0.iter().enumerate() {
                 let (r, t) = (decision.remaining(), until_more(decision));
-                write_item(&mut text, ends[0], limiter.as_str(), b"\";r=", r, b";t=", t);
+                let digits = text.item(*limiter, b"\";r=", r, b";t=", t);
+                if at == speaker {
+                    remaining = digits;
+                }
             }
-            ends[1] = text.len();
+        } else {
+            remaining = text.number(speaking.remaining().into());
         }
-        if families.has_numbers() {
-            let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let now_us = u64::try_from(since_epoch.as_micros()).unwrap_or_default();
-            let reset = seconds(now_us.saturating_add(speaker.reset_us()));
-            let numbers = [speaker.quota().limit().into(), speaker.remaining().into(), reset];
-            for (end, number) in ends[2..].iter_mut().zip(numbers) {
-                text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-                *end = text.len();
-            }
+        let limits = 0..text.len;
+        if self.families.has_numbers() {
+            text.number(reset(clock.now(), speaking));
         }
-        let (text, mut start) = (Bytes::from(text), 0);
-        let [policies, limits, limit, remaining, reset] = ends.map(|end| {
-            let part = text.slice(start..end.max(start));
-            start = end.max(start);
-            header(part)
+        let reset = limits.end..text.len;
+        Text { bytes: Bytes::from_owner(text), limits, remaining, reset }
+    }
+
+    fn policy(&self, reports: &Reports) -> Option<&Policy> {
+        let of_these = |policy: &&Policy| policy.is_of(reports);
+        let policies = self.policies.iter().map(|policy| policy.get_or_init(|| Policy::new(reports)));
+        policies.into_iter().find(of_these)
+    }
+}
+
+impl Policy {
+    fn new(reports: &Reports) -> Self {
+        let mut text = Buffer::with_room_for(reports);
+        let digits = reports.0.iter().map(|Report { limiter, decision }| {
+            let (q, w) = (decision.quota().limit(), seconds(decision.quota().window_us()));
+            text.item(*limiter, b"\";q=", q, b";w=", w)
         });
-        Values { policies, limits, limit, remaining, reset }
+        let digits: Vec<_> = digits.collect();
+        let list = Bytes::from_owner(text);
+        Self {
+            of: reports.0.iter().map(|report| (report.limiter, report.decision.quota())).collect(),
+            limits: digits.into_iter().map(|range| header(list.slice(range))).collect(),
+            list: header(list),
+        }
+    }
+
+    fn is_of(&self, reports: &Reports) -> bool {
+        let same = |(of, report): (&(LimiterName, Quota), &Report)| {
+            *of == (report.limiter, report.decision.quota())
+        };
+        self.of.len() == reports.0.len() && self.of.iter().zip(&*reports.0).all(same)
+    }
+}
+
+impl Reports {
+    /// Those whose limiters these lists don't name.
+    fn not_in(&self, lists: &Lists) -> Self {
+        let named = lists.limits.as_ref().map(names).unwrap_or_default();
+        let unnamed = |report: &&Report| !named.contains(&report.limiter.as_str());
+        Self(self.0.iter().filter(unnamed).copied().collect())
     }
 
     /// The refusal that lasts longest, if there is one; as clients are told it, so that no limiter's
     /// `t` is later than `Retry-After`.
+    #[inline]
     pub(super) fn refusal(&self) -> Option<&Report> {
-        let refusals = self.0.iter().filter(|report| !report.decision.is_allowed());
-        refusals.max_by_key(|report| retry_after(&report.decision).unwrap_or(u64::MAX))
+        self.longest().map(|at| &self.0[at])
     }
 
-    fn speaker(&self) -> Option<&Decision> {
-        let least = || self.0.iter().min_by_key(|report| report.decision.remaining());
-        self.refusal().or_else(least).map(|report| &report.decision)
+    #[inline]
+    fn longest(&self) -> Option<usize> {
+        let refusals = (0..self.0.len()).filter(|at| !self.0[*at].decision.is_allowed());
+        refusals.max_by_key(|at| retry_after(&self.0[*at].decision).unwrap_or(u64::MAX))
+    }
+
+    /// Whose numbers the headers tell that tell of one.
+    fn speaker(&self) -> Option<usize> {
+        let least = || (0..self.0.len()).min_by_key(|at| self.0[*at].decision.remaining());
+        self.longest().or_else(least)
     }
 }
 
-/// What the five headers say.
-struct Values {
-    policies: HeaderValue,
-    limits: HeaderValue,
-    limit: HeaderValue,
-    remaining: HeaderValue,
-    reset: HeaderValue,
+/// The headers that name all limiters.
+struct Lists {
+    policies: Option<HeaderValue>,
+    limits: Option<HeaderValue>,
+}
+
+impl Lists {
+    /// Writes them, and says what was there before.
+    fn insert(self, headers: &mut HeaderMap) -> Self {
+        Self {
+            policies: put_back(headers, POLICY_LIST, self.policies),
+            limits: put_back(headers, LIMIT_LIST, self.limits),
+        }
+    }
+
+    /// Whether they are the work of one of these layers.
+    fn are_ours(&self) -> bool {
+        self.limits.as_ref().is_some_and(is_list)
+    }
+
+    /// Adds what was there before.
+    fn join(&mut self, inner: &Self) {
+        let Some(policies) = &inner.policies else { return };
+        for (list, inner) in [(&mut self.policies, Some(policies)), (&mut self.limits, inner.limits.as_ref())] {
+            if let (Some(list), Some(inner)) = (list, inner) {
+                *list = header([list.as_bytes(), inner.as_bytes()].join(&b", "[..]).into());
+            }
+        }
+    }
+}
+
+/// Whether the number of remaining requests that was there before stands: they have less, or refused.
+fn speaks(
+    theirs: Option<&HeaderValue>,
+    ours: &Decision,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> bool {
+    let left = theirs.and_then(|left| left.to_str().ok()?.parse::<u32>().ok());
+    let refused = || {
+        status == StatusCode::TOO_MANY_REQUESTS
+            || Code::read(headers) == Some(Code::RESOURCE_EXHAUSTED)
+    };
+    left.is_some_and(|left| left < ours.remaining() || ours.is_allowed() && refused())
+}
+
+/// Writes a header, or takes it away, and says what was there before.
+fn put_back(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    value: Option<HeaderValue>,
+) -> Option<HeaderValue> {
+    match value {
+        Some(value) => headers.insert(name, value),
+        None => headers.remove(name),
+    }
 }
 
 /// `Retry-After` of a refusal, in seconds; `None` where waiting doesn't help.
@@ -212,32 +348,77 @@ fn seconds(micros: u64) -> u64 {
     micros.div_ceil(1_000_000)
 }
 
-/// Appends `"limiter";q=100;w=60` to the list that begins there.
-#[inline]
-fn write_item(
-    text: &mut Vec<u8>,
-    begin: usize,
-    limiter: &str,
-    one: &[u8; 4],
-    n: u32,
-    other: &[u8; 3],
-    m: u64,
-) {
-    if text.len() > begin {
-        text.extend_from_slice(b", ");
-    }
-    text.push(b'"');
-    text.extend_from_slice(limiter.as_bytes());
-    text.extend_from_slice(one);
-    text.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
-    text.extend_from_slice(other);
-    text.extend_from_slice(itoa::Buffer::new().format(m).as_bytes());
+/// `X-RateLimit-Reset`.
+fn reset(now: SystemTime, decision: &Decision) -> u64 {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_us = now.as_secs().saturating_mul(1_000_000) + u64::from(now.subsec_micros());
+    seconds(now_us.saturating_add(decision.reset_us()))
 }
 
-/// Appends what an inner layer wrote.
-fn join(headers: &mut HeaderMap, name: &HeaderName, inner: &HeaderValue) {
-    if let Some(list) = headers.get_mut(name) {
-        *list = header([list.as_bytes(), inner.as_bytes()].join(&b", "[..]).into());
+/// What headers are made of that differ from request to request: it shares one allocation.
+struct Text {
+    bytes: Bytes,
+    /// Where each stands.
+    limits: Range<usize>,
+    remaining: Range<usize>,
+    reset: Range<usize>,
+}
+
+/// Where it is written. Of one limiter with a usual name it is a part of the allocation by which it is
+/// shared.
+struct Buffer {
+    // Appending to it takes as long as all the rest, so it is filled in place.
+    bytes: SmallVec<[u8; 96]>,
+    len: usize,
+}
+
+impl Buffer {
+    /// For a list of them, and one number more.
+    fn with_room_for(reports: &Reports) -> Self {
+        const NUMBER: usize = 20;
+        let item = |report: &Report| report.limiter.as_str().len() + 2 * NUMBER + 10;
+        let room = reports.0.iter().map(item).sum::<usize>() + NUMBER;
+        Self { bytes: SmallVec::from_elem(0, room), len: 0 }
+    }
+
+    /// Appends `"limiter";q=100;w=60` to the list, and says where the first number stands.
+    fn item(
+        &mut self,
+        limiter: LimiterName,
+        one: &[u8; 4],
+        n: u32,
+        other: &[u8; 3],
+        m: u64,
+    ) -> Range<usize> {
+        if self.len > 0 {
+            self.put(b", ");
+        }
+        self.put(b"\"");
+        self.put(limiter.as_str().as_bytes());
+        self.put(one);
+        let digits = self.number(n.into());
+        self.put(other);
+        self.number(m);
+        digits
+    }
+
+    fn number(&mut self, number: u64) -> Range<usize> {
+        let start = self.len;
+        self.put(itoa::Buffer::new().format(number).as_bytes());
+        start..self.len
+    }
+
+    fn put(&mut self, part: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(self.len..self.len + part.len()) {
+            place.copy_from_slice(part);
+            self.len += part.len();
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 
@@ -246,7 +427,7 @@ fn header(text: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(text).unwrap_or(const { HeaderValue::from_static("") })
 }
 
-/// Whether this is what [`write_item`] writes for [`LIMIT_LIST`]: the work of one of these layers.
+/// Whether this is what [`Buffer::item`] writes for [`LIMIT_LIST`]: the work of one of these layers.
 fn is_list(value: &HeaderValue) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let is_item = |item: &str| {
@@ -268,7 +449,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::Quota;
+    use crate::{ManualClock, Quota};
+
+    fn at(now: SystemTime) -> SharedClock {
+        std::sync::Arc::new(ManualClock::at(now))
+    }
 
     fn decision(quota: Quota, remaining: u32, reset_ms: u64, retry_ms: Option<u64>) -> Decision {
         let reset_after = Duration::from_millis(reset_ms);
@@ -287,8 +472,9 @@ mod tests {
             decision: *decision,
         });
         let mut headers = HeaderMap::new();
-        let now = UNIX_EPOCH + Duration::from_millis(1_000_500);
-        Reports(reports.collect()).write(&mut headers, StatusCode::OK, now, LimitHeaders::Both);
+        let clock = at(UNIX_EPOCH + Duration::from_millis(1_000_500));
+        let writer = Writer::new(LimitHeaders::Both);
+        writer.write(&Reports(reports.collect()), &mut headers, StatusCode::OK, &clock);
         [LIMIT, REMAINING, RESET, POLICY_LIST, LIMIT_LIST]
             .map(|name| headers[name].to_str().unwrap().to_owned())
     }
@@ -333,7 +519,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             let write = |left, headers: &mut HeaderMap| {
                 let reports = Reports([report("ip", left)].into_iter().collect());
-                reports.write(headers, StatusCode::OK, UNIX_EPOCH, families);
+                Writer::new(families).write(&reports, headers, StatusCode::OK, &at(UNIX_EPOCH));
             };
             write(7, &mut headers);
             assert_eq!(names(&headers), written);

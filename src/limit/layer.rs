@@ -8,7 +8,7 @@ use tower_layer::Layer;
 
 use super::{
     Decision, Exceeded, RateLimitService, RateLimitStore, Rule,
-    headers::{LimitHeaders, Report, Reports},
+    headers::{LimitHeaders, Report, Reports, Writer},
     rule::NotAsked,
     store::{Decisions, Hold, Take},
     verdict::decided,
@@ -61,7 +61,7 @@ pub(super) struct Shared {
     pub(super) rules: Box<[Rule]>,
     pub(super) on_failure: OnFailure,
     pub(super) clock: SharedClock,
-    pub(super) headers: LimitHeaders,
+    pub(super) headers: Writer,
     pub(super) refusal: Option<RefusalHook>,
 }
 
@@ -123,7 +123,7 @@ impl RateLimitLayer {
                 store: Arc::new(store),
                 rules,
                 on_failure: OnFailure::Allow,
-                headers: LimitHeaders::Both,
+                headers: Writer::default(),
                 refusal: None,
             }),
         }
@@ -160,7 +160,7 @@ impl RateLimitLayer {
 
     /// The same with another choice of the headers that tell how the limits stand.
     pub fn with_headers(self, headers: LimitHeaders) -> Self {
-        self.change(|shared| shared.headers = headers)
+        self.change(|shared| shared.headers = Writer::new(headers))
     }
 
     /// The same without the headers that tell how the limits stand. A refusal has its `Retry-After`
@@ -256,10 +256,8 @@ impl Shared {
 
     /// Says in the response how the limits stand.
     pub(super) fn write_headers<B>(&self, reports: &Reports, response: &mut Response<B>) {
-        if self.headers != LimitHeaders::None {
-            let (status, now) = (response.status(), self.clock.now());
-            reports.write(response.headers_mut(), status, now, self.headers);
-        }
+        let status = response.status();
+        self.headers.write(reports, response.headers_mut(), status, &self.clock);
     }
 }
 

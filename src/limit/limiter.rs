@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{
     Decision, Exceeded, Key, LimitHeaders, LimiterName, OnFailure, Quota, RateLimitStore,
     charge::Counted,
-    headers::{Report, Reports},
+    headers::{Report, Reports, Writer},
     holds,
     store::{Hold, Take, Taken},
     verdict::decided,
@@ -58,7 +58,7 @@ struct Shared {
     store: Arc<dyn RateLimitStore>,
     clock: SharedClock,
     on_failure: OnFailure,
-    headers: LimitHeaders,
+    headers: Writer,
 }
 
 impl RateLimiter {
@@ -73,7 +73,7 @@ impl RateLimiter {
             clock: store.clock(),
             store: Arc::new(store),
             on_failure: OnFailure::Allow,
-            headers: LimitHeaders::Both,
+            headers: Writer::default(),
         };
         Self { name, quota, shared: Arc::new(shared) }
     }
@@ -85,7 +85,7 @@ impl RateLimiter {
 
     /// The same with another choice of the headers that tell how the limits stand.
     pub fn with_headers(self, headers: LimitHeaders) -> Self {
-        self.change(|shared| shared.headers = headers)
+        self.change(|shared| shared.headers = Writer::new(headers))
     }
 
     /// The same with another clock than the store's, for the time of day in the headers.
@@ -284,7 +284,7 @@ impl Standing {
     }
 
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap, status: StatusCode) {
-        self.reports.write(headers, status, self.shared.clock.now(), self.shared.headers);
+        self.shared.headers.write(&self.reports, headers, status, &self.shared.clock);
     }
 }
 

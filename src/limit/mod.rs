@@ -58,6 +58,7 @@ mod charge;
 mod decision;
 mod exceeded;
 mod fallback;
+mod few;
 mod future;
 mod headers;
 mod holds;

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::{
     RateLimitStore,
+    few::Few,
     rule::RoleOfRule,
     store::{Decisions, Take, Taken},
 };
@@ -14,48 +13,69 @@ use crate::{Answer, StoreError};
 /// The limits that a request has to pass.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Question {
-    /// Counted together, all or nothing.
-    enforced: SmallVec<[Take; 1]>,
-    /// Few layers have any.
-    apart: Option<Box<Apart>>,
-}
-
-/// What is asked in calls of its own.
-#[derive(Clone, Debug, Default)]
-struct Apart {
-    /// Of which something must be left.
-    guarded: Vec<Take>,
-    /// Counted once the others admit the request, and heard by nobody.
-    observed: Vec<Take>,
+    /// Those enforced first, which are counted together, all or nothing; then those guarded, of which
+    /// something must be left; then those observed, which are counted once the others admit the
+    /// request, and heard by nobody.
+    takes: Few<Take>,
+    enforced: usize,
+    guarded: usize,
 }
 
 impl Question {
+    #[inline]
     pub(super) fn add(&mut self, role: RoleOfRule, take: Take) {
-        match role {
-            RoleOfRule::Enforces => self.enforced.push(take),
-            RoleOfRule::Guards => self.apart.get_or_insert_default().guarded.push(take),
-            RoleOfRule::Observes => self.apart.get_or_insert_default().observed.push(take),
-        }
+        let at = match role {
+            RoleOfRule::Enforces => self.enforced,
+            RoleOfRule::Guards => self.enforced + self.guarded,
+            RoleOfRule::Observes => self.takes.len(),
+        };
+        self.enforced += usize::from(role == RoleOfRule::Enforces);
+        self.guarded += usize::from(role == RoleOfRule::Guards);
+        self.takes.insert(at, take);
+    }
+
+    fn enforced(&self) -> &[Take] {
+        &self.takes[..self.enforced]
     }
 
     fn guarded(&self) -> &[Take] {
-        self.apart.as_ref().map_or(&[], |apart| &apart.guarded)
+        &self.takes[self.enforced..][..self.guarded]
     }
 
     fn observed(&self) -> &[Take] {
-        self.apart.as_ref().map_or(&[], |apart| &apart.observed)
+        &self.takes[self.enforced + self.guarded..]
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.enforced.is_empty() && self.apart.is_none()
+        self.takes.is_empty()
     }
 
     /// What each decision is about, in the order of the answer.
+    #[inline]
     pub(super) fn takes(&self) -> impl Iterator<Item = (RoleOfRule, &Take)> {
-        let of = |role| move |take| (role, take);
-        let enforced = self.enforced.iter().map(of(RoleOfRule::Enforces));
-        let guarded = self.guarded().iter().map(of(RoleOfRule::Guards));
-        enforced.chain(guarded).chain(self.observed().iter().map(of(RoleOfRule::Observes)))
+        let role = |at| {
+            if at < self.enforced {
+                RoleOfRule::Enforces
+            } else if at < self.enforced + self.guarded {
+                RoleOfRule::Guards
+            } else {
+                RoleOfRule::Observes
+            }
+        };
+        self.takes.iter().enumerate().map(move |(at, take)| (role(at), take))
+    }
+
+    /// The store's decision of the one limit, where there is no other, as mostly, and it is there at once.
+    #[inline]
+    pub(super) fn put_now(
+        &self,
+        store: &dyn RateLimitStore,
+    ) -> Option<(&Take, Result<Taken, StoreError>)> {
+        match &self.takes {
+            Few::One(take) if self.enforced == 1 => Some((take, store.take_now(take)?)),
+            _ => None,
+        }
     }
 
     /// The store's decisions: of all that are enforced and guarded, and, where these admit the request,
@@ -64,18 +84,11 @@ impl Question {
         &self,
         store: &Arc<dyn RateLimitStore>,
     ) -> Answer<Result<Decisions, StoreError>> {
-        if self.apart.is_some() {
+        if self.takes.len() > self.enforced {
             let (store, this) = (Arc::clone(store), self.clone());
             return Answer::pending(async move { this.put_in_turn(&*store).await });
         }
-        let at_once = match &self.enforced[..] {
-            [take] => store.take_now(take),
-            _ => None,
-        };
-        match at_once {
-            Some(answer) => Answer::Ready(answer.map(Decisions::from)),
-            None => store.take(&self.enforced),
-        }
+        store.take(&self.takes)
     }
 
     async fn put_in_turn(self, store: &dyn RateLimitStore) -> Result<Decisions, StoreError> {
@@ -101,7 +114,7 @@ impl Question {
         if guarded.iter().any(|taken| taken.decision.remaining() == 0) {
             return self.put_all(store).await;
         }
-        let mut decisions = match &self.enforced[..] {
+        let mut decisions = match self.enforced() {
             [] => Decisions::new(),
             enforced => store.take(enforced).await?,
         };
@@ -113,9 +126,9 @@ impl Question {
     /// is room again meanwhile, what they counted is given back.
     async fn put_all(&self, store: &dyn RateLimitStore) -> Result<Decisions, StoreError> {
         let guarded = self.guarded().iter().map(|take| take.clone().with_cost(1).on_trial());
-        let takes: Vec<Take> = self.enforced.iter().cloned().chain(guarded).collect();
+        let takes: Vec<Take> = self.enforced().iter().cloned().chain(guarded).collect();
         let mut decisions = store.take(&takes).await?;
-        for taken in decisions.iter_mut().skip(self.enforced.len()) {
+        for taken in decisions.iter_mut().skip(self.enforced) {
             if let Some(hold) = taken.hold.take() {
                 *taken = Taken::new(store.settle(*hold, false).await?);
             }

@@ -12,10 +12,12 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture,
+    future::{Awaited, Waiting},
     layer::Shared,
-    verdict::{Put, Verdict},
+    question::Question,
+    verdict::Verdict,
 };
-use crate::{Answer, RequestHead, ResponseBody};
+use crate::{RequestHead, ResponseBody};
 
 /// What [`RateLimitLayer`](super::RateLimitLayer) makes of a service.
 ///
@@ -67,32 +69,22 @@ where
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let head = RequestHead::from(&request);
-        let question = match self.shared.question(&head) {
-            Answer::Ready(Ok(question)) => question,
-            Answer::Ready(Err(not_asked)) => {
+        let mut question = Question::default();
+        let awaited = match self.shared.ask(&head, &mut question) {
+            Ok(None) => match self.shared.put(head, &question) {
+                Verdict::Admitted(pending) => {
+                    return ResponseFuture::admitted(self.inner.call(request), pending);
+                }
+                Verdict::Refused(response) => return ResponseFuture::refused(response),
+                Verdict::Waiting(decisions) => Awaited::Decisions(question, decisions),
+            },
+            Ok(Some(question)) => Awaited::Question(question),
+            Err(not_asked) => {
                 return ResponseFuture::refused(self.shared.not_asked(head, &not_asked));
             }
-            Answer::Pending(question) => {
-                let inner = self.take_ready();
-                return ResponseFuture::choosing(
-                    question,
-                    Arc::clone(&self.shared),
-                    inner,
-                    request,
-                );
-            }
         };
-        match self.shared.put(head, &question) {
-            Put::Decided(Verdict::Admitted(pending)) => {
-                ResponseFuture::admitted(self.inner.call(request), pending)
-            }
-            Put::Decided(Verdict::Refused(response)) => ResponseFuture::refused(response),
-            Put::Waiting(answer) => {
-                let inner = self.take_ready();
-                let shared = Arc::clone(&self.shared);
-                ResponseFuture::asking(answer, question, shared, inner, request)
-            }
-        }
+        let (inner, shared) = (self.take_ready(), Arc::clone(&self.shared));
+        ResponseFuture::waiting(Waiting { awaited, shared, inner, request })
     }
 }
 

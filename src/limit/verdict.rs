@@ -7,8 +7,9 @@ use http::{HeaderMap, Response, response::Parts};
 use http_body::Body;
 
 use super::{
-    Decision, LimitHeaders, LimiterName, OnFailure, Rule,
+    Decision, LimiterName, OnFailure, Rule,
     charge::Counted,
+    few::Few,
     headers::{Report, Reports},
     holds,
     layer::Shared,
@@ -20,11 +21,13 @@ use crate::{Answer, RequestHead, ResponseBody, StoreError, origin, problem::Watc
 
 pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What a store's answer means for a request.
-pub(super) enum Verdict {
+/// What becomes of a request.
+pub(super) enum Verdict<Waiting> {
     /// It passes; with what is to be said and settled afterwards, where the store decided.
     Admitted(Option<Pending>),
     Refused(Response<Bytes>),
+    /// That depends on this.
+    Waiting(Waiting),
 }
 
 /// What an admitted request leaves to be done: headers, and holds to settle. Dropped before there
@@ -36,49 +39,69 @@ pub(super) struct Pending {
 }
 
 impl Shared {
-    /// What to ask the store of this request.
-    pub(super) fn question(&self, request: &RequestHead<'_>) -> Answer<Result<Question, NotAsked>> {
-        let mut question = Question::default();
+    /// What to ask the store of this request: added to the question, which is empty, or waited for.
+    // Not returned: a question is large, and copied from hand to hand otherwise.
+    #[inline]
+    pub(super) fn ask(
+        &self,
+        request: &RequestHead<'_>,
+        question: &mut Question,
+    ) -> Result<Option<Boxed<Result<Question, NotAsked>>>, NotAsked> {
         let mut waiting: Vec<(RoleOfRule, Boxed<Asked>)> = Vec::new();
         for rule in &self.rules {
             match rule.ask(request, &self.clock) {
                 Answer::Ready(Ok(Some(take))) => question.add(rule.role(), take),
                 Answer::Ready(Ok(None)) => {}
-                Answer::Ready(Err(not_asked)) => return Answer::Ready(Err(not_asked)),
+                Answer::Ready(Err(not_asked)) => return Err(not_asked),
                 Answer::Pending(take) => waiting.push((rule.role(), take)),
             }
         }
         if waiting.is_empty() {
-            return Answer::Ready(Ok(question));
+            return Ok(None);
         }
-        Answer::pending(async move {
+        let mut question = mem::take(question);
+        Ok(Some(Box::pin(async move {
             for (role, take) in waiting {
                 if let Some(take) = take.await? {
                     question.add(role, take);
                 }
             }
             Ok(question)
-        })
+        })))
     }
 
     /// Asks the store, and says what its answer means where it is there at once.
-    pub(super) fn put(self: &Arc<Self>, request: RequestHead<'_>, question: &Question) -> Put {
+    #[inline]
+    pub(super) fn put(
+        self: &Arc<Self>,
+        request: RequestHead<'_>,
+        question: &Question,
+    ) -> Verdict<Boxed<Result<Decisions, StoreError>>> {
         if question.is_empty() {
-            return Put::Decided(Verdict::Admitted(None));
+            return Verdict::Admitted(None);
+        }
+        match question.put_now(&*self.store) {
+            Some((take, Ok(taken))) if taken.decision.is_allowed() => {
+                return Verdict::Admitted(self.admitted_by(take, taken));
+            }
+            Some((_, answer)) => {
+                return self.verdict(request, question, answer.map(Decisions::from));
+            }
+            None => {}
         }
         match question.put(&self.store) {
-            Answer::Ready(answer) => Put::Decided(self.verdict(request, question, answer)),
-            Answer::Pending(answer) => Put::Waiting(answer),
+            Answer::Ready(answer) => self.verdict(request, question, answer),
+            Answer::Pending(answer) => Verdict::Waiting(answer),
         }
     }
 
     /// What the store's answer means.
-    pub(super) fn verdict(
+    pub(super) fn verdict<Waiting>(
         self: &Arc<Self>,
         request: RequestHead<'_>,
         question: &Question,
         answer: Result<Decisions, StoreError>,
-    ) -> Verdict {
+    ) -> Verdict<Waiting> {
         let taken = match answer {
             Ok(taken) => taken,
             Err(error) => return self.without_decision(request, &error),
@@ -103,13 +126,31 @@ impl Shared {
         if let Some(&longest) = reports.refusal() {
             return Verdict::Refused(self.refuse(request, longest, &reports));
         }
-        let over = holds.is_empty() && (self.headers == LimitHeaders::None || reports.0.is_empty());
-        let pending = || Pending { shared: Arc::clone(self), reports, holds };
-        Verdict::Admitted((!over).then(pending))
+        Verdict::Admitted(self.pending(reports, holds))
+    }
+
+    /// The same of one limit that admits the request.
+    #[inline]
+    fn admitted_by(self: &Arc<Self>, take: &Take, taken: Taken) -> Option<Pending> {
+        let Taken { decision, hold } = taken;
+        decided(take.limiter, true);
+        let reports = Reports(Few::One(Report { limiter: take.limiter, decision }));
+        self.pending(reports, hold.map_or(Vec::new(), |hold| vec![*hold]))
+    }
+
+    /// What is left to be done, where there is anything.
+    #[inline]
+    fn pending(self: &Arc<Self>, reports: Reports, holds: Vec<Hold>) -> Option<Pending> {
+        let over = holds.is_empty() && (self.headers.is_silent() || reports.0.is_empty());
+        (!over).then(|| Pending { shared: Arc::clone(self), reports, holds })
     }
 
     #[cold]
-    fn without_decision(&self, request: RequestHead<'_>, cause: &StoreError) -> Verdict {
+    fn without_decision<Waiting>(
+        &self,
+        request: RequestHead<'_>,
+        cause: &StoreError,
+    ) -> Verdict<Waiting> {
         let error = cause as &dyn std::error::Error;
         // Not louder: an outage would write a line for every request. The counter tells, and
         // `FallbackStore` says once that it begins and once that it ends.
@@ -192,7 +233,9 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        holds::end(&*self.shared.store, &mut self.holds, |_| true);
+        if !self.holds.is_empty() {
+            holds::end(&*self.shared.store, &mut self.holds, |_| true);
+        }
     }
 }
 
@@ -200,12 +243,6 @@ impl Drop for Pending {
 pub(super) enum Finished<B> {
     Done(Response<ResponseBody<B>>),
     Settling { settling: Boxed<Pending>, response: Response<B> },
-}
-
-/// A question that was put to the store.
-pub(super) enum Put {
-    Decided(Verdict),
-    Waiting(Boxed<Result<Decisions, StoreError>>),
 }
 
 /// Said to all who ask how limits decide.
