@@ -144,7 +144,8 @@ impl Writer {
             }
         };
         if self.families.has_lists() {
-            let mut lists = Lists { policies: Some(policy.list.clone()), limits: Some(part(limits)) };
+            let mut lists =
+                Lists { policies: Some(policy.list.clone()), limits: Some(part(limits)) };
             if let Some(inner) = inner {
                 lists.join(inner);
             }
@@ -209,7 +210,8 @@ impl Writer {
 
     fn policy(&self, reports: &Reports) -> Option<&Policy> {
         let of_these = |policy: &&Policy| policy.is_of(reports);
-        let policies = self.policies.iter().map(|policy| policy.get_or_init(|| Policy::new(reports)));
+        let policies =
+            self.policies.iter().map(|policy| policy.get_or_init(|| Policy::new(reports)));
         policies.into_iter().find(of_these)
     }
 }
@@ -289,7 +291,9 @@ impl Lists {
     /// Adds what was there before.
     fn join(&mut self, inner: &Self) {
         let Some(policies) = &inner.policies else { return };
-        for (list, inner) in [(&mut self.policies, Some(policies)), (&mut self.limits, inner.limits.as_ref())] {
+        for (list, inner) in
+            [(&mut self.policies, Some(policies)), (&mut self.limits, inner.limits.as_ref())]
+        {
             if let (Some(list), Some(inner)) = (list, inner) {
                 *list = header([list.as_bytes(), inner.as_bytes()].join(&b", "[..]).into());
             }
