@@ -8,8 +8,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 pub(crate) use self::{
-    head::{Head, Step},
-    older::{BRIEF_COUNT, Brief, Older, REACH},
+    head::{Head, Past, Step, before},
+    older::{BRIEF_COUNT, Brief, FEW, Older, REACH},
 };
 use super::{Decision, Quota, store::Mark};
 
@@ -69,9 +69,9 @@ pub struct SlidingWindow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// When the last of them was.
-    at: u64,
+    pub(crate) at: u64,
     /// The cost of all of them.
-    count: u32,
+    pub(crate) count: u32,
     /// The part of it that is on trial.
     held: u32,
 }
@@ -295,6 +295,14 @@ impl SlidingWindow {
         }
         entries.push(merged);
         self.replace(&entries, self.head.opened.min(now));
+    }
+
+    /// All that it is, for tests that compare two.
+    #[cfg(test)]
+    pub(crate) fn whole(&self) -> (Head, Vec<Entry>) {
+        // As far as anything may join it: a line knows no more.
+        let opened = self.head.opened.max(self.head.at.saturating_sub(REACH));
+        (Head { opened, ..self.head }, self.entries().collect())
     }
 
     fn entries(&self) -> impl Iterator<Item = Entry> {

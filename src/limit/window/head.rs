@@ -35,6 +35,19 @@ pub(crate) enum Step {
     Whole,
 }
 
+/// The entries before the newest, of which nothing is on trial, where they are kept as words: half an
+/// instant each, and a count. What is changed and then not [counted](Step::Counted) is thrown away.
+pub(crate) trait Past {
+    /// The sum of their counts.
+    fn sum(&self) -> u32;
+    /// Drops the oldest: how much it counted, and the half of the next one's instant, if there is one.
+    fn pop(&mut self) -> Option<(u32, Option<u32>)>;
+    /// Appends one. `false`, and nothing is changed, where there is no room for it.
+    fn push(&mut self, at: u32, count: u32) -> bool;
+    /// Drops all. `false` where that takes more.
+    fn clear(&mut self) -> bool;
+}
+
 impl Head {
     /// Decides a request that no older entry matters to, and counts it where it is admitted.
     ///
@@ -71,6 +84,54 @@ impl Head {
         Step::Counted
     }
 
+    /// Counts a request as the whole log would, where entries leave or one begins, and no more than that
+    /// happens: anything else, a refusal too, is [`Step::Whole`]. The log must stand still meanwhile.
+    ///
+    /// The rules are [`SlidingWindow`](super::SlidingWindow)'s `advance`, `decide` and `count`.
+    #[inline(always)]
+    pub(crate) fn begin(
+        &mut self,
+        past: &mut impl Past,
+        now: u64,
+        quota: &Quota,
+        cost: u32,
+        resolution: u32,
+    ) -> Step {
+        let window = quota.window_us();
+        if self.window != window || self.at > now || self.held || cost == 0 || cost > quota.limit() {
+            return Step::Whole;
+        }
+        if self.at + window <= now {
+            // The newest leaves too: a log that begins.
+            if !past.clear() {
+                return Step::Whole;
+            }
+            *self = Self { at: now, opened: now, oldest: now, used: cost, ..*self };
+            self.note(quota);
+            return Step::Counted;
+        }
+        while self.oldest + window <= now {
+            let Some((count, next)) = past.pop() else { return Step::Whole };
+            self.used -= count;
+            self.oldest = next.map_or(self.at, |low| before(self.at, low));
+        }
+        if u64::from(self.used) + u64::from(cost) > u64::from(quota.limit()) {
+            return Step::Whole;
+        }
+        if self.at != now && !is_within_span(now - self.opened, quota, resolution) {
+            if !past.push(self.at as u32, self.used - past.sum()) {
+                return Step::Whole;
+            }
+            self.opened = now;
+        } else if self.oldest == self.at {
+            self.oldest = now;
+        }
+        self.at = now;
+        self.used += cost;
+        self.note(quota);
+        Step::Counted
+    }
+
     /// How the limit stands, of whose window it is.
     #[inline(always)]
     pub(crate) fn standing(&self, now: u64, quota: &Quota) -> Decision {
@@ -91,4 +152,10 @@ impl Head {
     pub(crate) fn is_idle(&self, now: u64) -> bool {
         self.used == 0 || self.at.wrapping_add(self.window) <= now
     }
+}
+
+/// The last instant before this one, or this one, that has this lower half.
+#[inline(always)]
+pub(crate) fn before(at: u64, low: u32) -> u64 {
+    at.wrapping_sub(u64::from((at as u32).wrapping_sub(low)))
 }

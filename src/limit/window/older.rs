@@ -3,16 +3,17 @@
 
 use std::collections::VecDeque;
 
-use super::Entry;
+use super::{Entry, head::before};
 
-/// Oldest first. Four stand in half a word each; more, and those that need more words, in a block.
+/// Oldest first. Some stand in a word each; more, and those that need more words, in a block.
 #[derive(Clone, Debug)]
 pub(crate) enum Older {
     Few([Brief; FEW]),
     Many(Block),
 }
 
-const FEW: usize = 4;
+/// As many as a store keeps beside the newest in a cache line.
+pub(crate) const FEW: usize = 7;
 /// A block has room for so many at the least.
 const LEAST: usize = 16;
 
@@ -52,7 +53,7 @@ impl Older {
         self.entry(0, newest).map_or(newest, |entry| entry.at)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Few(entries) => entries.iter().filter(|entry| entry.count > 0).count(),
             Self::Many(block) => block.entries.len(),
@@ -76,12 +77,12 @@ impl Older {
     }
 
     /// Whether any request is on trial, one of the newest entry included.
-    pub(super) fn is_on_trial(&self) -> bool {
+    pub(crate) fn is_on_trial(&self) -> bool {
         matches!(self, Self::Many(block) if block.held > 0)
     }
 
     /// All of them.
-    pub(super) fn entries(&self, newest: u64) -> impl Iterator<Item = Entry> {
+    pub(crate) fn entries(&self, newest: u64) -> impl Iterator<Item = Entry> {
         (0..).map_while(move |index| self.entry(index, newest))
     }
 
@@ -116,7 +117,7 @@ impl Older {
     }
 
     /// Appends what was the newest entry.
-    pub(super) fn push(&mut self, at: u64, count: u32) {
+    pub(crate) fn push(&mut self, at: u64, count: u32) {
         if let Self::Few(entries) = self
             && count <= BRIEF_COUNT
             && let Some(free) = entries.iter_mut().find(|entry| entry.count == 0)
@@ -167,6 +168,6 @@ impl Older {
 
 impl Brief {
     fn at(self, newest: u64) -> u64 {
-        newest.wrapping_sub(u64::from((newest as u32).wrapping_sub(self.at_low)))
+        before(newest, self.at_low)
     }
 }

@@ -137,20 +137,22 @@ impl MemoryRateLimitStore {
         let Some(found) = shard.find(&address.place) else {
             return self.decide_alone(take, &address, now);
         };
-        match self.decide_by_head(found, take, now) {
+        match self.decide_known(shard, found, take, now) {
             Some(decision) => Ok(Taken::new(decision)),
-            None => match found.line.lock(found.state) {
-                Some(guard) => Ok(self.decide_whole(shard, guard, take, now)),
-                None => self.decide_alone(take, &address, now),
-            },
+            None => self.decide_alone(take, &address, now),
         }
     }
 
     /// Decides by what most requests need of a client's line, unless that isn't enough, or it was changed
     /// meanwhile.
     #[inline(always)]
-    fn decide_by_head(&self, found: Found<'_>, take: &Take, now: u64) -> Option<Decision> {
-        let Found { line, state, .. } = found;
+    fn decide_known(
+        &self,
+        shard: &Shard,
+        Found { line, state, .. }: Found<'_>,
+        take: &Take,
+        now: u64,
+    ) -> Option<Decision> {
         let mut head = shard::head_of(line, state);
         // Others may have been here since the clock was read. For each client time goes forward.
         let now = now.max(head.at);
@@ -158,17 +160,21 @@ impl MemoryRateLimitStore {
             Step::Refused(wait) => {
                 line.is_still(state).then(|| head.standing(now, &take.quota).refused_for(wait))
             }
-            Step::Counted if !take.hold => {
+            Step::Stands => line.is_still(state).then(|| head.standing(now, &take.quota)),
+            _ if take.hold => None,
+            Step::Counted => {
                 let mut guard = line.lock(state)?;
                 codec::set_head(&mut guard, &head);
                 Some(head.standing(now, &take.quota))
             }
-            Step::Stands => line.is_still(state).then(|| head.standing(now, &take.quota)),
-            Step::Counted | Step::Whole => None,
+            Step::Whole => {
+                let mut guard = line.lock(state)?;
+                shard.begin(&mut guard, take, now, self.resolution)
+            }
         }
     }
 
-    /// The same for a client who may be a stranger, or one that many ask about.
+    /// The same for any client: a stranger, one that many ask about, one whose whole log is needed.
     #[cold]
     #[inline(never)]
     fn decide_alone(&self, take: &Take, address: &Address, now: u64) -> Result<Taken, StoreError> {
@@ -183,7 +189,7 @@ impl MemoryRateLimitStore {
         }
     }
 
-    #[inline(never)]
+    /// Decides by the whole log.
     fn decide_whole(&self, shard: &Shard, mut guard: Guard<'_>, take: &Take, now: u64) -> Taken {
         shard.change(&mut guard, |log| {
             let now = now.max(log.head.at);

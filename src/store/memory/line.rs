@@ -30,9 +30,9 @@ const STATE: usize = 1;
 pub(super) const BODY: usize = 2;
 
 const LOCK: u64 = 1;
-/// So many bits above the lock are the user's; the rest is the version. 2^39 changes take three hours
-/// at the least: for so long no thread stands between two looks.
-pub(super) const NOTE_BITS: u32 = 24;
+/// So many bits above the lock are the user's; the rest is the version. 2^36 changes take a quarter of an
+/// hour at the least: for so long no thread stands between two looks.
+pub(super) const NOTE_BITS: u32 = 27;
 const VERSION: u64 = 1 << (NOTE_BITS + 1);
 const NOTE: u64 = VERSION - 2;
 

@@ -8,6 +8,7 @@ mod clients;
 mod codec;
 mod limit;
 mod line;
+mod ring;
 mod second_factor;
 mod shard;
 mod sync;

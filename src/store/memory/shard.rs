@@ -11,20 +11,22 @@ use std::{
     iter,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use super::{
     clients::{Client, Clients},
-    codec::{self, Note},
-    line::{BODY, Guard, KEY, Line, Patience, State},
+    codec::{self, Body, Counted, Form, Note, Ones},
+    line::{Guard, KEY, Line, Patience, State},
+    ring::{LONGEST, Rings},
 };
 use crate::{
     StoreError,
     limit::{
-        store::SlidingWindow,
-        window::{Head, Older},
+        Decision,
+        store::{SlidingWindow, Take},
+        window::{FEW, Head, Older, Past, REACH, Step, before},
     },
 };
 
@@ -36,11 +38,12 @@ pub(super) struct Apart<T>(pub(super) T);
 pub(super) struct Shard {
     /// Which of the indexes is in use.
     level: AtomicUsize,
-    /// Each twice as long as the one before. An entry is a slot, from 1, and 16 bits of the client's hash.
-    indexes: [OnceLock<Box<[AtomicU32]>>; LEVELS],
+    /// Each twice as long as the one before. See [`Pair`].
+    indexes: [OnceLock<Box<[AtomicU64]>>; LEVELS],
     chunks: Box<[OnceLock<Box<Chunk>>]>,
     capacity: usize,
     table: Apart<Mutex<Table>>,
+    rings: Apart<Rings>,
     blocks: Apart<Mutex<Blocks>>,
 }
 
@@ -57,7 +60,7 @@ pub(super) struct Table {
     hand: usize,
 }
 
-/// Older entries that don't fit into a line, by number.
+/// Older entries that fit neither into a line nor into a ring, by number.
 #[derive(Default)]
 struct Blocks {
     older: Vec<Older>,
@@ -66,7 +69,8 @@ struct Blocks {
 
 const CHUNK: usize = 256;
 const LEVELS: usize = 12;
-const SHORTEST_INDEX: usize = 64;
+/// In pairs.
+const SHORTEST_INDEX: usize = 32;
 /// The most clients of a shard: they fill the longest index to three eighths.
 pub(super) const MOST: usize = 3 << 14;
 /// Looked at for each new client, so that idle ones leave as fast as new ones come.
@@ -87,10 +91,60 @@ impl Place {
     fn tag(&self) -> u32 {
         (self.hash >> 16) as u32 & !SLOT
     }
+
+    /// What stands in the index.
+    fn entry(&self, slot: usize) -> u32 {
+        self.tag() | (slot as u32 + 1)
+    }
 }
 
-/// The bits of an index's entry that are a slot.
+/// Two entries of an index in a word, so that both are looked at without a branch that nobody could foresee.
+/// An entry is a slot, from 1, and 16 bits of the client's hash; 0 is none.
+#[derive(Clone, Copy)]
+struct Pair(u64);
+
+/// The bits of an entry that are a slot.
 const SLOT: u32 = 0xffff;
+
+impl Pair {
+    #[inline(always)]
+    fn entries(self) -> [u32; 2] {
+        [self.0 as u32, (self.0 >> 32) as u32]
+    }
+
+    /// The slot of the first entry that has this tag.
+    #[inline(always)]
+    fn slot(self, tag: u32) -> Option<usize> {
+        let [first, second] = self.entries().map(|entry| has_tag(entry, tag));
+        let entry = (self.0 >> if first { 0 } else { 32 }) as u32;
+        (first | second).then(|| slot_of(entry))
+    }
+
+    /// Whether no client stands further on whose place is here.
+    #[inline(always)]
+    fn is_last(self) -> bool {
+        self.entries().contains(&0)
+    }
+
+    /// The same with an entry in place of another.
+    fn with(self, old: u32, new: u32) -> Option<Self> {
+        let half = self.entries().iter().position(|entry| *entry == old)?;
+        let shift = 32 * half;
+        Some(Self(self.0 & !(u64::from(u32::MAX) << shift) | u64::from(new) << shift))
+    }
+}
+
+#[inline(always)]
+fn has_tag(entry: u32, tag: u32) -> bool {
+    // None has the tag 0 too, but no slot.
+    (entry ^ tag).wrapping_sub(1) < SLOT
+}
+
+/// Where there is no entry, a number that no slot has.
+#[inline(always)]
+fn slot_of(entry: u32) -> usize {
+    ((entry & SLOT) as usize).wrapping_sub(1)
+}
 
 /// A line that was found.
 #[derive(Clone, Copy)]
@@ -113,6 +167,7 @@ impl Shard {
             chunks: iter::repeat_with(OnceLock::new).take(chunks).collect(),
             capacity,
             table: Apart::default(),
+            rings: Apart(Rings::new(capacity)),
             blocks: Apart::default(),
         }
     }
@@ -123,22 +178,33 @@ impl Shard {
         let index = self.indexes.get(self.level.load(Ordering::Acquire))?.get()?;
         let (mask, tag) = (index.len() - 1, place.tag());
         let mut at = place.hash as usize;
-        // At least a quarter of the entries is empty.
+        // At least a quarter of the entries is none.
         loop {
-            let entry = index.get(at & mask)?.load(Ordering::Acquire);
-            if entry & !SLOT == tag || entry == 0 {
-                // Where there is none, so is no line of this number.
-                let slot = ((entry & SLOT) as usize).wrapping_sub(1);
-                let line = self.line(slot)?;
-                let state = line.state();
-                if Note(state.note()).whose() == place.client.whose
-                    && line.word(KEY) == place.client.key
-                {
-                    return Some(Found { slot, line, state });
+            let pair = Pair(index.get(at & mask)?.load(Ordering::Acquire));
+            if let Some(slot) = pair.slot(tag) {
+                let found = self.is_at(slot, place);
+                if found.is_some() {
+                    return found;
                 }
+                // Another has the same tag: once in some thousands.
+                let others = pair.entries().into_iter().filter(|entry| has_tag(*entry, tag));
+                if let Some(found) = others.skip(1).find_map(|entry| self.is_at(slot_of(entry), place)) {
+                    return Some(found);
+                }
+            }
+            if pair.is_last() {
+                return None;
             }
             at = at.wrapping_add(1);
         }
+    }
+
+    #[inline(always)]
+    fn is_at(&self, slot: usize, place: &Place) -> Option<Found<'_>> {
+        let line = self.line(slot)?;
+        let state = line.state();
+        let its = Note(state.note()).whose() == place.client.whose && line.word(KEY) == place.client.key;
+        its.then_some(Found { slot, line, state })
     }
 
     /// The line of a client, locked.
@@ -158,78 +224,180 @@ impl Shard {
         Some(&self.chunks.get(slot / CHUNK)?.get()?[slot % CHUNK])
     }
 
+    /// Counts a request as [`Head::begin`] does.
+    #[inline(never)]
+    pub(super) fn begin(
+        &self,
+        guard: &mut Guard<'_>,
+        take: &Take,
+        now: u64,
+        resolution: u32,
+    ) -> Option<Decision> {
+        let note = Note(guard.note());
+        let before = codec::head(note, |index| guard.word(index));
+        let mut head = before;
+        let (quota, cost) = (&take.quota, take.cost);
+        let (step, older, is_full) = match note.form() {
+            Form::Ones(len) => {
+                let mut ones = Ones::of(guard, len);
+                let step = head.begin(&mut ones, now, quota, cost, resolution);
+                (step, ones.words(), len as usize == FEW)
+            }
+            Form::Counted => {
+                let mut counted = Counted::of(guard, &head);
+                let step = head.begin(&mut counted, now, quota, cost, resolution);
+                (step, counted.words(), false)
+            }
+            Form::Ring => {
+                let ring = codec::ring(guard);
+                let mut entries = self.rings.0.at(ring)?;
+                let step = head.begin(&mut entries, now, quota, cost, resolution);
+                let is_full = !ring.has_room_for(ring.len as usize + 1);
+                (step, (Form::Ring, codec::ring_words(&entries.ring)), is_full)
+            }
+            Form::Block => return None,
+        };
+        match step {
+            Step::Counted => codec::write_begun(guard, &head, older),
+            _ if is_full => {
+                head = before;
+                self.begin_in_longer(guard, &mut head, take, now, resolution)?;
+            }
+            _ => return None,
+        }
+        Some(head.standing(now, quota))
+    }
+
+    /// The same with a ring that is longer than what the log has.
+    #[inline(never)]
+    fn begin_in_longer(
+        &self,
+        guard: &mut Guard<'_>,
+        head: &mut Head,
+        take: &Take,
+        now: u64,
+        resolution: u32,
+    ) -> Option<()> {
+        let form = Note(guard.note()).form();
+        let mut entries = match form {
+            Form::Ring => {
+                let own = codec::ring(guard);
+                let mut entries = self.rings.0.at(self.rings.0.reserve(own.len as usize + 1)?)?;
+                for (at, count) in self.rings.0.at(own)?.iter() {
+                    entries.push(at, count);
+                }
+                entries
+            }
+            _ => {
+                let older = codec::older(head, guard);
+                let mut entries = self.rings.0.at(self.rings.0.reserve(older.len() + 1)?)?;
+                for entry in older.entries(head.at) {
+                    entries.push(entry.at as u32, entry.count);
+                }
+                entries
+            }
+        };
+        if head.begin(&mut entries, now, &take.quota, take.cost, resolution) != Step::Counted {
+            self.rings.0.release(entries.ring);
+            return None;
+        }
+        self.release(guard, form);
+        codec::write_begun(guard, head, (Form::Ring, codec::ring_words(&entries.ring)));
+        Some(())
+    }
+
     /// Changes a log. Nothing is written where it is as before.
-    #[inline]
     pub(super) fn change<T>(
         &self,
         guard: &mut Guard<'_>,
         change: impl FnOnce(&mut SlidingWindow) -> T,
     ) -> T {
         let note = Note(guard.note());
-        let word = |index| guard.word(index);
-        if codec::block(note, word).is_some() {
-            return self.change_block(guard, change);
-        }
-        let head = codec::head(note, word);
-        let mut log = SlidingWindow { head, older: codec::older(&head, word) };
-        let answer = change(&mut log);
-        if log.head != head || !matches!(log.older, Older::Few(_)) {
-            self.write(guard, note.whose(), log, None);
-        }
-        answer
-    }
-
-    /// The same where older entries stand in a block.
-    #[inline(never)]
-    fn change_block<T>(
-        &self,
-        guard: &mut Guard<'_>,
-        change: impl FnOnce(&mut SlidingWindow) -> T,
-    ) -> T {
-        let note = Note(guard.note());
         let head = codec::head(note, |index| guard.word(index));
-        let number = guard.word(3) as u32;
-        let mut blocks = self.blocks();
-        let mut log = SlidingWindow { head, older: blocks.take(number) };
+        let older = match note.form() {
+            Form::Ones(_) | Form::Counted => codec::older(&head, guard),
+            Form::Ring => self.in_ring(&head, guard),
+            Form::Block => self.blocks().take(codec::block(guard)),
+        };
+        let mut log = SlidingWindow { head, older };
         let answer = change(&mut log);
         if log.head != head {
-            self.write(guard, note.whose(), log, Some((blocks, number)));
-        } else {
-            blocks.put(number, log.older);
+            self.write(guard, note.whose(), note.form(), log);
+        } else if note.form() == Form::Block {
+            self.blocks().put(codec::block(guard), log.older);
         }
         answer
     }
 
-    /// Writes a log, whose block, where it had one, is of this number.
-    #[inline]
-    fn write(
+    fn in_ring(&self, head: &Head, guard: &Guard<'_>) -> Older {
+        let mut older = Older::default();
+        let Some(entries) = self.rings.0.at(codec::ring(guard)) else { return older };
+        for (at_low, count) in entries.iter() {
+            older.push(before(head.at, at_low), count);
+        }
+        older
+    }
+
+    /// Writes a log where one of this form stood.
+    fn write(&self, guard: &mut Guard<'_>, whose: u16, form: Form, log: SlidingWindow) {
+        let packed = match codec::in_line(whose, &log) {
+            Some(packed) => packed,
+            None => match self.to_ring(guard, whose, form, &log) {
+                Some(packed) => return codec::write(guard, packed),
+                None => return self.to_block(guard, whose, form, log),
+            },
+        };
+        self.release(guard, form);
+        codec::write(guard, packed);
+    }
+
+    /// A log whose older entries are in a ring, the one that it had, where they fit; `None` where no ring
+    /// can hold them.
+    fn to_ring(
         &self,
-        guard: &mut Guard<'_>,
+        guard: &Guard<'_>,
         whose: u16,
-        log: SlidingWindow,
-        block: Option<(MutexGuard<'_, Blocks>, u32)>,
-    ) {
-        let (note, body) = match codec::in_line(whose, &log) {
-            Some(packed) => {
-                if let Some((mut blocks, number)) = block {
-                    blocks.free.push(number);
-                }
-                packed
-            }
+        form: Form,
+        log: &SlidingWindow,
+    ) -> Option<(Note, Body)> {
+        let SlidingWindow { head, older } = log;
+        if head.window > REACH || older.is_on_trial() || older.len() > LONGEST {
+            return None;
+        }
+        let own = (form == Form::Ring).then(|| codec::ring(guard).emptied());
+        let ring = match own.filter(|ring| ring.has_room_for(older.len())) {
+            Some(ring) => ring,
             None => {
-                let (mut blocks, number) = block.unwrap_or_else(|| {
-                    let mut blocks = self.blocks();
-                    let number = blocks.reserve();
-                    (blocks, number)
-                });
-                blocks.put(number, log.older);
-                codec::with_block(whose, &log.head, number)
+                let ring = self.rings.0.reserve(older.len())?;
+                self.release(guard, form);
+                ring
             }
         };
-        for (index, word) in body.into_iter().enumerate() {
-            guard.set(BODY + index, word);
+        let mut entries = self.rings.0.at(ring)?;
+        for entry in older.entries(head.at) {
+            entries.push(entry.at as u32, entry.count);
         }
-        guard.set_note(note.0);
+        Some(codec::with_ring(whose, head, &entries.ring))
+    }
+
+    fn to_block(&self, guard: &mut Guard<'_>, whose: u16, form: Form, log: SlidingWindow) {
+        let mut blocks = self.blocks();
+        let number = if form == Form::Block { codec::block(guard) } else { blocks.reserve() };
+        blocks.put(number, log.older);
+        drop(blocks);
+        if form != Form::Block {
+            self.release(guard, form);
+        }
+        codec::write(guard, codec::with_block(whose, &log.head, number));
+    }
+
+    /// Gives back what a line of this form has besides its words.
+    fn release(&self, guard: &Guard<'_>, form: Form) {
+        match form {
+            Form::Ones(_) | Form::Counted => {}
+            Form::Ring => self.rings.0.release(codec::ring(guard)),
+            Form::Block => self.blocks().release(codec::block(guard)),
+        }
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
@@ -262,7 +430,7 @@ impl Shard {
         // Nobody else locks a line that is nobody's.
         let mut guard = line.lock(line.state()).ok_or_else(full)?;
         guard.set(KEY, place.client.key);
-        self.write(&mut guard, place.client.whose, log, None);
+        self.write(&mut guard, place.client.whose, Form::Ones(0), log);
         drop(guard);
         self.enter(table, clients, place, slot);
         Ok(())
@@ -332,12 +500,7 @@ impl Shard {
 
     fn remove(&self, table: &mut Table, clients: &Clients, slot: usize, mut guard: Guard<'_>) {
         self.leave(clients, slot, &guard);
-        let note = Note(guard.note());
-        if let Some(number) = codec::block(note, |index| guard.word(index)) {
-            let mut blocks = self.blocks();
-            blocks.take(number);
-            blocks.free.push(number);
-        }
+        self.release(&guard, Note(guard.note()).form());
         guard.set_note(Note::FREE.0);
         drop(guard);
         table.free.push(slot);
@@ -347,7 +510,7 @@ impl Shard {
     fn enter(&self, table: &Table, clients: &Clients, place: &Place, slot: usize) {
         let level = self.level.load(Ordering::Relaxed);
         let length = SHORTEST_INDEX << level;
-        if table.len() <= length / 4 * 3 || level + 1 == LEVELS {
+        if table.len() <= length / 2 * 3 || level + 1 == LEVELS {
             let index = self.indexes[level].get_or_init(|| new_index(length));
             put(index, place, slot);
             return;
@@ -366,28 +529,35 @@ impl Shard {
     fn leave(&self, clients: &Clients, slot: usize, guard: &Guard<'_>) {
         let Some(index) = self.indexes[self.level.load(Ordering::Relaxed)].get() else { return };
         let mask = index.len() - 1;
+        let pair = |at: usize| Pair(index[at].load(Ordering::Relaxed));
         let client = Client { whose: Note(guard.note()).whose(), key: guard.word(KEY) };
-        let mut hole = clients.place(client) as usize & mask;
-        while index[hole].load(Ordering::Relaxed) & SLOT != slot as u32 + 1 {
-            if index[hole].load(Ordering::Relaxed) == 0 {
+        let place = Place { client, hash: clients.place(client) };
+        let mut hole = place.hash as usize & mask;
+        let mut gone = place.entry(slot);
+        while !pair(hole).entries().contains(&gone) {
+            if pair(hole).is_last() {
                 return;
             }
             hole = (hole + 1) & mask;
         }
         let mut at = hole;
-        loop {
+        // Where a pair is full, others may stand further on whose place is there or before.
+        while !pair(at).is_last() {
             at = (at + 1) & mask;
-            let entry = index[at].load(Ordering::Relaxed);
-            let Some(slot) = ((entry & SLOT) as usize).checked_sub(1) else { break };
-            let Some(place) = self.place_of(clients, slot) else { continue };
             // Whether its own place is not after the hole, as one goes round.
-            let home = place.hash as usize & mask;
-            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
-                index[hole].store(entry, Ordering::Release);
-                hole = at;
+            let moves = |entry: &u32| {
+                self.place_of(clients, slot_of(*entry)).is_some_and(|place| {
+                    let home = place.hash as usize & mask;
+                    (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask)
+                })
+            };
+            if let Some(entry) = pair(at).entries().into_iter().find(moves) {
+                // For a moment it stands twice.
+                replace(&index[hole], gone, entry);
+                (hole, gone) = (at, entry);
             }
         }
-        index[hole].store(0, Ordering::Release);
+        replace(&index[hole], gone, 0);
     }
 
     /// Who stands in this slot; only who holds the table may ask.
@@ -422,6 +592,11 @@ impl Blocks {
         })
     }
 
+    fn release(&mut self, number: u32) {
+        self.take(number);
+        self.free.push(number);
+    }
+
     fn put(&mut self, number: u32, older: Older) {
         if let Some(block) = self.older.get_mut(number as usize) {
             *block = older;
@@ -435,17 +610,25 @@ pub(super) fn head_of(line: &Line, state: State) -> Head {
     codec::head(Note(state.note()), |index| line.word(index))
 }
 
-fn new_index(length: usize) -> Box<[AtomicU32]> {
-    iter::repeat_with(AtomicU32::default).take(length).collect()
+fn new_index(length: usize) -> Box<[AtomicU64]> {
+    iter::repeat_with(AtomicU64::default).take(length).collect()
 }
 
-fn put(index: &[AtomicU32], place: &Place, slot: usize) {
+fn put(index: &[AtomicU64], place: &Place, slot: usize) {
     let mask = index.len() - 1;
     let mut at = place.hash as usize & mask;
-    while index[at].load(Ordering::Relaxed) != 0 {
+    while !replace(&index[at], 0, place.entry(slot)) {
         at = (at + 1) & mask;
     }
-    index[at].store(place.tag() | (slot as u32 + 1), Ordering::Release);
+}
+
+/// Only who holds the table changes a pair.
+fn replace(pair: &AtomicU64, old: u32, new: u32) -> bool {
+    let replaced = Pair(pair.load(Ordering::Relaxed)).with(old, new);
+    if let Some(Pair(replaced)) = replaced {
+        pair.store(replaced, Ordering::Release);
+    }
+    replaced.is_some()
 }
 
 #[cold]
