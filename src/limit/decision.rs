@@ -52,6 +52,13 @@ impl Decision {
         Self { quota, remaining, reset_us, retry_us: 0 }
     }
 
+    /// The same, refused for so many microseconds, unless that is 0.
+    // Without a branch, so that it is written once, where it is wanted.
+    #[inline(always)]
+    pub(crate) fn waiting_for(self, retry_us: u64) -> Self {
+        Self { retry_us, ..self }
+    }
+
     /// The same, but refused for so many microseconds; `u64::MAX` for ever.
     #[inline]
     pub(crate) fn refused_for(self, retry_us: u64) -> Self {

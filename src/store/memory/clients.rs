@@ -40,25 +40,41 @@ const KIND_BITS: u32 = 3;
 /// That of limiters whose number is too great to stand here, of which few programs have any: their
 /// names are hashed with the keys.
 const HASHED: u16 = u16::MAX;
+/// Names with smaller numbers than this stand as their number.
+const NUMBERS: u32 = (HASHED >> KIND_BITS) as u32 - 1;
 
 impl Clients {
     /// Whom this limiter counts by this key.
-    #[inline]
+    #[inline(always)]
     pub(super) fn client(&self, limiter: LimiterName, key: &Key) -> Client {
         let (kind, key) = match key {
+            Key::ClientIp(ip) => ip.bits(),
+            key => self.kind_and_bits(key),
+        };
+        let number = limiter.number();
+        if number >= NUMBERS {
+            return self.client_of_many(limiter, kind, key);
+        }
+        // The number 0 is nobody's, as a line's note may be.
+        Client { whose: (number as u16 + 1) << KIND_BITS | u16::from(kind), key }
+    }
+
+    #[inline(never)]
+    fn kind_and_bits(&self, key: &Key) -> (u8, u64) {
+        match key {
             Key::ClientIp(ip) => ip.bits(),
             Key::Number(number) => (3, *number),
             Key::User(id) => (4, self.hashed(&[id.as_str().as_bytes()])),
             Key::Text(text) => (5, self.hashed(&[text.as_bytes()])),
-        };
-        // The number 0 is nobody's, as a line's note may be.
-        let number = limiter.number().saturating_add(1);
-        if number >= u32::from(HASHED >> KIND_BITS) {
-            let (kind, key) = ([kind], key.to_le_bytes());
-            let key = self.hashed(&[limiter.as_str().as_bytes(), &kind, &key]);
-            return Client { whose: HASHED, key };
         }
-        Client { whose: (number as u16) << KIND_BITS | u16::from(kind), key }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn client_of_many(&self, limiter: LimiterName, kind: u8, key: u64) -> Client {
+        let (kind, key) = ([kind], key.to_le_bytes());
+        let key = self.hashed(&[limiter.as_str().as_bytes(), &kind, &key]);
+        Client { whose: HASHED, key }
     }
 
     /// Where it is looked for. Whoever chooses addresses can't choose that.

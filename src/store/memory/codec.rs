@@ -10,7 +10,7 @@
 //! | 5 to 7 | what the [`Form`] says | the oldest instant; the moment of opening; – |
 
 use super::{
-    line::{BODY, Guard, WORDS},
+    line::{Body, Guard},
     ring::Ring,
 };
 use crate::limit::{
@@ -89,9 +89,6 @@ impl Note {
         Self(u64::from(whose) << WHOSE_SHIFT | room | held | form)
     }
 }
-
-/// The words after key and state.
-pub(super) type Body = [u64; WORDS - BODY];
 
 /// What most requests need. `word` reads one of the line.
 #[inline(always)]
@@ -196,10 +193,7 @@ fn body(whose: u16, head: &Head, form: Form, [a, b, c]: [u64; 3]) -> (Note, Body
 /// Writes all of a line but its key.
 #[inline]
 pub(super) fn write(guard: &mut Guard<'_>, (note, body): (Note, Body)) {
-    for (index, word) in body.into_iter().enumerate() {
-        guard.set(BODY + index, word);
-    }
-    guard.set_note(note.0);
+    guard.set_all(body, note.0);
 }
 
 /// Writes a log that [began an entry](Head::begin), and whose older entries are now these.

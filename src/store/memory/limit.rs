@@ -8,7 +8,7 @@ use super::{
     clients::Clients,
     codec::{self, Note},
     line::{Guard, Patience},
-    shard::{self, Apart, Found, Place, Shard, Table},
+    shard::{self, Apart, Begun, Found, Place, Shard, Table},
 };
 use crate::{
     Answer, Clock, SharedClock, StoreError, SystemClock,
@@ -135,11 +135,11 @@ impl MemoryRateLimitStore {
         let address = self.state.address(take.limiter, &take.key);
         let shard = &self.state.shards[address.shard].0;
         let Some(found) = shard.find(&address.place) else {
-            return self.decide_alone(take, &address, now);
+            return self.decide_alone(take, now);
         };
         match self.decide_known(shard, found, take, now) {
             Some(decision) => Ok(Taken::new(decision)),
-            None => self.decide_alone(take, &address, now),
+            None => self.decide_alone(take, now),
         }
     }
 
@@ -156,28 +156,30 @@ impl MemoryRateLimitStore {
         let mut head = shard::head_of(line, state);
         // Others may have been here since the clock was read. For each client time goes forward.
         let now = now.max(head.at);
-        match head.step(now, &take.quota, take.cost, self.resolution) {
-            Step::Refused(wait) => {
-                line.is_still(state).then(|| head.standing(now, &take.quota).refused_for(wait))
-            }
-            Step::Stands => line.is_still(state).then(|| head.standing(now, &take.quota)),
-            _ if take.hold => None,
-            Step::Counted => {
+        let wait = match head.step(now, &take.quota, take.cost, self.resolution) {
+            Step::Refused(wait) if line.is_still(state) => wait,
+            Step::Stands if line.is_still(state) => 0,
+            Step::Counted if !take.hold => {
                 let mut guard = line.lock(state)?;
                 codec::set_head(&mut guard, &head);
-                Some(head.standing(now, &take.quota))
+                0
             }
-            Step::Whole => {
-                let mut guard = line.lock(state)?;
-                shard.begin(&mut guard, take, now, self.resolution)
+            Step::Whole if !take.hold => {
+                let Begun { used, oldest } = shard.begin(line, state, take, now, self.resolution)?;
+                (head.used, head.oldest) = (used.get(), oldest);
+                0
             }
-        }
+            _ => return None,
+        };
+        // Made in one place, and written where it is wanted: copied, it would cost a tenth more.
+        Some(head.standing(now, &take.quota).waiting_for(wait))
     }
 
     /// The same for any client: a stranger, one that many ask about, one whose whole log is needed.
     #[cold]
     #[inline(never)]
-    fn decide_alone(&self, take: &Take, address: &Address, now: u64) -> Result<Taken, StoreError> {
+    fn decide_alone(&self, take: &Take, now: u64) -> Result<Taken, StoreError> {
+        let address = self.state.address(take.limiter, &take.key);
         let shard = &self.state.shards[address.shard].0;
         loop {
             if let Some((_, guard)) = shard.lock(&address.place) {

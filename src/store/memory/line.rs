@@ -22,12 +22,13 @@ use super::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
 #[derive(Debug, Default)]
 pub(super) struct Line([AtomicU64; WORDS]);
 
-pub(super) const WORDS: usize = 8;
+const WORDS: usize = 8;
 /// Whose line it is.
 pub(super) const KEY: usize = 0;
 const STATE: usize = 1;
 /// The first of the words that nothing here looks into.
-pub(super) const BODY: usize = 2;
+const BODY: usize = 2;
+pub(super) type Body = [u64; WORDS - BODY];
 
 const LOCK: u64 = 1;
 /// So many bits above the lock are the user's; the rest is the version. 2^36 changes take a quarter of an
@@ -111,6 +112,15 @@ impl Guard<'_> {
     pub(super) fn set(&mut self, index: usize, word: u64) {
         self.line.0[index].store(word, Ordering::Relaxed);
         self.change();
+    }
+
+    /// All but the key.
+    #[inline]
+    pub(super) fn set_all(&mut self, body: Body, note: u64) {
+        for (word, new) in self.line.0[BODY..].iter().zip(body) {
+            word.store(new, Ordering::Relaxed);
+        }
+        self.set_note(note);
     }
 
     #[inline]

@@ -9,22 +9,22 @@
 
 use std::{
     iter,
+    num::NonZeroU32,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
 use super::{
     clients::{Client, Clients},
-    codec::{self, Body, Counted, Form, Note, Ones},
-    line::{Guard, KEY, Line, Patience, State},
+    codec::{self, Counted, Form, Note, Ones},
+    line::{Body, Guard, KEY, Line, Patience, State},
     ring::{LONGEST, Rings},
 };
 use crate::{
     StoreError,
     limit::{
-        Decision,
         store::{SlidingWindow, Take},
         window::{FEW, Head, Older, Past, REACH, Step, before},
     },
@@ -38,8 +38,8 @@ pub(super) struct Apart<T>(pub(super) T);
 pub(super) struct Shard {
     /// Which of the indexes is in use.
     level: AtomicUsize,
-    /// Each twice as long as the one before. See [`Pair`].
-    indexes: [OnceLock<Box<[AtomicU64]>>; LEVELS],
+    /// Each twice as long as the one before. An entry is a slot, from 1, and 16 bits of the client's hash.
+    indexes: [OnceLock<Box<[AtomicU32]>>; LEVELS],
     chunks: Box<[OnceLock<Box<Chunk>>]>,
     capacity: usize,
     table: Apart<Mutex<Table>>,
@@ -69,8 +69,7 @@ struct Blocks {
 
 const CHUNK: usize = 256;
 const LEVELS: usize = 12;
-/// In pairs.
-const SHORTEST_INDEX: usize = 32;
+const SHORTEST_INDEX: usize = 64;
 /// The most clients of a shard: they fill the longest index to three eighths.
 pub(super) const MOST: usize = 3 << 14;
 /// Looked at for each new client, so that idle ones leave as fast as new ones come.
@@ -91,60 +90,10 @@ impl Place {
     fn tag(&self) -> u32 {
         (self.hash >> 16) as u32 & !SLOT
     }
-
-    /// What stands in the index.
-    fn entry(&self, slot: usize) -> u32 {
-        self.tag() | (slot as u32 + 1)
-    }
 }
 
-/// Two entries of an index in a word, so that both are looked at without a branch that nobody could foresee.
-/// An entry is a slot, from 1, and 16 bits of the client's hash; 0 is none.
-#[derive(Clone, Copy)]
-struct Pair(u64);
-
-/// The bits of an entry that are a slot.
+/// The bits of an index's entry that are a slot.
 const SLOT: u32 = 0xffff;
-
-impl Pair {
-    #[inline(always)]
-    fn entries(self) -> [u32; 2] {
-        [self.0 as u32, (self.0 >> 32) as u32]
-    }
-
-    /// The slot of the first entry that has this tag.
-    #[inline(always)]
-    fn slot(self, tag: u32) -> Option<usize> {
-        let [first, second] = self.entries().map(|entry| has_tag(entry, tag));
-        let entry = (self.0 >> if first { 0 } else { 32 }) as u32;
-        (first | second).then(|| slot_of(entry))
-    }
-
-    /// Whether no client stands further on whose place is here.
-    #[inline(always)]
-    fn is_last(self) -> bool {
-        self.entries().contains(&0)
-    }
-
-    /// The same with an entry in place of another.
-    fn with(self, old: u32, new: u32) -> Option<Self> {
-        let half = self.entries().iter().position(|entry| *entry == old)?;
-        let shift = 32 * half;
-        Some(Self(self.0 & !(u64::from(u32::MAX) << shift) | u64::from(new) << shift))
-    }
-}
-
-#[inline(always)]
-fn has_tag(entry: u32, tag: u32) -> bool {
-    // None has the tag 0 too, but no slot.
-    (entry ^ tag).wrapping_sub(1) < SLOT
-}
-
-/// Where there is no entry, a number that no slot has.
-#[inline(always)]
-fn slot_of(entry: u32) -> usize {
-    ((entry & SLOT) as usize).wrapping_sub(1)
-}
 
 /// A line that was found.
 #[derive(Clone, Copy)]
@@ -153,6 +102,13 @@ pub(super) struct Found<'a> {
     pub(super) line: &'a Line,
     /// As which it was the client's.
     pub(super) state: State,
+}
+
+/// A log whose newest entry is a request that has just begun it: what of its head is answered.
+// In two registers.
+pub(super) struct Begun {
+    pub(super) used: NonZeroU32,
+    pub(super) oldest: u64,
 }
 
 impl Shard {
@@ -178,33 +134,22 @@ impl Shard {
         let index = self.indexes.get(self.level.load(Ordering::Acquire))?.get()?;
         let (mask, tag) = (index.len() - 1, place.tag());
         let mut at = place.hash as usize;
-        // At least a quarter of the entries is none.
+        // At least a quarter of the entries is empty.
         loop {
-            let pair = Pair(index.get(at & mask)?.load(Ordering::Acquire));
-            if let Some(slot) = pair.slot(tag) {
-                let found = self.is_at(slot, place);
-                if found.is_some() {
-                    return found;
+            let entry = index.get(at & mask)?.load(Ordering::Acquire);
+            if entry & !SLOT == tag || entry == 0 {
+                // Where there is none, so is no line of this number.
+                let slot = ((entry & SLOT) as usize).wrapping_sub(1);
+                let line = self.line(slot)?;
+                let state = line.state();
+                if Note(state.note()).whose() == place.client.whose
+                    && line.word(KEY) == place.client.key
+                {
+                    return Some(Found { slot, line, state });
                 }
-                // Another has the same tag: once in some thousands.
-                let others = pair.entries().into_iter().filter(|entry| has_tag(*entry, tag));
-                if let Some(found) = others.skip(1).find_map(|entry| self.is_at(slot_of(entry), place)) {
-                    return Some(found);
-                }
-            }
-            if pair.is_last() {
-                return None;
             }
             at = at.wrapping_add(1);
         }
-    }
-
-    #[inline(always)]
-    fn is_at(&self, slot: usize, place: &Place) -> Option<Found<'_>> {
-        let line = self.line(slot)?;
-        let state = line.state();
-        let its = Note(state.note()).whose() == place.client.whose && line.word(KEY) == place.client.key;
-        its.then_some(Found { slot, line, state })
     }
 
     /// The line of a client, locked.
@@ -224,32 +169,34 @@ impl Shard {
         Some(&self.chunks.get(slot / CHUNK)?.get()?[slot % CHUNK])
     }
 
-    /// Counts a request as [`Head::begin`] does.
+    /// Counts a request as [`Head::begin`] does, where the line is still as it was in this state.
     #[inline(never)]
     pub(super) fn begin(
         &self,
-        guard: &mut Guard<'_>,
+        line: &Line,
+        state: State,
         take: &Take,
         now: u64,
         resolution: u32,
-    ) -> Option<Decision> {
-        let note = Note(guard.note());
-        let before = codec::head(note, |index| guard.word(index));
+    ) -> Option<Begun> {
+        let mut guard = line.lock(state)?;
+        let note = Note(state.note());
+        let before = codec::head(note, |index| line.word(index));
         let mut head = before;
-        let (quota, cost) = (&take.quota, take.cost);
+        let (now, quota, cost) = (now.max(head.at), &take.quota, take.cost);
         let (step, older, is_full) = match note.form() {
             Form::Ones(len) => {
-                let mut ones = Ones::of(guard, len);
+                let mut ones = Ones::of(&guard, len);
                 let step = head.begin(&mut ones, now, quota, cost, resolution);
                 (step, ones.words(), len as usize == FEW)
             }
             Form::Counted => {
-                let mut counted = Counted::of(guard, &head);
+                let mut counted = Counted::of(&guard, &head);
                 let step = head.begin(&mut counted, now, quota, cost, resolution);
                 (step, counted.words(), false)
             }
             Form::Ring => {
-                let ring = codec::ring(guard);
+                let ring = codec::ring(&guard);
                 let mut entries = self.rings.0.at(ring)?;
                 let step = head.begin(&mut entries, now, quota, cost, resolution);
                 let is_full = !ring.has_room_for(ring.len as usize + 1);
@@ -258,14 +205,14 @@ impl Shard {
             Form::Block => return None,
         };
         match step {
-            Step::Counted => codec::write_begun(guard, &head, older),
+            Step::Counted => codec::write_begun(&mut guard, &head, older),
             _ if is_full => {
                 head = before;
-                self.begin_in_longer(guard, &mut head, take, now, resolution)?;
+                self.begin_in_longer(&mut guard, &mut head, take, now, resolution)?;
             }
             _ => return None,
         }
-        Some(head.standing(now, quota))
+        Some(Begun { used: NonZeroU32::new(head.used)?, oldest: head.oldest })
     }
 
     /// The same with a ring that is longer than what the log has.
@@ -510,7 +457,7 @@ impl Shard {
     fn enter(&self, table: &Table, clients: &Clients, place: &Place, slot: usize) {
         let level = self.level.load(Ordering::Relaxed);
         let length = SHORTEST_INDEX << level;
-        if table.len() <= length / 2 * 3 || level + 1 == LEVELS {
+        if table.len() <= length / 4 * 3 || level + 1 == LEVELS {
             let index = self.indexes[level].get_or_init(|| new_index(length));
             put(index, place, slot);
             return;
@@ -529,35 +476,28 @@ impl Shard {
     fn leave(&self, clients: &Clients, slot: usize, guard: &Guard<'_>) {
         let Some(index) = self.indexes[self.level.load(Ordering::Relaxed)].get() else { return };
         let mask = index.len() - 1;
-        let pair = |at: usize| Pair(index[at].load(Ordering::Relaxed));
         let client = Client { whose: Note(guard.note()).whose(), key: guard.word(KEY) };
-        let place = Place { client, hash: clients.place(client) };
-        let mut hole = place.hash as usize & mask;
-        let mut gone = place.entry(slot);
-        while !pair(hole).entries().contains(&gone) {
-            if pair(hole).is_last() {
+        let mut hole = clients.place(client) as usize & mask;
+        while index[hole].load(Ordering::Relaxed) & SLOT != slot as u32 + 1 {
+            if index[hole].load(Ordering::Relaxed) == 0 {
                 return;
             }
             hole = (hole + 1) & mask;
         }
         let mut at = hole;
-        // Where a pair is full, others may stand further on whose place is there or before.
-        while !pair(at).is_last() {
+        loop {
             at = (at + 1) & mask;
+            let entry = index[at].load(Ordering::Relaxed);
+            let Some(slot) = ((entry & SLOT) as usize).checked_sub(1) else { break };
+            let Some(place) = self.place_of(clients, slot) else { continue };
             // Whether its own place is not after the hole, as one goes round.
-            let moves = |entry: &u32| {
-                self.place_of(clients, slot_of(*entry)).is_some_and(|place| {
-                    let home = place.hash as usize & mask;
-                    (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask)
-                })
-            };
-            if let Some(entry) = pair(at).entries().into_iter().find(moves) {
-                // For a moment it stands twice.
-                replace(&index[hole], gone, entry);
-                (hole, gone) = (at, entry);
+            let home = place.hash as usize & mask;
+            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
+                index[hole].store(entry, Ordering::Release);
+                hole = at;
             }
         }
-        replace(&index[hole], gone, 0);
+        index[hole].store(0, Ordering::Release);
     }
 
     /// Who stands in this slot; only who holds the table may ask.
@@ -610,25 +550,17 @@ pub(super) fn head_of(line: &Line, state: State) -> Head {
     codec::head(Note(state.note()), |index| line.word(index))
 }
 
-fn new_index(length: usize) -> Box<[AtomicU64]> {
-    iter::repeat_with(AtomicU64::default).take(length).collect()
+fn new_index(length: usize) -> Box<[AtomicU32]> {
+    iter::repeat_with(AtomicU32::default).take(length).collect()
 }
 
-fn put(index: &[AtomicU64], place: &Place, slot: usize) {
+fn put(index: &[AtomicU32], place: &Place, slot: usize) {
     let mask = index.len() - 1;
     let mut at = place.hash as usize & mask;
-    while !replace(&index[at], 0, place.entry(slot)) {
+    while index[at].load(Ordering::Relaxed) != 0 {
         at = (at + 1) & mask;
     }
-}
-
-/// Only who holds the table changes a pair.
-fn replace(pair: &AtomicU64, old: u32, new: u32) -> bool {
-    let replaced = Pair(pair.load(Ordering::Relaxed)).with(old, new);
-    if let Some(Pair(replaced)) = replaced {
-        pair.store(replaced, Ordering::Release);
-    }
-    replaced.is_some()
+    index[at].store(place.tag() | (slot as u32 + 1), Ordering::Release);
 }
 
 #[cold]
