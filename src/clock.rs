@@ -178,6 +178,9 @@ mod tests {
         let [before, micros, after] =
             [clock.monotonic(), Duration::from_micros(clock.monotonic_micros()), clock.monotonic()];
         let micro = Duration::from_micros(1);
-        assert!(before <= micros + micro && micros <= after + micro, "{before:?} {micros:?} {after:?}");
+        assert!(
+            before <= micros + micro && micros <= after + micro,
+            "{before:?} {micros:?} {after:?}"
+        );
     }
 }

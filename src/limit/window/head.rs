@@ -98,7 +98,8 @@ impl Head {
         resolution: u32,
     ) -> Step {
         let window = quota.window_us();
-        if self.window != window || self.at > now || self.held || cost == 0 || cost > quota.limit() {
+        if self.window != window || self.at > now || self.held || cost == 0 || cost > quota.limit()
+        {
             return Step::Whole;
         }
         if self.at + window <= now {

@@ -165,7 +165,8 @@ impl MemoryRateLimitStore {
                 0
             }
             Step::Whole if !take.hold => {
-                let Begun { used, oldest } = shard.begin(line, state, take, now, self.resolution)?;
+                let Begun { used, oldest } =
+                    shard.begin(line, state, take, now, self.resolution)?;
                 (head.used, head.oldest) = (used.get(), oldest);
                 0
             }

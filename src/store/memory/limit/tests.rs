@@ -117,7 +117,9 @@ mod twins {
         let Address { shard, place } = store.state.address(name("twins"), &Key::from(who as u64));
         let shard = &store.state.shards[shard].0;
         let found = shard.lock(&place);
-        found.map_or_else(Default::default, |(_, mut guard)| shard.change(&mut guard, |log| log.clone()))
+        found.map_or_else(Default::default, |(_, mut guard)| {
+            shard.change(&mut guard, |log| log.clone())
+        })
     }
 
     proptest! {
