@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::{
@@ -266,4 +267,30 @@ where
 {
     let work = Origin::inherited(work).in_current_span();
     tokio::spawn(work).await.unwrap_or_else(|panic| Err(StoreError::internal(panic).into()))
+}
+
+/// Ends only at the next multiple of 20 ms since it began, so that the time doesn't tell what was found:
+/// to read an account takes longer than to find none, and what is begun for it holds up the answer.
+pub(super) async fn in_even_time<T>(work: impl Future<Output = T>) -> T {
+    const STEP: Duration = Duration::from_millis(20);
+    let begun = Instant::now();
+    let done = work.await;
+    let steps = begun.elapsed().as_micros() / STEP.as_micros() + 1;
+    let end = begun + STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
+    sleep_until(end).await;
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_a_little_more_is_answered_at_the_same_time() {
+        for (works, takes) in [(0, 20), (3, 20), (19, 20), (21, 40), (99, 100)] {
+            let begun = Instant::now();
+            in_even_time(tokio::time::sleep(Duration::from_millis(works))).await;
+            assert_eq!(begun.elapsed(), Duration::from_millis(takes), "{works}");
+        }
+    }
 }

@@ -400,6 +400,24 @@ async fn http2_is_served_and_closed_when_idle() {
     program.stop().await;
 }
 
+/// In HTTP/2 it is h2 that refuses such a head, without a body; the connection lives on.
+#[tokio::test]
+async fn head_that_is_too_large_for_http2_is_431_and_disturbs_no_other() {
+    let directory = directory_with_keys();
+    let program = Program::start(directory.path(), &[]).await;
+    let socket = TokioIo::new(TcpStream::connect(program.address()).await.unwrap());
+    let (mut client, connection) = client_of_http2().handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    let url = format!("{}/public/status", program.base);
+    for (size, status) in [(100, 200), (20_000, 200), (60_000, 431), (100, 200)] {
+        let request = Request::get(&url).header("x-padding", "a".repeat(size));
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let reply = client.send_request(request).await.unwrap();
+        assert_eq!(reply.status(), status, "{size}");
+    }
+    program.stop().await;
+}
+
 fn client_of_http2() -> hyper::client::conn::http2::Builder<TokioExecutor> {
     hyper::client::conn::http2::Builder::new(TokioExecutor::new())
 }

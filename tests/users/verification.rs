@@ -119,3 +119,17 @@ async fn database_that_is_gone_is_not_an_invalid_token() {
     register.store.gone.store(false, SeqCst);
     assert!(!refused(&register, &token).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn known_and_unknown_addresses_are_answered_after_the_same_time() {
+    let register = Register::new();
+    register.register("ada@example.com").await;
+    register.register_verified("bob@example.com").await;
+    for address in ["ada@example.com", "bob@example.com", "nobody@example.com"] {
+        let begun = tokio::time::Instant::now();
+        register.users.forgot_password(address).await.unwrap();
+        assert_eq!(begun.elapsed(), 20 * MILLISECOND, "{address}");
+        register.users.resend_verification(address).await.unwrap();
+        assert_eq!(begun.elapsed(), 40 * MILLISECOND, "{address}");
+    }
+}

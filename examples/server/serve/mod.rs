@@ -67,7 +67,9 @@ impl Bounds {
 /// The largest head, in bytes: 32 KiB, as much as nginx takes. A connection holds no more than this
 /// of what was not asked for.
 const LARGEST_HEAD: usize = 32 * 1024;
-/// The largest list of headers that HTTP/2 unpacks.
+/// The largest list of headers that HTTP/2 unpacks; clients are told. More is answered by h2 itself, with
+/// 431 and no body: there is no place in it for a problem document, and to unpack more for the sake of
+/// one would be to hold what this bounds.
 const LARGEST_HEADER_LIST: u32 = 32 * 1024;
 /// Requests that one HTTP/2 connection may have in flight.
 const STREAMS: u32 = 100;
