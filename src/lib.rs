@@ -7,6 +7,7 @@
 //!   429. **Its limits hold in every window**: 100 a minute are never 199 around a boundary.
 //! - [`TokenService`] issues, verifies, rotates and revokes tokens, and keeps sessions; [`UserService`] keeps accounts;
 //!   [`ApiKeyService`] keys for machines; [`second_factor`] one-time codes. Each stands on a store that you choose.
+//! - [`audit`] writes down who did what to which account; [`ObserveLayer`] puts a span around each request.
 //!
 //! # A protected API
 //!

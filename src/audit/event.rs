@@ -110,6 +110,17 @@ impl AuditEvent {
         Self { subject: Some(subject.clone()), ..self }
     }
 
+    /// The same, by this admin, where nothing else says who acts.
+    pub(crate) fn or_by(self, admin: Option<&UserId>) -> Self {
+        match admin {
+            Some(admin) if self.actor == Actor::Program => {
+                let actor = Actor::User { id: admin.clone(), role: Role::ADMIN };
+                Self { actor, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The same, about this thing of the account. Escaped and cut as a user agent.
     #[must_use]
     pub fn on(self, object: &str) -> Self {

@@ -101,10 +101,6 @@ impl AuditTrail {
         self.0.as_ref().is_some_and(|inner| inner.table)
     }
 
-    pub(crate) fn is_on(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// To the sinks: the table has it, or will.
     pub(crate) fn tell(&self, event: &AuditEvent) {
         if let Some(inner) = &self.0 {

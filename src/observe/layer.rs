@@ -63,7 +63,7 @@ impl ObserveLayer {
     }
 
     /// The same, which gives a span and its parent to this: for OpenTelemetry, see the
-    /// [guide](crate::guide::signals). The span then says `otel.name`, `otel.kind` and
+    /// [guide](crate::guide::opentelemetry). The span then says `otel.name`, `otel.kind` and
     /// `otel.status_code`, too.
     pub fn with_parent(self, adopt: impl Fn(&Span, &TraceContext) + Send + Sync + 'static) -> Self {
         self.change(|shared| shared.adopt = Some(Arc::new(adopt)))

@@ -45,7 +45,7 @@
 //! ```
 //!
 //! OpenTelemetry takes these spans, and their parents, in a few lines: see the
-//! [guide](crate::guide::signals).
+//! [guide](crate::guide::opentelemetry).
 
 mod layer;
 mod trace_context;

@@ -3,11 +3,19 @@
 use std::time::SystemTime;
 
 use super::User;
-use crate::audit::{Act, AuditEvent};
+use crate::{
+    UserId,
+    audit::{Act, AuditEvent},
+};
 
 /// What a change did, an event for each: nothing for what is as it was.
-pub(crate) fn acts(before: &User, after: &User, now: SystemTime) -> Vec<AuditEvent> {
-    let act = |act| AuditEvent::new(act, now).about(&after.id);
+pub(crate) fn acts(
+    before: &User,
+    after: &User,
+    by: Option<&UserId>,
+    now: SystemTime,
+) -> Vec<AuditEvent> {
+    let act = |act| AuditEvent::new(act, now).about(&after.id).or_by(by);
     let mut acts = Vec::new();
     if before.email_verified != after.email_verified {
         acts.push(act(Act::ADDRESS_VERIFIED));

@@ -322,6 +322,16 @@ async fn who_and_from_where_goes_along(store: Arc<impl Store>, _: Heard) {
     }
     assert_eq!(events[1].session.as_deref(), Some("5e551011"));
     assert_eq!((events[3].ip, events[3].user_agent.as_deref()), (None, None));
+
+    // Without a request the verb itself may say who acts.
+    let admin = NewUser::new(email("root@example.com"), hash("1"), now());
+    let admin = store.create(admin.with_role(Role::ADMIN)).await.unwrap();
+    let bob = verified(&*store, "bob@example.com").await;
+    let change = UserChange::new().with_role(Role::EDITOR).by(&admin.id);
+    store.update(&bob.id, change).await.unwrap();
+    store.delete(&bob.id, Some(&admin.id), &clock()).await.unwrap();
+    let events = store.events(&AuditFilter::new(2)).await.unwrap();
+    assert!(events.iter().all(|event| event.actor.user() == Some(&admin.id)), "{events:?}");
 }
 
 async fn what_clients_choose_stays_inert(store: Arc<impl Store>, _: Heard) {

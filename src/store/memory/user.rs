@@ -133,7 +133,7 @@ impl UserStore for MemoryStore {
             let suspended = changed.suspended && !account.user.suspended;
             let role = (account.user.role != changed.role).then(|| changed.role.clone());
             let other_plan = account.user.plan != changed.plan;
-            state.noted.extend(acts(&account.user, changed, now));
+            state.noted.extend(acts(&account.user, changed, change.by.as_ref(), now));
             account.user = changed.clone();
             if let Some(role) = role {
                 state.tell(Revoked::Role { user: id.clone(), role }, now);
@@ -346,7 +346,7 @@ impl UserStore for MemoryStore {
         let user = judge_deletion(&state.register.users(), id, by)?;
         let now = clock.now();
         state.remove(id, now);
-        state.noted.push(AuditEvent::new(Act::DELETED, now).about(id));
+        state.noted.push(AuditEvent::new(Act::DELETED, now).about(id).or_by(by));
         Ok(user)
     }
 

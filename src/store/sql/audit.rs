@@ -89,9 +89,7 @@ impl Tx<'_> {
         if self.audit.has_table() {
             insert(self, &event).await?;
         }
-        if self.audit.is_on() {
-            self.noted.push(event);
-        }
+        self.noted.push(event);
         Ok(())
     }
 }

@@ -499,7 +499,7 @@ async fn update(
     if before.plan != changed.plan {
         tx.revoke(Revoked::Account(id.clone()), now).await?;
     }
-    for event in acts(&before, &changed, now) {
+    for event in acts(&before, &changed, change.by.as_ref(), now) {
         tx.note(event).await?;
     }
     Ok(Ok(UserChanged::new(before, changed)))
@@ -516,7 +516,7 @@ async fn delete(
     if deleted.is_ok() {
         let now = clock.now();
         remove(tx, id, now).await?;
-        tx.note(AuditEvent::new(Act::DELETED, now).about(id)).await?;
+        tx.note(AuditEvent::new(Act::DELETED, now).about(id).or_by(by)).await?;
     }
     Ok(deleted)
 }
