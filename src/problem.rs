@@ -53,6 +53,16 @@ struct Said {
 
 /// The [`code`](Problem::code) of a problem, in the extensions of its response: for logs, metrics,
 /// and rules that charge by what became of a request.
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_warden::{ProblemCode, limit::Charge};
+/// // Only wrong passwords, and no other 401.
+/// let wrong = Charge::when(|response| {
+///     response.status == StatusCode::UNAUTHORIZED
+///         && response.extensions.get() == Some(&ProblemCode("invalid_credentials"))
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProblemCode(pub &'static str);
 

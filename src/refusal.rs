@@ -23,6 +23,15 @@ pub struct Refusal<'a> {
 }
 
 /// Why a layer refuses a request.
+///
+/// ```
+/// use tower_warden::{Problem, RefusalHook, RefusalReason};
+/// let hook = RefusalHook::new(|refusal, problem: Problem| match refusal.reason {
+///     RefusalReason::Unauthenticated(_) => problem.with_detail("Log in at https://example.com/login"),
+///     RefusalReason::Forbidden(Some(caller)) => problem.with_member("role", caller.role().as_str()),
+///     _ => problem,
+/// });
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum RefusalReason<'a> {

@@ -5,6 +5,11 @@ use std::fmt;
 use crate::StoreError;
 
 /// Why nobody is known by a key.
+///
+/// ```
+/// use tower_warden::{Problem, api_key::ApiKeyError};
+/// assert_eq!(Problem::from(ApiKeyError::Revoked).code(), "token_revoked");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApiKeyError {

@@ -7,6 +7,15 @@ use crate::{Identity, Origin, Role, UserId, identity::API_KEY_CLAIM, origin::ine
 
 /// One act, as it is kept. It holds no password, no token, no key and no address; what a client chose
 /// (its user agent) is cut to 256 characters, with control characters escaped.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_warden::{UserId, audit::{Act, AuditEvent, Outcome}};
+/// // An act of your own, beside those of the crate: AuditTrail::note writes it.
+/// let ada = UserId::from("ada");
+/// let event = AuditEvent::new(Act::LOGIN, SystemTime::now()).about(&ada).refused("from a blocked country");
+/// assert_eq!(event.outcome, Outcome::Refused);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditEvent {

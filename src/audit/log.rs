@@ -44,6 +44,23 @@ pub trait AuditLog: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Which events to read.
+///
+/// ```
+/// use tower_warden::{StoreError, UserId, audit::{AuditFilter, AuditLog}};
+///
+/// /// All that happened to an account, page after page, the newest first.
+/// async fn history(log: &impl AuditLog, user: &UserId) -> Result<usize, StoreError> {
+///     let (mut page, mut seen) = (AuditFilter::new(100).about(user), 0);
+///     loop {
+///         let events = log.events(&page).await?;
+///         seen += events.len();
+///         match events.last() {
+///             Some(last) => page = page.after(last),
+///             None => return Ok(seen),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AuditFilter {

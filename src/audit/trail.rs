@@ -22,6 +22,12 @@ const BATCH: usize = 100;
 /// Where the events of a store go: nowhere, unless set. Given to the store
 /// (`MemoryStore::with_audit`, and so for the others), from which the services over it take it. Cheap
 /// to clone. See the [module's docs](super).
+///
+/// ```
+/// use tower_warden::{audit::AuditTrail, store::memory::MemoryStore};
+/// let trail = AuditTrail::new().with_table().with_log(); // both
+/// let accounts = MemoryStore::new().with_audit(trail); // for UserService, TokenService, …
+/// ```
 #[derive(Clone, Default)]
 pub struct AuditTrail(Option<Arc<Inner>>);
 

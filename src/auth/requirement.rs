@@ -28,22 +28,54 @@ pub trait Requirement {
 }
 
 /// The role is [`Role::VIEWER`]: no other passes, as roles have no order.
+///
+/// ```
+/// use tower_warden::{Identity, Role, UserId, auth::{Requirement, Viewer}};
+/// assert!(Viewer::is_met_by(&Identity::new(UserId::from("7"), Role::VIEWER)));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Viewer;
 
 /// The role is [`Role::EDITOR`].
+///
+/// ```
+/// use tower_warden::{Identity, Role, UserId, auth::{Editor, Requirement}};
+/// assert!(!Editor::is_met_by(&Identity::new(UserId::from("7"), Role::ADMIN))); // roles have no order
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Editor;
 
 /// The role is [`Role::ADMIN`].
+///
+/// ```
+/// use tower_warden::{Identity, Role, UserId, auth::{Admin, Requirement}};
+/// assert!(Admin::is_met_by(&Identity::new(UserId::from("7"), Role::ADMIN)));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Admin;
 
 /// One of the two is met.
+///
+/// ```
+/// use tower_warden::{Require, auth::{Admin, Editor, Either}};
+/// let layer = Require::of::<Either<Editor, Admin>>();
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Either<A, B>(PhantomData<(A, B)>);
 
 /// Both are met.
+///
+/// ```
+/// use tower_warden::{Identity, Require, auth::{Admin, Both, Requirement}};
+///
+/// struct WithCode;
+/// impl Requirement for WithCode {
+///     fn is_met_by(caller: &Identity) -> bool {
+///         caller.amr().iter().any(|method| method == "otp")
+///     }
+/// }
+/// let layer = Require::of::<Both<Admin, WithCode>>();
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Both<A, B>(PhantomData<(A, B)>);
 

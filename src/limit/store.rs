@@ -258,6 +258,14 @@ impl Taken {
 }
 
 /// One [`Taken`] for each [`Take`]: a list that reads as a slice. One alone takes no heap.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_warden::{Quota, limit::{Decision, store::{Decisions, Taken}}};
+/// let admitted = Decision::admitted(Quota::per_minute(5), 4, Duration::from_secs(60));
+/// let decisions = Decisions::from(Taken::new(admitted));
+/// assert!(decisions.iter().all(|taken| taken.decision.is_allowed()));
+/// ```
 #[derive(Debug, Default)]
 pub struct Decisions(SmallVec<[Taken; 1]>);
 

@@ -26,6 +26,16 @@ use crate::{Origin, RequestHead, TrustedProxies, origin::Observed, signals};
 
 /// Puts a span around each request, takes its `traceparent` over, and says to the audit who asks from
 /// where. Stands outside of all others. See the [module's docs](super).
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use tower_warden::{ForwardedHeader, ObserveLayer, TrustedProxies};
+/// let proxies = TrustedProxies::new(ForwardedHeader::XForwardedFor, ["10.0.0.0/8"])?;
+/// let app: Router = Router::new()
+///     .route("/reports/{id}", get("a report"))
+///     .layer(ObserveLayer::new().behind(proxies)); // the span says /reports/{id}
+/// # Ok::<(), tower_warden::client_ip::InvalidProxies>(())
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct ObserveLayer(Arc<Shared>);
@@ -173,6 +183,17 @@ impl<S> Layer<S> for ObserveLayer {
 }
 
 /// What [`ObserveLayer`] makes of a service.
+///
+/// Named where the type of a stack is written out:
+///
+/// ```
+/// use tower::Layer;
+/// use tower_warden::{ObserveLayer, observe::ObserveService};
+///
+/// fn observed<S>(inner: S, observe: &ObserveLayer) -> ObserveService<S> {
+///     observe.layer(inner)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ObserveService<S> {
     inner: S,

@@ -5,6 +5,12 @@ use std::{fmt, io, path::PathBuf};
 use crate::StoreError;
 
 /// Why there is no identity for a token, or no token for an identity.
+///
+/// ```
+/// use tower_warden::{Problem, token::TokenError};
+/// let problem = Problem::from(TokenError::Revoked); // what `?` answers in a handler
+/// assert_eq!((problem.status().as_u16(), problem.code()), (401, "token_revoked"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
@@ -35,6 +41,13 @@ pub enum TokenError {
 }
 
 /// Why a refresh token brought no new pair.
+///
+/// ```
+/// use tower_warden::{Problem, token::{InvalidRefresh, RefreshError}};
+/// // Whatever is wrong with a refresh token, its client is told the same.
+/// let problem = Problem::from(RefreshError::Invalid(InvalidRefresh::Reused));
+/// assert_eq!((problem.status().as_u16(), problem.code()), (401, "invalid_refresh_token"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefreshError {

@@ -112,6 +112,12 @@ pub trait PasswordPolicy: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What is wrong with a password.
+///
+/// ```
+/// use tower_warden::user::Violation;
+/// assert_eq!(Violation::TooShort.code(), "too_short"); // to translate
+/// assert_eq!(Violation::TooShort.to_string(), "must have at least 10 characters"); // to show
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Violation {

@@ -7,6 +7,13 @@ use super::{
 use crate::{Role, StoreError};
 
 /// Why nobody was registered.
+///
+/// ```
+/// use tower_warden::{Problem, user::{RegisterError, Violation}};
+/// let problem = Problem::from(RegisterError::WeakPassword(vec![Violation::TooShort, Violation::NoDigit]));
+/// let response = problem.into_http(); // all that is wrong, at once
+/// assert_eq!(response.status(), 422);
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {

@@ -147,6 +147,13 @@ pub trait MailSender: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A message could not be sent.
+///
+/// ```
+/// use tower_warden::user::mail::MailError;
+/// let full = MailError::temporary("the mailbox is full", "452 4.2.2 <ada@example.com>: over quota");
+/// assert!(!full.is_permanent()); // tried again
+/// assert_eq!(full.to_string(), "the mailbox is full"); // what logs show
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{summary}")]
 pub struct MailError {
