@@ -80,7 +80,12 @@ async fn nobody_answers_at_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL and Redis: run tests/run"]
 async fn outage_of_the_database_is_503_in_time_and_is_over_when_it_is_over() {
-    tokio::join!(outage(Weather::Refuse), outage(Weather::Silent), nobody_answers_at_the_start());
+    tokio::join!(
+        outage(Weather::Refuse),
+        outage(Weather::Silent),
+        outage(Weather::HangUp),
+        nobody_answers_at_the_start()
+    );
 }
 
 async fn silent_on_the_way_back(path: &str) {

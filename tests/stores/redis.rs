@@ -245,6 +245,22 @@ async fn key_lives_a_window_after_its_last_request() {
     assert!((59_000..=60_000).contains(&lives), "{lives}");
 }
 
+/// Where requests share entries, too.
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
+async fn key_lives_no_longer_than_a_window_after_a_request_that_joined_others() {
+    let (store, prefix, mut redis) = store().await;
+    let key = format!("{prefix}:ip:=a");
+    for expires in [30_000, 90_000] {
+        decide(&store, take(1_000, MINUTE)).await;
+        cmd("PEXPIRE").arg(&key).arg(expires).exec_async(&mut redis).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        decide(&store, take(1_000, MINUTE)).await;
+        let lives = support::pttl(&mut redis, &key).await;
+        assert!((59_000..=60_000).contains(&lives), "{lives}");
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs Redis: run tests/run"]
 async fn settled_hold_prolongs_nothing_and_what_is_empty_is_gone() {

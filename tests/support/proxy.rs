@@ -31,6 +31,8 @@ pub(crate) enum Weather {
     Silent,
     /// The same, for connections that ask just this.
     SilentAt(&'static [u8]),
+    /// Connections are accepted, and closed when they have said something: a balancer with nobody behind.
+    HangUp,
     /// Connections that say this word are closed.
     HangUpAt(&'static [u8]),
     /// Answers take this long.
@@ -124,6 +126,7 @@ async fn carry(mut client: TcpStream, server: SocketAddr, forecast: watch::Recei
                 match weather {
                     Weather::Silent => return swallow(client).await,
                     Weather::SilentAt(words) if question == words => return swallow(client).await,
+                    Weather::HangUp => return,
                     Weather::HangUpAt(word) if contains(question, word) => return,
                     Weather::Answer(line) if contains(question, b"EVALSHA") => {
                         client.write_all(line.as_bytes()).await

@@ -46,8 +46,8 @@ local LAST_INSTANT, LONGEST_WINDOW = 2 ^ 52, 2 ^ 45
 -- A lease takes at most this part of what is left, and lasts at most that part of a window, and a
 -- second.
 local OF_ROOM, OF_WINDOW = 16, 64
--- Who writes more often than this finds the key as it left it.
-local SURELY_OURS = 1000
+-- Keys expire by milliseconds.
+local MILLISECOND = 1000
 -- How a key is visited: as it is, after it was written anew, or as if there were nothing.
 local AS_IT_IS, ANEW, BLANK = 0, 1, 2
 
@@ -111,9 +111,7 @@ local function quota_of(limit, window, resolution)
     limit = limit,
     window = window,
     span = span,
-    -- A key lives until its newest entry leaves the window, whatever else joins that.
-    lives = window + span - 1,
-    ttl = format('%.0f', ceil((window + span - 1) / 1000)),
+    ttl = format('%.0f', ceil(window / 1000)),
     widths = at * 32 + count_width(limit) * 4,
   }
 end
@@ -229,22 +227,18 @@ end
 -- Of a request under several limits, what one would count, until all have said that they would.
 local undecided
 
--- Writes a log whose key lives so long, or, without a tail, its head: then the key lives as long as
--- it does, unless it lives for ever, which is what `mortal` is for.
-local function save(key, head, tail, ttl, mortal, foreign)
+-- Writes a log whose key lives so long, or, without a tail, its head: then the key may live as long as
+-- it does.
+local function save(key, head, tail, ttl, foreign)
   if undecided then
-    undecided[#undecided + 1] = { key, head, tail, ttl, mortal, foreign }
+    undecided[#undecided + 1] = { key, head, tail, ttl, foreign }
   elseif tail then
     call('SET', key, head .. tail, 'PX', ttl)
     if foreign then replaced = replaced + 1 end
   else
     -- To copy the older entries costs more than all else.
     call('SETRANGE', key, '0', head)
-    if ttl then
-      call('PEXPIRE', key, ttl)
-    elseif mortal and call('PTTL', key) == -1 then
-      call('PEXPIRE', key, mortal)
-    end
+    if ttl then call('PEXPIRE', key, ttl) end
   end
 end
 
@@ -343,7 +337,7 @@ local function visit(key, quota, cost, times, trial, most, lease, how)
         return visit(key, quota, cost, times, trial, most, lease, how + 1)
       end
     end
-    local here, tail, before = now - base + lease, nil, newest
+    local here, tail = now - base + lease, nil
     if ahead then here = max(here, newest) end
     -- What is at the same instant always joins, as a mark is found by it.
     local joins = sum > 0 and (newest == here or opened > 0 and here - opened < quota.span)
@@ -359,20 +353,17 @@ local function visit(key, quota, cost, times, trial, most, lease, how)
     newest, sum, used = here, sum + more, used + more
     longest = max(longest, window)
     ahead = here > now - base
-    local ttl, mortal
-    if tail or expires < here + longest then
-      if longest == window and not ahead then
-        expires, ttl = here + quota.lives, quota.ttl
-      else
-        expires = here + longest + quota.span - 1
-        ttl = milliseconds(expires - (now - base))
-      end
-    elseif here - before > SURELY_OURS then
-      mortal = milliseconds(expires - (now - base))
+    -- The key lives until its newest entry leaves the window: to the end of that millisecond, so that what
+    -- comes in the same one leaves it as it is.
+    local ttl
+    local leaves = here + longest
+    if tail or expires < leaves or expires >= leaves + MILLISECOND then
+      expires = leaves + MILLISECOND - 1 - (base + leaves) % MILLISECOND
+      ttl = longest == window and not ahead and quota.ttl or milliseconds(leaves - (now - base))
     end
     local head = pack(shape.log, ahead and LEASED or TAG, shape.widths, base, opened, expires,
       longest, sum, newest, count, held)
-    save(key, head, tail, ttl, mortal, foreign)
+    save(key, head, tail, ttl, foreign)
   elseif raw and times > 0 and not undecided and call('PTTL', key) == -1 then
     call('PEXPIRE', key, milliseconds(newest + longest - (now - base)))
   end
@@ -467,7 +458,7 @@ while position <= #packed do
     local writes = undecided
     undecided = nil
     if counted == times then
-      for i = 1, #writes do save(spread(writes[i], 1, 6)) end
+      for i = 1, #writes do save(spread(writes[i], 1, 5)) end
     else
       visit_each(row, count, times, counted)
     end

@@ -199,10 +199,12 @@ async fn lend<W: Wing>(
     pool: &Pool<W>,
     deadline: Instant,
 ) -> Result<sqlx::pool::PoolConnection<W>, StoreError> {
+    // Whatever keeps a connection from being made is an outage. A balancer with nothing behind it takes
+    // it and hangs up, which is a breach of the protocol; a database that lets nobody in has many codes.
     timeout_at(deadline, pool.acquire())
         .await
         .map_err(StoreError::unavailable)?
-        .map_err(store_error::<W>)
+        .map_err(StoreError::unavailable)
 }
 
 /// Folds an error of sqlx into ours.
@@ -216,10 +218,12 @@ pub(in crate::store) fn store_error<W: Wing>(error: sqlx::Error) -> StoreError {
 }
 
 fn meaning<W: Wing>(error: &sqlx::Error) -> Meaning {
-    use sqlx::Error::{Database, Io, PoolClosed, PoolTimedOut, Tls, WorkerCrashed};
+    use sqlx::Error::{Database, Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
     match error {
         Database(error) => W::meaning(&**error),
-        Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed => Meaning::Unavailable,
+        Io(_) | Tls(_) | Protocol(_) | PoolTimedOut | PoolClosed | WorkerCrashed => {
+            Meaning::Unavailable
+        }
         _ => Meaning::Fault,
     }
 }
