@@ -150,6 +150,7 @@ impl From<EmailChangeError> for Problem {
             EmailChangeError::InvalidEmail(error) => invalid_email(&error),
             // Who is gone, or suspended, has no token any more that is good.
             EmailChangeError::NotFound => AuthError::Revoked.into(),
+            EmailChangeError::Outdated => wrong_password(),
             EmailChangeError::Store(error) => error.into(),
         }
     }
@@ -174,6 +175,7 @@ impl From<UpdateUserError> for Problem {
             UpdateUserError::NotFound => Self::not_found(),
             UpdateUserError::LastAdmin => conflict("last_admin", "The last admin must stay"),
             UpdateUserError::NotAllowed => insufficient(REALM),
+            UpdateUserError::Outdated => wrong_password(),
             UpdateUserError::Store(error) => error.into(),
         }
     }
@@ -331,6 +333,8 @@ mod tests {
             (SecondFactorError::AlreadyOn.into(), 409, "totp_enabled"),
             (SecondFactorError::NotPending.into(), 409, "totp_not_pending"),
             (SecondStepError::InvalidCode.into(), 401, "invalid_code"),
+            (EmailChangeError::Outdated.into(), 403, "wrong_password"),
+            (UpdateUserError::Outdated.into(), 403, "wrong_password"),
             (UpdateUserError::NotFound.into(), 404, "not_found"),
             (UpdateUserError::LastAdmin.into(), 409, "last_admin"),
         ] {

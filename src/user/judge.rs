@@ -28,8 +28,13 @@ pub(crate) fn judge_deletion(
     users: &[User],
     id: &UserId,
     by: Option<&UserId>,
+    epoch: Option<u64>,
 ) -> Result<User, UpdateUserError> {
-    judge(users, id, by, |_| None).map(|(before, _)| before.clone())
+    let (before, _) = judge(users, id, by, |_| None)?;
+    match epoch {
+        Some(epoch) if epoch != before.epoch => Err(UpdateUserError::Outdated),
+        _ => Ok(before.clone()),
+    }
 }
 
 /// What is left of a user is judged first: of two admins who demote one another at once, the second

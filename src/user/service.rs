@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::{
-    Email, HashingPool, LinkMail, Notice, Notices, PasswordPolicy, StandardPolicy, UpdateUserError,
-    User, UserChange, UserChanged, UserPage, UserStore,
+    CheckedPassword, Email, HashingPool, LinkMail, Notice, Notices, PasswordPolicy, StandardPolicy,
+    UpdateUserError, User, UserChange, UserChanged, UserPage, UserStore,
     mail::{Message, Outbox},
 };
 use crate::{
@@ -229,6 +229,18 @@ impl UserService {
     pub async fn delete(&self, id: &UserId) -> Result<User, UpdateUserError> {
         let user = self.store.delete(id, None, &self.clock).await?;
         tracing::info!(user = %id, "user deleted");
+        Ok(user)
+    }
+
+    /// The same by the user, whose password was [checked](Self::check_password) for it: whoever knew one
+    /// that was reset meanwhile deletes nothing.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update); [`UpdateUserError::Outdated`].
+    pub async fn delete_checked(&self, checked: CheckedPassword) -> Result<User, UpdateUserError> {
+        let user = checked.user();
+        let user = self.store.delete_in_epoch(&user.id, user.epoch, &self.clock).await?;
+        tracing::info!(user = %user.id, "user deleted");
         Ok(user)
     }
 

@@ -240,6 +240,18 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
         Err(StoreError::not_offered("delete").into())
     }
 
+    /// The same by the user, while the account is in this [epoch](User::epoch): later on the password that
+    /// was asked for is no longer the user's.
+    async fn delete_in_epoch(
+        &self,
+        id: &UserId,
+        epoch: u64,
+        clock: &SharedClock,
+    ) -> Result<User, UpdateUserError> {
+        let _ = (id, epoch, clock);
+        Err(StoreError::not_offered("delete_in_epoch").into())
+    }
+
     /// Sees to it that an address has a verified admin: creates `admin`; promotes a verified user,
     /// who keeps the password; gives an account that was never verified, and is nobody's, this
     /// password, and ends its links and sessions. Nothing is done for a suspended one, which is
@@ -290,6 +302,9 @@ pub enum UpdateUserError {
     /// Who acts is no active admin, or not any more.
     #[error("who acts is no admin")]
     NotAllowed,
+    /// The password was changed since it was checked.
+    #[error("the password was changed meanwhile")]
+    Outdated,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -314,6 +329,9 @@ pub enum EmailChangeError {
     /// No such user, or one who is suspended.
     #[error("no such user")]
     NotFound,
+    /// The password was changed since it was checked.
+    #[error("the password was changed meanwhile")]
+    Outdated,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

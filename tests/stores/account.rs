@@ -39,6 +39,7 @@ macro_rules! account_contract {
             of_many_who_want_one_address_one_gets_it
             address_of_an_account_whose_link_ended_is_free
             deletion_ends_sessions_and_frees_the_address
+            deletion_by_the_user_needs_the_epoch
             of_two_admins_who_end_one_another_one_stays
             who_is_no_active_admin_changes_nobody
             admin_is_ensured_by_what_is_there
@@ -266,6 +267,18 @@ async fn deletion_ends_sessions_and_frees_the_address(store: Arc<impl Store>) {
     assert!(!lives(&*store, session).await);
     assert_eq!(open(&*store, &ada).await, None);
     verified(&*store, "ada@example.com", Role::VIEWER).await;
+}
+
+async fn deletion_by_the_user_needs_the_epoch(store: Arc<impl Store>) {
+    let ada = verified(&*store, "ada@example.com", Role::VIEWER).await;
+    let token = link(now());
+    store.put_reset(&ada.id, token, MINUTE).await.unwrap().unwrap();
+    store.reset_password(&token.hash, &hash("new"), &clock()).await.unwrap().unwrap();
+    let deleted = store.delete_in_epoch(&ada.id, ada.epoch, &clock()).await;
+    assert!(matches!(deleted, Err(UpdateUserError::Outdated)), "{deleted:?}");
+    let deleted = store.delete_in_epoch(&ada.id, ada.epoch + 1, &clock()).await.unwrap();
+    assert_eq!(deleted.id, ada.id);
+    assert!(UserStore::find(&*store, &ada.id).await.unwrap().is_none());
 }
 
 async fn of_two_admins_who_end_one_another_one_stays(store: Arc<impl Store>) {

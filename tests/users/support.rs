@@ -341,6 +341,15 @@ impl UserStore for TestStore {
         self.reach()?.delete(id, by, clock).await
     }
 
+    async fn delete_in_epoch(
+        &self,
+        id: &UserId,
+        epoch: u64,
+        clock: &SharedClock,
+    ) -> Result<User, UpdateUserError> {
+        self.reach()?.delete_in_epoch(id, epoch, clock).await
+    }
+
     async fn ensure_admin(
         &self,
         admin: &NewUser,

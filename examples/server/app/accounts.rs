@@ -109,8 +109,8 @@ async fn change_email(
     caller: Identity,
     Json(change): Json<EmailChange>,
 ) -> Answer<StatusCode> {
-    current(&guesses, &users, &caller, change.current).await?;
-    users.change_email(caller.user_id(), &change.email).await?;
+    let checked = current(&guesses, &users, &caller, change.current).await?;
+    users.change_email_checked(checked, &change.email).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -138,10 +138,10 @@ async fn delete(
     }
     let Deletion { current, code } = draft.done()?;
     let look = async {
-        users.check_password(&user.id, current).await?;
+        let checked = users.check_password(&user.id, current).await?;
         match code {
-            _ if !user.second_factor => Ok(()),
-            Some(Some(code)) if totp.check(&user.id, &code).await? => Ok(()),
+            _ if !user.second_factor => Ok(checked),
+            Some(Some(code)) if totp.check(&user.id, &code).await? => Ok(checked),
             Some(Some(_)) => Err(SecondFactorError::WrongCode.into()),
             _ => {
                 let mut errors = FieldErrors::default();
@@ -150,8 +150,8 @@ async fn delete(
             }
         }
     };
-    guesses.check(Some(user.email.as_str()), look).await?;
-    users.delete(&user.id).await?;
+    let checked = guesses.check(Some(user.email.as_str()), look).await?;
+    users.delete_checked(checked).await?;
     keys.forget(&user.id);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -342,12 +342,16 @@ impl UserStore for MemoryStore {
         by: Option<&UserId>,
         clock: &SharedClock,
     ) -> Result<User, UpdateUserError> {
-        let state = &mut *self.lock();
-        let user = judge_deletion(&state.register.users(), id, by)?;
-        let now = clock.now();
-        state.remove(id, now);
-        state.noted.push(AuditEvent::new(Act::DELETED, now).about(id).or_by(by));
-        Ok(user)
+        self.lock().delete(id, by, None, clock.now())
+    }
+
+    async fn delete_in_epoch(
+        &self,
+        id: &UserId,
+        epoch: u64,
+        clock: &SharedClock,
+    ) -> Result<User, UpdateUserError> {
+        self.lock().delete(id, None, Some(epoch), clock.now())
     }
 
     async fn ensure_admin(
@@ -416,6 +420,19 @@ impl UserStore for MemoryStore {
 }
 
 impl State {
+    fn delete(
+        &mut self,
+        id: &UserId,
+        by: Option<&UserId>,
+        epoch: Option<u64>,
+        now: SystemTime,
+    ) -> Result<User, UpdateUserError> {
+        let user = judge_deletion(&self.register.users(), id, by, epoch)?;
+        self.remove(id, now);
+        self.noted.push(AuditEvent::new(Act::DELETED, now).about(id).or_by(by));
+        Ok(user)
+    }
+
     /// Takes an address from an account that holds it no longer.
     fn free(&mut self, email: &Email, now: SystemTime) {
         let account = self.register.account_of(email);

@@ -245,7 +245,19 @@ impl<W: Wing> UserStore for SqlStore<W> {
         clock: &SharedClock,
     ) -> Result<User, UpdateUserError> {
         self.transact((id.clone(), by.cloned(), clock.clone()), |tx, (id, by, clock)| {
-            Box::pin(delete(tx, id, by.as_ref(), clock))
+            Box::pin(delete(tx, id, by.as_ref(), None, clock))
+        })
+        .await?
+    }
+
+    async fn delete_in_epoch(
+        &self,
+        id: &UserId,
+        epoch: u64,
+        clock: &SharedClock,
+    ) -> Result<User, UpdateUserError> {
+        self.transact((id.clone(), epoch, clock.clone()), |tx, (id, epoch, clock)| {
+            Box::pin(delete(tx, id, None, Some(*epoch), clock))
         })
         .await?
     }
@@ -509,10 +521,11 @@ async fn delete(
     tx: &mut Tx<'_>,
     id: &UserId,
     by: Option<&UserId>,
+    epoch: Option<u64>,
     clock: &SharedClock,
 ) -> sqlx::Result<Result<User, UpdateUserError>> {
     let users = lock_admins_and(tx, id, by).await?;
-    let deleted = judge_deletion(&users, id, by);
+    let deleted = judge_deletion(&users, id, by, epoch);
     if deleted.is_ok() {
         let now = clock.now();
         remove(tx, id, now).await?;
