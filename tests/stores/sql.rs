@@ -109,6 +109,15 @@ pub(crate) async fn servers_hear_of_each_others_revocations<S: TokenStore + Clon
     assert!(late.revocations().is_revoked(&caller), "known before the first request");
     drop((following, late_following));
     assert_eq!(one.delete_revocations(clock.now() + HOUR).await.unwrap(), 1);
+
+    // Many are forgotten in steps, all in one call; those that still matter stay.
+    let count = 1050;
+    for _ in 0..count {
+        let token = login(&one, &UserId::from("bob"), clock).await;
+        one.revoke_family(&token, RevokeReason::Logout, &shared).await.unwrap();
+    }
+    assert_eq!(one.delete_revocations(clock.now()).await.unwrap(), 0);
+    assert_eq!(one.delete_revocations(clock.now() + HOUR).await.unwrap(), count);
 }
 
 /// The token of a session that a test has written by SQL.

@@ -27,7 +27,13 @@ const READ: Statement = sql!(
     "SELECT id, at, kind, subject, value FROM " revocations "
      WHERE id > $1 AND at >= $2 ORDER BY id LIMIT 5000"
 );
-const DELETE: Statement = sql!("DELETE FROM " revocations " WHERE at < $1");
+const DELETE: Statement = sql!(
+    "DELETE FROM " revocations " WHERE id" one_of
+        "SELECT id FROM " revocations " WHERE at < $1 ORDER BY at LIMIT 1000" skip_locked end
+);
+
+/// So many are forgotten at a time.
+pub(super) const STEP: u64 = 1000;
 
 /// The channel on which servers on PostgreSQL wake one another.
 #[cfg(feature = "postgres")]

@@ -230,7 +230,16 @@ impl<W: Wing> TokenStore for SqlStore<W> {
     }
 
     async fn delete_revocations(&self, before: SystemTime) -> Result<u64, StoreError> {
-        self.ask(before, |tx, before| Box::pin(revocation::delete(tx, *before))).await
+        let mut deleted = 0;
+        loop {
+            // In short steps: others who write wait for one of them only.
+            let step = self.ask(before, |tx, before| Box::pin(revocation::delete(tx, *before)));
+            let step = step.await?;
+            deleted += step;
+            if step < revocation::STEP {
+                return Ok(deleted);
+            }
+        }
     }
 
     async fn delete_expired_sessions(
