@@ -18,6 +18,8 @@
 //!    delete what is too old ([`AuditLog::delete_events`]); nothing is deleted unasked, except that
 //!    `MemoryStore` keeps the last 10,000 events only.
 //! 8. What a limiter refuses is not looked at, and so no event: its metrics count it.
+//! 9. A store of your own answers its trail (`audit_trail` of its contracts), and hands its changes to
+//!    [`AuditTrail::note`] once they are committed. Into a table of its own it writes them itself.
 //!
 //! ```
 //! use tower_warden::{
