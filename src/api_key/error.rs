@@ -29,6 +29,13 @@ pub enum ApiKeyError {
 }
 
 /// Why no key was made.
+///
+/// ```
+/// use tower_warden::{Problem, api_key::{CreateKeyError, KeyObjection}};
+/// let problem = Problem::from(CreateKeyError::Unfit(vec![KeyObjection::RoleTooHigh]));
+/// assert_eq!((problem.status().as_u16(), problem.code()), (422, "validation_failed"));
+/// assert_eq!(Problem::from(CreateKeyError::TooMany).code(), "too_many_keys");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateKeyError {
@@ -47,6 +54,13 @@ pub enum CreateKeyError {
 }
 
 /// What is wrong with a key that was asked for.
+///
+/// ```
+/// use tower_warden::api_key::KeyObjection;
+/// let objection = KeyObjection::AlreadyExpired;
+/// assert_eq!(objection.code(), ("expires_at", "in_the_past"));
+/// assert_eq!(objection.to_string(), "must be in the future");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyObjection {

@@ -16,6 +16,23 @@ const CHECKSUM: usize = 6;
 const SHOWN: usize = 8;
 
 /// A key's text, to be shown to its owner once. Wiped when dropped.
+///
+/// ```
+/// use tower_warden::{ApiKeyService, api_key::KeyRequest, store::memory::MemoryStore};
+/// # use tower_warden::{Identity, user::{Email, NewUser, PasswordHash, UserStore}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = MemoryStore::new();
+/// # let hash = PasswordHash::from("$2b$12$…".to_owned());
+/// # let ada = NewUser::new(Email::parse("ada@example.com")?, hash, std::time::SystemTime::now());
+/// # let ada = Identity::from(&store.create(ada).await?);
+/// let keys = ApiKeyService::new(store);
+/// let (key, secret) = keys.create(&ada, KeyRequest::new("backup")).await?;
+/// assert_eq!(secret.expose().len(), 44);
+/// assert_eq!(secret.prefix(), key.prefix); // what lists show
+/// assert_eq!(format!("{secret:?}"), "ApiKeySecret(…)"); // no log learns it
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct ApiKeySecret {
     text: Zeroizing<String>,

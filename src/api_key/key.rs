@@ -5,6 +5,15 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use crate::{Identity, Role, TokenHash, UserId, identity::API_KEY_CLAIM};
 
 /// The identifier of a key: not the key. Cheap to clone.
+///
+/// ```
+/// use tower_warden::{Identity, Require, Role, UserId, api_key::ApiKeyId};
+/// // Lets people pass, and no keys:
+/// let in_person = Require::that(|caller| ApiKeyId::of(caller).is_none());
+///
+/// let person = Identity::new(UserId::from("ada"), Role::EDITOR);
+/// assert_eq!(ApiKeyId::of(&person), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ApiKeyId(Arc<str>);
 
@@ -54,6 +63,16 @@ impl fmt::Display for ApiKeyId {
 }
 
 /// A key as its owner sees it in a list.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_warden::{Role, UserId, api_key::{ApiKey, ApiKeyId}};
+/// let (now, owner) = (SystemTime::now(), UserId::from("ada"));
+/// let mut key =
+///     ApiKey::new(ApiKeyId::random(), owner, "backup".into(), "wdn_3f8s".into(), Role::VIEWER, now);
+/// key.expires_at = Some(now + Duration::from_secs(60));
+/// assert!(!key.is_expired(now) && key.is_expired(now + Duration::from_secs(60)));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ApiKey {
@@ -136,6 +155,16 @@ impl KeyRequest {
 }
 
 /// A key to add to a store.
+///
+/// ```
+/// use tower_warden::{TokenHash, api_key::{ApiKey, ApiKeyId, NewApiKey}};
+/// # use tower_warden::{Role, UserId};
+/// # let (id, owner) = (ApiKeyId::random(), UserId::from("ada"));
+/// # let now = std::time::SystemTime::now();
+/// # let key = ApiKey::new(id, owner, "backup".into(), "wdn_3f8s".into(), Role::VIEWER, now);
+/// let new = NewApiKey::new(key, TokenHash::of("wdn_3f8s…"));
+/// assert_eq!(new.hash, TokenHash::of("wdn_3f8s…")); // all that is kept of its text
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NewApiKey {
@@ -154,6 +183,15 @@ impl NewApiKey {
 }
 
 /// What a store knows of a key that was presented.
+///
+/// ```
+/// use tower_warden::{Identity, Role, UserId, api_key::{ApiKey, ApiKeyId, FoundKey}};
+/// # let (id, ada) = (ApiKeyId::random(), UserId::from("ada"));
+/// # let now = std::time::SystemTime::now();
+/// # let key = ApiKey::new(id, ada.clone(), "backup".into(), "wdn_3f8s".into(), Role::VIEWER, now);
+/// let found = FoundKey::new(key, false, Some(Identity::new(ada, Role::EDITOR)));
+/// assert!(!found.revoked && found.owner.is_some()); // good, with the lesser of both roles
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FoundKey {

@@ -93,6 +93,23 @@ pub trait ApiKeyStore: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A key that was presented.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_warden::{
+///     Identity, Role, TokenHash, UserId,
+///     api_key::{ApiKey, ApiKeyId, FoundKey, KeyUse},
+/// };
+/// # let (id, ada, made) = (ApiKeyId::random(), UserId::from("ada"), SystemTime::now());
+/// # let owner = Some(Identity::new(ada.clone(), Role::VIEWER));
+/// # let key = ApiKey::new(id, ada, "backup".into(), "wdn_3f8s".into(), Role::VIEWER, made);
+/// # let mut found = FoundKey::new(key, false, owner);
+/// // What a store does with its `found: FoundKey`:
+/// let used = KeyUse::new(TokenHash::of("wdn_3f8s…"), made, Duration::from_secs(60));
+/// assert!(used.is_noted(&found));
+/// found.key.last_used_at = Some(used.at);
+/// assert!(!used.is_noted(&found)); // not again within the minute
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct KeyUse {

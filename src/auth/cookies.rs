@@ -66,6 +66,20 @@ const REFRESH: &str = "__Host-refresh";
 const LONGEST: usize = 4096;
 
 /// An access token that no browser would keep: further claims make it too long.
+///
+/// ```
+/// use tower_warden::{Identity, Role, UserId, auth::{CookieTooLong, SessionCookies}};
+/// # use tower_warden::{TokenService, store::memory::MemoryStore, token::{KeySet, SigningKey}};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let keys = KeySet::new(SigningKey::generate_ed25519()?);
+/// # let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::new());
+/// let ada = Identity::new(UserId::from("ada"), Role::EDITOR).with_claim("notes", "x".repeat(4096));
+/// let pair = tokens.issue(&ada).await?;
+/// assert_eq!(SessionCookies::new().set(&pair), Err(CookieTooLong));
+/// assert!(SessionCookies::new().without_access_token().set(&pair).is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token is too long for a cookie: browsers keep 4096 bytes")]
 pub struct CookieTooLong;

@@ -84,6 +84,13 @@ struct State {
 }
 
 /// Why the keys of an issuer are not to be had.
+///
+/// ```
+/// use tower_warden::{auth::{JwksAuthenticator, JwksError}, token::TokenVerifier};
+/// let plain = TokenVerifier::new("http://id.example", "api");
+/// let refused = JwksAuthenticator::discover(plain);
+/// assert!(matches!(refused, Err(JwksError::InvalidUrl(url)) if url == "http://id.example"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwksError {

@@ -5,6 +5,9 @@
 //! - [`step_by_step`]: from an open API to accounts, roles, plans and limits.
 //! - [`order_of_layers`]: what stands around what, and why.
 //! - [`client_addresses`]: behind nginx, HAProxy, Caddy, load balancers, and none.
+//! - [`machines`]: API keys.
+//! - [`second_factor`]: codes of an app, the login in two steps, a login of just now.
+//! - [`other_issuers`]: tokens of Auth0, Keycloak, Cognito, Entra, Google, Okta, and of an old app.
 //! - [`testing`]: without sockets and without sleeping.
 //! - [`coming_from`]: tower_governor, axum-login, jsonwebtoken, jwt-authorizer, express-rate-limit, passport.
 //!
@@ -49,6 +52,15 @@ pub mod signals {}
 #[cfg(not(doctest))]
 #[doc = include_str!("opentelemetry.md")]
 pub mod opentelemetry {}
+
+#[doc = include_str!("machines.md")]
+pub mod machines {}
+
+#[doc = include_str!("second_factor.md")]
+pub mod second_factor {}
+
+#[doc = include_str!("other_issuers.md")]
+pub mod other_issuers {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

@@ -3,6 +3,12 @@
 use crate::StoreError;
 
 /// Why something about a second factor was not done.
+///
+/// ```
+/// use tower_warden::{Problem, second_factor::SecondFactorError};
+/// let problem = Problem::from(SecondFactorError::WrongCode);
+/// assert_eq!((problem.status().as_u16(), problem.code()), (403, "wrong_code"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecondFactorError {
@@ -21,6 +27,12 @@ pub enum SecondFactorError {
 }
 
 /// Why the second step of a login was turned away.
+///
+/// ```
+/// use tower_warden::{Problem, second_factor::SecondStepError};
+/// let problem = Problem::from(SecondStepError::InvalidCode);
+/// assert_eq!((problem.status().as_u16(), problem.code()), (401, "invalid_code"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecondStepError {

@@ -12,6 +12,15 @@ use crate::{
 };
 
 /// What the first step of a login leaves in a client's hand for the second.
+///
+/// ```
+/// use tower_warden::second_factor::LoginToken;
+/// let token = LoginToken::random()?;
+/// assert_eq!(token.expose().len(), 64);
+/// assert_eq!(LoginToken::parse(token.expose()).map(|read| read.hash()), Some(token.hash()));
+/// assert!(LoginToken::parse("64 other characters").is_none());
+/// # Ok::<(), tower_warden::StoreError>(())
+/// ```
 pub type LoginToken = OpaqueToken<32>;
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(5 * 60);

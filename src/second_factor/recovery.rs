@@ -13,6 +13,14 @@ const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const LENGTH: usize = 10;
 
 /// A code to be shown to its owner once: `xxxxx-xxxxx`. Wiped when dropped.
+///
+/// ```
+/// use tower_warden::second_factor::RecoveryCode;
+/// /// What a page shows after [`TotpService::confirm`](tower_warden::second_factor::TotpService::confirm).
+/// fn shown(codes: &[RecoveryCode]) -> String {
+///     codes.iter().map(RecoveryCode::expose).collect::<Vec<_>>().join("\n")
+/// }
+/// ```
 #[derive(Clone)]
 pub struct RecoveryCode(Zeroizing<String>);
 

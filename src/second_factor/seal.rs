@@ -23,6 +23,14 @@ const HEAD_LEN: usize = 1 + ID_LEN + NONCE_LEN;
 
 /// A secret as stores keep it: encrypted and authenticated (ChaCha20-Poly1305), and bound to its
 /// user, so that it opens for nobody else.
+///
+/// ```
+/// use tower_warden::second_factor::SealedSecret;
+/// // What a store reads and writes; a `TotpService` seals and opens it.
+/// let read = SealedSecret::from(vec![7; 53]);
+/// assert_eq!(read.as_bytes(), [7; 53]);
+/// assert_eq!(format!("{read:?}"), "SealedSecret(…)");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedSecret(Box<[u8]>);
 
@@ -129,6 +137,18 @@ impl fmt::Debug for SealingKey {
 pub struct SealingKeys(Vec<SealingKey>);
 
 /// Why there are no keys to seal with.
+///
+/// ```
+/// use tower_warden::second_factor::{SealingKeyError, SealingKeys};
+/// # let directory = std::env::temp_dir().join(format!("tower-warden-{}", std::process::id()));
+/// # std::fs::create_dir_all(&directory)?;
+/// let path = directory.join("secret.key");
+/// std::fs::write(&path, "not 64 hex digits")?;
+/// let refused = SealingKeys::load_or_generate(&path);
+/// assert!(matches!(refused, Err(SealingKeyError::Invalid { .. })));
+/// # std::fs::remove_dir_all(directory)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealingKeyError {

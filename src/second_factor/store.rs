@@ -92,6 +92,15 @@ pub trait SecondFactorStore: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What a store knows of a second factor.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_warden::second_factor::{SealedSecret, StoredTotp};
+/// let sealed = SealedSecret::from(vec![7; 53]); // as a store has read it
+/// let pending = StoredTotp::new(sealed.clone(), None);
+/// let on = StoredTotp::new(sealed, Some(SystemTime::now()));
+/// assert!(pending.on_since.is_none() && on.on_since.is_some());
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct StoredTotp {
@@ -186,6 +195,15 @@ pub trait PendingLoginStore: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A login whose first step is done.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_warden::{UserId, second_factor::{LoginToken, PendingLogin}};
+/// let (token, ends) = (LoginToken::random()?, SystemTime::now() + Duration::from_secs(300));
+/// let login = PendingLogin::new(token.hash(), UserId::from("ada"), ends).with_epoch(Some(3));
+/// assert_eq!(login.token, token.hash()); // the token itself is the client's
+/// # Ok::<(), tower_warden::StoreError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PendingLogin {

@@ -34,7 +34,14 @@ pub struct Hs256Bridge {
     clock: SharedClock,
 }
 
-/// A secret that anybody could guess.
+/// A secret that anybody could guess, or knows.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use tower_warden::token::{Hs256Bridge, WeakSecret};
+/// let refused = Hs256Bridge::new(b"secret", SystemTime::now());
+/// assert_eq!(refused.unwrap_err(), WeakSecret);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a shared secret needs at least 16 bytes")]
 pub struct WeakSecret;
