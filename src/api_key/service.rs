@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     ApiKey, ApiKeyError, ApiKeyId, ApiKeySecret, ApiKeyStore, CreateKeyError, FoundKey,
@@ -53,6 +53,8 @@ pub struct ApiKeyService {
     at_most: u32,
     clock: SharedClock,
     seen: Arc<SeenKeys>,
+    /// To ask the store about a key that was never seen.
+    pub(super) turns: Arc<Semaphore>,
 }
 
 const PREFIX: &str = "wdn_";
@@ -64,6 +66,12 @@ const NOTED_EVERY: Duration = Duration::from_secs(58);
 
 /// How long a request waits for a store that it could do without.
 const PATIENCE: Duration = Duration::from_millis(150);
+
+/// So many keys that were never seen are looked up at once. Anybody can make one whose form is right,
+/// and whoever sends many should not keep the store's connections from everybody else.
+const LOOK_UPS: usize = 4;
+/// How long a request waits for its turn.
+const TURN: Duration = Duration::from_secs(3);
 
 /// How long a revoked key is told from one that never was.
 const REMEMBERED: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -80,6 +88,7 @@ impl ApiKeyService {
             ranks: [Role::VIEWER, Role::EDITOR, Role::ADMIN].into(),
             at_most: AT_MOST,
             seen: Arc::new(SeenKeys::new(CACHE_CAPACITY)),
+            turns: Arc::new(Semaphore::new(LOOK_UPS)),
         }
     }
 
@@ -253,6 +262,19 @@ impl ApiKeyService {
 
     /// Asks the store; what was known before counts if it can't be asked.
     async fn ask(self, key: TokenHash, before: Option<Arc<Seen>>) -> Result<Identity, ApiKeyError> {
+        let turn = match before {
+            Some(_) => None,
+            None => match timeout(TURN, self.turns.acquire()).await {
+                Ok(turn) => turn.ok(),
+                Err(late) => return told(Err(StoreError::unavailable(late).into())),
+            },
+        };
+        // Of many who come at once with one key, the first has found it for all.
+        if turn.is_some()
+            && let Recalled::Known(seen) = self.seen.recall(&key, self.clock.monotonic())
+        {
+            return told(self.judge(&seen.standing));
+        }
         let asked = self.seen.moment(self.clock.monotonic());
         let answer = self.store.find_key(KeyUse::new(key, self.clock.now(), NOTED_EVERY));
         let answer = match before {
@@ -261,6 +283,7 @@ impl ApiKeyService {
                 .unwrap_or_else(|late| Err(StoreError::unavailable(late))),
             None => answer.await,
         };
+        drop(turn);
         told(match (answer, before) {
             (Ok(Some(found)), _) => {
                 let standing = self.standing(&found);

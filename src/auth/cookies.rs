@@ -16,7 +16,7 @@ use crate::{Answer, Identity, RequestHead, SharedClock, SystemClock, token::Toke
 ///    as a Bearer token, and asks for a new one when it is loaded.
 /// 2. A cookie comes with whatever request a browser makes, another site's too. So one is believed only
 ///    where the browser says that the request is of the same origin (`Sec-Fetch-Site`, or else
-///    `Origin` is the host that was asked), or of a [trusted](Self::with_trusted_origin) one. This
+///    `Origin` is the host that was asked, by `https`), or of a [trusted](Self::with_trusted_origin) one. This
 ///    holds for every method: a WebSocket begins with `GET`. What is no browser says neither, and is
 ///    believed.
 /// 3. Routes that change something without looking at these cookies (a login: so that nobody is logged
@@ -200,11 +200,30 @@ impl SessionCookies {
             (None, Some(origin)) => {
                 let asked = request.uri.authority().map(|host| host.as_str().as_bytes());
                 let asked = asked.or(request.headers.get(header::HOST).map(HeaderValue::as_bytes));
-                asked.is_some() && authority(origin.as_bytes()) == asked
+                asked.is_some_and(|asked| is_page_of(origin.as_bytes(), asked))
             }
             (None, None) => true,
         }
     }
+}
+
+/// Whether an origin is this host, whose cookies are `Secure`: a page of it without TLS may be of
+/// whoever sits on the network, but on this very machine.
+fn is_page_of(origin: &[u8], host: &[u8]) -> bool {
+    authority(origin) == Some(host) && (origin.starts_with(b"https://") || is_this_machine(host))
+}
+
+/// Whether browsers keep `Secure` cookies of this host without TLS.
+fn is_this_machine(host: &[u8]) -> bool {
+    let name = match host.iter().rposition(|b| *b == b':') {
+        Some(at) if host[at + 1..].iter().all(u8::is_ascii_digit) => &host[..at],
+        _ => host,
+    };
+    let address = std::str::from_utf8(name).ok().map(|name| name.trim_matches(['[', ']']));
+    let loopback = address.and_then(|name| name.parse::<std::net::IpAddr>().ok());
+    loopback.is_some_and(|ip| ip.is_loopback())
+        || name == b"localhost"
+        || name.ends_with(b".localhost")
 }
 
 /// `https://app.example:8443`: what comes after the scheme.

@@ -51,6 +51,9 @@ pub struct RequireRecentAuth {
     require: Require,
 }
 
+/// How far the clock of another issuer may run ahead of ours.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
 impl RequireRecentAuth {
     /// Whose proof is at most so old, in whole seconds.
     pub fn within(max_age: Duration) -> Self {
@@ -79,8 +82,8 @@ impl RequireRecentAuth {
     fn by(max_age: Duration, clock: SharedClock) -> Self {
         let recent = move |proved| match clock.now().duration_since(proved) {
             Ok(age) => age <= max_age,
-            // Clocks differ.
-            Err(_) => true,
+            // Clocks differ, a little.
+            Err(ahead) => ahead.duration() <= CLOCK_SKEW,
         };
         let require = Require::that(move |caller| caller.auth_time().is_some_and(&recent))
             .or_answer(move |realm| too_old(realm, max_age));

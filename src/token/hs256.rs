@@ -43,7 +43,7 @@ pub struct Hs256Bridge {
 /// assert_eq!(refused.unwrap_err(), WeakSecret);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a shared secret needs at least 16 bytes")]
+#[error("a shared secret needs at least 16 bytes, and is no public key")]
 pub struct WeakSecret;
 
 const SHORTEST: usize = 16;
@@ -55,10 +55,11 @@ impl Hs256Bridge {
     /// Takes tokens that were signed with this secret, as its bytes are, until then.
     ///
     /// # Errors
-    /// [`WeakSecret`] for one of fewer than 16 bytes. One of fewer than 32, too short by RFC 7518, is
+    /// [`WeakSecret`] for one of fewer than 16 bytes, and for a public key, which everybody knows (as
+    /// PEM or JSON, by mistake in place of a secret). One of fewer than 32, too short by RFC 7518, is
     /// logged as a warning.
     pub fn new(secret: &[u8], until: SystemTime) -> Result<Self, WeakSecret> {
-        if secret.len() < SHORTEST {
+        if secret.len() < SHORTEST || is_public(secret) {
             return Err(WeakSecret);
         }
         if secret.len() < AS_IT_SHOULD_BE {
@@ -130,6 +131,14 @@ impl Hs256Bridge {
         change(Arc::make_mut(&mut self.rules));
         self
     }
+}
+
+/// Whether this is the text of a public key: whoever knows it would sign tokens with it.
+fn is_public(secret: &[u8]) -> bool {
+    let text = secret.trim_ascii();
+    let holds = |word: &[u8]| text.windows(word.len()).any(|part| part == word);
+    let pem = text.starts_with(b"-----BEGIN ") && (holds(b"PUBLIC KEY") || holds(b"CERTIFICATE"));
+    pem || (text.starts_with(b"{") && holds(b"\"kty\"") && !holds(b"\"oct\""))
 }
 
 impl fmt::Debug for Hs256Bridge {
@@ -206,6 +215,14 @@ mod tests {
         clock.advance(hour);
         assert!(matches!(bridge.verify(&good), Err(TokenError::Expired)));
         assert_eq!(Hs256Bridge::new(b"short", until).unwrap_err(), WeakSecret);
+        // What everybody knows is no secret: the public key of RS256, handed over by mistake.
+        for public in ["rsa-public", "rsa-public-pkcs1", "ed25519-public", "tls-certificate"] {
+            let path = format!("{}/tests/support/keys/{public}.pem", env!("CARGO_MANIFEST_DIR"));
+            let pem = std::fs::read(path).unwrap();
+            assert_eq!(Hs256Bridge::new(&pem, until).unwrap_err(), WeakSecret, "{public}");
+            let jwk = br#" {"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmb","e":"AQAB"}"#;
+            assert_eq!(Hs256Bridge::new(jwk, until).unwrap_err(), WeakSecret);
+        }
         assert!(!format!("{bridge:?}").contains("0123"));
     }
 }

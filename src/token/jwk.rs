@@ -82,6 +82,9 @@ pub struct Jwk {
     /// Entra says here whose tokens a key signs.
     #[serde(skip_serializing)]
     issuer: Option<String>,
+    /// Ours say `use` instead (RFC 7517, section 4.3).
+    #[serde(skip_serializing)]
+    key_ops: Option<Vec<String>>,
 }
 
 /// A set of public keys (RFC 7517, section 5): the document of a `jwks_uri`.
@@ -222,7 +225,8 @@ impl Jwk {
     /// Which of the algorithms it may be used with: those of its kind, or the one that it names; none
     /// for a key that is not for signatures.
     pub(super) fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
-        let signs = self.public_use.as_deref().is_none_or(|use_| use_ == "sig");
+        let signs = self.public_use.as_deref().is_none_or(|use_| use_ == "sig")
+            && self.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
         Algorithm::ALL.into_iter().filter(move |algorithm| {
             let (kty, crv) = algorithm.key_type();
             let named = self.alg.as_deref().is_none_or(|name| name == algorithm.name());

@@ -72,6 +72,23 @@ async fn a_cookie_is_believed_where_the_request_is_of_the_same_origin() {
         ("a sandbox", browser(token).header("origin", "null"), 403),
         ("a WebSocket of ours", upgrade().header("origin", "https://api.example"), 200),
         ("a WebSocket of others", upgrade().header("origin", "https://evil.example"), 403),
+        // Whoever sits on the network can make a page of our host without TLS.
+        (
+            "a WebSocket of our host without TLS",
+            upgrade().header("origin", "http://api.example"),
+            403,
+        ),
+        ("another port", browser(token).header("origin", "https://api.example:8443"), 403),
+        ("a host that begins alike", browser(token).header("origin", "https://api.example.x"), 403),
+        ("a user at our host", browser(token).header("origin", "https://x@api.example"), 403),
+        ("an origin of nothing", browser(token).header("origin", "https://"), 403),
+        ("no origin", browser(token).header("origin", ""), 403),
+        ("a strange site", browser(token).header("sec-fetch-site", "Same-Origin"), 403),
+        (
+            "a trusted origin without TLS",
+            browser(token).header("origin", "http://app.example"),
+            403,
+        ),
         (
             "a trusted origin",
             browser(token)
@@ -80,6 +97,29 @@ async fn a_cookie_is_believed_where_the_request_is_of_the_same_origin() {
             200,
         ),
         ("twice", browser(token).header("cookie", format!("__Host-access={token}")), 400),
+        ("twice in one line", browser(&format!("{token}; __Host-access={token}")), 400),
+        ("twice, and one is empty", browser(&format!("{token}; __Host-access=")), 400),
+        (
+            "a name without the prefix, which another host of the site can set",
+            Request::get("/")
+                .header("host", "api.example")
+                .header("cookie", format!("access={token}")),
+            401,
+        ),
+        (
+            "a name in other case",
+            Request::get("/")
+                .header("host", "api.example")
+                .header("cookie", format!("__host-access={token}")),
+            401,
+        ),
+        (
+            "a name within a value",
+            Request::get("/")
+                .header("host", "api.example")
+                .header("cookie", format!("x=\"__Host-access={token}\"")),
+            401,
+        ),
         ("another token", browser("a.b.c"), 401),
         ("none", browser(""), 401),
         (
@@ -113,4 +153,16 @@ async fn the_refresh_token_is_read_under_the_same_rules() {
     let none = Request::post("/").body(()).unwrap();
     let refused = cookies.refresh_token(&RequestHead::from(&none));
     assert!(matches!(refused, Err(AuthError::Missing)));
+}
+
+#[tokio::test]
+async fn on_this_very_machine_a_page_needs_no_tls() {
+    let (tokens, cookies, pair) = session().await;
+    let service = RequireAuth::new(cookies.of(tokens)).layer(inner());
+    for host in ["localhost:3000", "127.0.0.1:3000", "[::1]:3000", "app.localhost"] {
+        let cookie = format!("__Host-access={}", pair.access_token());
+        let request = Request::get("/").header("host", host).header("cookie", cookie);
+        let request = request.header("origin", format!("http://{host}"));
+        assert_eq!(send(&service, request).await.status(), 200, "{host}");
+    }
 }

@@ -8,9 +8,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Router, body::Body, extract::State, http::StatusCode, response::IntoResponse, routing::get,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
 use tower::Layer;
 use tower_warden::{
     Identity, ManualClock, RequireAuth, Role, TokenService, UserId,
@@ -31,7 +34,11 @@ enum Mood {
     Lies,
     Empties,
     Floods,
+    Drips,
+    Repeats,
+    IsSecret,
     SaysItIsAnother,
+    PointsInside,
 }
 
 struct Issuer {
@@ -90,11 +97,12 @@ impl Issuer {
 }
 
 async fn document(State(issuer): State<Arc<Shared>>) -> impl IntoResponse {
-    let name = match *issuer.mood.lock().unwrap() {
-        Mood::SaysItIsAnother => "https://id.example",
-        _ => &issuer.url,
+    let (name, keys) = match *issuer.mood.lock().unwrap() {
+        Mood::SaysItIsAnother => ("https://id.example", &issuer.url),
+        Mood::PointsInside => (&*issuer.url, &issuer.url.replace("127.0.0.1", "127.0.0.2")),
+        _ => (&*issuer.url, &issuer.url),
     };
-    json!({"issuer": name, "jwks_uri": format!("{}/keys", issuer.url)}).to_string()
+    json!({"issuer": name, "jwks_uri": format!("{keys}/keys")}).to_string()
 }
 
 async fn keys(State(issuer): State<Arc<Shared>>) -> axum::response::Response {
@@ -103,7 +111,12 @@ async fn keys(State(issuer): State<Arc<Shared>>) -> axum::response::Response {
     let jwks = issuer.jwks.lock().unwrap().to_string();
     let cache = [("cache-control", "max-age=600")];
     match mood {
-        Mood::Well | Mood::SaysItIsAnother => (cache, jwks).into_response(),
+        Mood::Well | Mood::SaysItIsAnother | Mood::PointsInside => (cache, jwks).into_response(),
+        Mood::Drips => Body::from_stream(drips(jwks)).into_response(),
+        Mood::Repeats => r#"{"keys":[],"keys":[{"kty":"RSA"}]}"#.into_response(),
+        Mood::IsSecret => {
+            r#"{"keys":[{"kty":"oct","k":"c2VjcmV0","alg":"HS256"}]}"#.into_response()
+        }
         Mood::Hangs => std::future::pending().await,
         Mood::Fails => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Mood::Redirects => axum::response::Redirect::to("/elsewhere").into_response(),
@@ -111,6 +124,12 @@ async fn keys(State(issuer): State<Arc<Shared>>) -> axum::response::Response {
         Mood::Empties => (cache, r#"{"keys":[]}"#).into_response(),
         Mood::Floods => "x".repeat(1024 * 1024).into_response(),
     }
+}
+
+/// A letter every 100 ms: never late with the next one.
+fn drips(text: String) -> impl tokio_stream::Stream<Item = Result<String, std::io::Error>> {
+    let letters = text.chars().map(String::from).collect::<Vec<_>>();
+    tokio_stream::iter(letters).throttle(Duration::from_millis(100)).map(Ok)
 }
 
 async fn token(tokens: &TokenService) -> String {
@@ -209,7 +228,10 @@ async fn the_last_good_keys_stay_whatever_the_issuer_does() {
         Mood::Lies,
         Mood::Empties,
         Mood::Floods,
+        Mood::Repeats,
+        Mood::IsSecret,
         Mood::SaysItIsAnother,
+        Mood::PointsInside,
     ] {
         issuer.is(mood);
         assert!(auth.refresh().await.is_err(), "{mood:?}");
@@ -232,12 +254,15 @@ async fn without_keys_tokens_cant_be_checked_and_nobody_waits_long() {
     let issuer = Issuer::start().await;
     let (tokens, auth) = (issuer.rotate(), issuer.authenticator());
     let good = token(&tokens).await;
-    issuer.is(Mood::Hangs);
-    let began = std::time::Instant::now();
-    assert!(matches!(auth.verify(&good).await, Err(TokenError::Store(_))));
-    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
-    assert!(matches!(auth.verify(&good).await, Err(TokenError::Store(_))));
-    assert_eq!(issuer.asked(), 1, "not again within a second");
+    for (asked, mood) in [(1, Mood::Hangs), (2, Mood::Drips)] {
+        issuer.is(mood);
+        let began = std::time::Instant::now();
+        assert!(matches!(auth.verify(&good).await, Err(TokenError::Store(_))), "{mood:?}");
+        assert!(began.elapsed() < Duration::from_secs(7), "{mood:?} {:?}", began.elapsed());
+        assert!(matches!(auth.verify(&good).await, Err(TokenError::Store(_))));
+        assert_eq!(issuer.asked(), asked, "not again within a second");
+        issuer.clock.advance(Duration::from_secs(1));
+    }
     issuer.is(Mood::Well);
     issuer.clock.advance(Duration::from_secs(1));
     auth.verify(&good).await.unwrap();

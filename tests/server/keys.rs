@@ -274,6 +274,26 @@ async fn what_is_no_key_is_an_invalid_token() {
     {
         server.get("/projects").bearer(text).await.refused(401, "invalid_token");
     }
+    // Bytes that are no letters, look-alikes, and lengths: nobody is asked about any of them.
+    let letters = |text: &str| format!("wdn_{text}");
+    server.lose_database().await;
+    for text in [
+        letters(&"0".repeat(40)),
+        letters(&"0".repeat(39)),
+        letters(&"0".repeat(41)),
+        letters(&"z".repeat(4000)),
+        letters(&"é".repeat(20)),
+        format!("{}\u{FF10}", &key[..41]),
+        format!("{key}\u{AD}"),
+        format!("{key}="),
+        format!("{key},{key}"),
+        key.replace('_', "-"),
+    ] {
+        server.get("/projects").bearer(&text).await.refused(401, "invalid_token");
+    }
+    let server = Server::start().await;
+    let member = server.join(Role::VIEWER).await;
+    let key = self::key(&server, &member, json!({"name": "x"})).await;
     server.get("/projects").bearer(&key).bearer(&key).await.refused(400, "invalid_request");
     server
         .get(&format!("/projects?access_token={key}"))

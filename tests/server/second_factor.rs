@@ -257,6 +257,46 @@ async fn login_token_lives_5_minutes() {
     }
 }
 
+/// Whoever plants a token of their own in somebody's login, or holds one of somebody's, gets nowhere.
+#[tokio::test]
+async fn a_login_token_is_one_users_and_takes_that_users_codes_only() {
+    let server = Server::start().await;
+    let (ada, eve) = (protected(&server).await, protected(&server).await);
+    let (adas, eves) =
+        (first_step(&server, &ada.member).await, first_step(&server, &eve.member).await);
+    let from = |n: u8, call: Call| call.from(&format!("203.0.113.{n}"));
+    for (n, token, code) in [
+        (1, &eves, ada.app.shows(&server, 0)),
+        (2, &adas, eve.app.shows(&server, 0)),
+        (3, &eves, ada.recovery_codes[0].clone()),
+        (4, &adas, eve.recovery_codes[0].clone()),
+        (5, &adas, eves.clone()),
+        (6, &adas.to_uppercase(), ada.app.shows(&server, 0)),
+        (7, &format!("{adas} "), ada.app.shows(&server, 0)),
+        (8, &format!("{adas}\0"), ada.app.shows(&server, 0)),
+    ] {
+        from(n, second_step(&server, token, &code)).await.refused(401, "invalid_code");
+    }
+    // Nothing of that used up a code of the other, and each gets in by what is theirs: as themselves.
+    for (n, protected, token) in [(11, &ada, &adas), (12, &eve, &eves)] {
+        let reply = from(n, second_step(&server, token, &protected.recovery_codes[0])).await;
+        let [_, claims] = parts(&reply.expect(200).text("access_token"));
+        assert_eq!(claims["sub"], protected.member.id);
+        let token = first_step(&server, &protected.member).await;
+        from(n, second_step(&server, &token, &protected.app.shows(&server, 0))).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn of_many_ways_to_finish_one_login_at_once_one_wins() {
+    let server = Server::start().await;
+    let Protected { member, app, recovery_codes } = protected(&server).await;
+    let token = first_step(&server, &member).await;
+    let codes = [app.shows(&server, 0), app.shows(&server, 1), recovery_codes[0].clone()];
+    let replies = at_once(codes.iter().map(|code| second_step(&server, &token, code))).await;
+    assert_eq!((count(&replies, 200), count(&replies, 401)), (1, 2));
+}
+
 #[tokio::test]
 async fn recovery_code_works_in_place_of_a_code_once() {
     let server = Server::start().await;

@@ -10,6 +10,9 @@ use crate::{Clock, ManualClock, Plan};
 struct OneKey {
     made: std::sync::Mutex<Option<(NewApiKey, Identity, bool)>>,
     asked: AtomicU64,
+    /// How many ask at the moment, and how many did at most.
+    asking: AtomicU64,
+    asking_at_most: AtomicU64,
     away: AtomicBool,
 }
 
@@ -23,6 +26,9 @@ impl ApiKeyStore for OneKey {
 
     async fn find_key(&self, used: KeyUse) -> Result<Option<FoundKey>, StoreError> {
         self.asked.fetch_add(1, SeqCst);
+        self.asking_at_most.fetch_max(self.asking.fetch_add(1, SeqCst) + 1, SeqCst);
+        tokio::task::yield_now().await;
+        self.asking.fetch_sub(1, SeqCst);
         if self.away.load(SeqCst) {
             return Err(StoreError::unavailable("away"));
         }
@@ -234,5 +240,79 @@ async fn role_that_is_ranked_nowhere_acts_only_for_an_owner_of_the_same() {
         scene.owner_is_now(Identity::new(UserId::from("ada"), Role::from(owner)));
         scene.keys.forget(&UserId::from("ada"));
         assert_eq!(scene.keys.verify(secret.expose()).await.is_ok(), good, "{owner}");
+    }
+}
+
+#[tokio::test]
+async fn forged_keys_in_great_number_leave_the_store_to_others() {
+    let scene = Scene::new();
+    let (_, key) = scene.key(request()).await;
+    scene.keys.verify(&key).await.unwrap();
+    // Their form and their checksum are right, as anybody can make them.
+    let forged = (0..200).map(|_| {
+        let (keys, forged) = (scene.keys.clone(), ApiKeySecret::random(PREFIX).unwrap());
+        tokio::spawn(async move { keys.verify(forged.expose()).await })
+    });
+    let forged: Vec<_> = forged.collect();
+    tokio::task::yield_now().await;
+    // A key in use doesn't stand in their queue.
+    scene.millis(900);
+    scene.keys.verify(&key).await.unwrap();
+    assert!(scene.asked() < 20, "{}", scene.asked());
+    for outcome in forged {
+        assert!(matches!(outcome.await.unwrap(), Err(ApiKeyError::Invalid("unknown"))));
+    }
+    assert!(scene.store.asking_at_most.load(SeqCst) <= 5);
+}
+
+#[tokio::test]
+async fn one_key_that_many_bring_at_once_is_looked_up_for_all() {
+    let scene = Scene::new();
+    let (_, key) = scene.key(request()).await;
+    let callers = (0..50).map(|_| {
+        let (keys, key) = (scene.keys.clone(), key.clone());
+        tokio::spawn(async move { keys.verify(&key).await })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap().unwrap();
+    }
+    assert!(scene.asked() <= 4, "{}", scene.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unseen_key_waits_for_its_turn_for_a_while_and_is_not_called_bad() {
+    let scene = Scene::new();
+    let (_, key) = scene.key(request()).await;
+    let turns = scene.keys.turns.acquire_many(4).await.unwrap();
+    let late = scene.keys.verify(&key).await;
+    assert!(matches!(late, Err(ApiKeyError::Store(error)) if error.is_unavailable()));
+    drop(turns);
+    scene.keys.verify(&key).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn once_it_is_revoked_here_no_request_that_begins_later_gets_in() {
+    for _ in 0..50 {
+        let scene = Scene::new();
+        let (id, key) = scene.key(request()).await;
+        let revoked = Arc::new(AtomicBool::new(false));
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let (keys, key, revoked) = (scene.keys.clone(), key.clone(), revoked.clone());
+                tokio::spawn(async move {
+                    for _ in 0..200 {
+                        let before = revoked.load(SeqCst);
+                        let outcome = keys.verify(&key).await;
+                        assert!(!before || matches!(outcome, Err(ApiKeyError::Revoked)));
+                    }
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        scene.keys.revoke(&UserId::from("ada"), &id).await.unwrap();
+        revoked.store(true, SeqCst);
+        for caller in callers {
+            caller.await.unwrap();
+        }
     }
 }

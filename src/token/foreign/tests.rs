@@ -450,3 +450,61 @@ fn a_key_on_p521_is_used_where_the_backend_has_the_curve() {
     let strict = verifier.with_algorithms([Algorithm::Es384]);
     assert!(matches!(strict.verify(token), Err(TokenError::Invalid("alg"))));
 }
+
+#[test]
+fn keys_that_are_secrets_or_not_for_signatures_are_left_out() {
+    let issuer = plain();
+    let secret = [b'k'; 32];
+    let oct = json!({"kty": "oct", "kid": "1", "use": "sig", "alg": "HS256", "k": BASE64URL.encode(secret)});
+    let with = |changed: Value| {
+        let mut jwk = issuer.jwk.clone();
+        merge(&mut jwk, changed);
+        jwk
+    };
+    for (case, jwk, known) in [
+        ("a secret", oct.clone(), 0),
+        ("for encryption", with(json!({"use": "enc"})), 0),
+        ("for wrapping keys", with(json!({"use": null, "key_ops": ["wrapKey", "encrypt"]})), 0),
+        ("for verifying", with(json!({"use": null, "key_ops": ["verify"]})), 1),
+        ("for what only its owner does", with(json!({"key_ops": ["sign"]})), 0),
+        ("of an algorithm that is none", with(json!({"alg": "none"})), 0),
+        ("of a symmetric one", with(json!({"alg": "HS256"})), 0),
+        ("of another kind", with(json!({"alg": "ES256"})), 0),
+        ("of a curve without y", json!({"kty": "EC", "crv": "P-256", "x": "AQAB"}), 0),
+        ("on no curve", json!({"kty": "EC", "crv": "secp256k1", "x": "AQAB", "y": "AQAB"}), 0),
+        ("of no number", with(json!({"n": "not base64url!"})), 0),
+    ] {
+        let jwks: Jwks = serde_json::from_value(json!({"keys": [jwk]})).unwrap();
+        assert_eq!(ForeignKeys::read(&jwks).ids().count(), known, "{case}");
+    }
+    // A secret in the set makes no secret of it, under whatever name.
+    let jwks = serde_json::from_value(json!({"keys": [oct, issuer.jwk]})).unwrap();
+    let verifier =
+        TokenVerifier::new("https://id.example", "api").with_clock(clock()).with_jwks(&jwks);
+    let signed =
+        format!("{}.{}", encode(&json!({"alg": "HS256", "kid": "1"})), encode(&issuer.claims));
+    let tag = ring::hmac::sign(
+        &ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret),
+        signed.as_bytes(),
+    );
+    let forged = format!("{signed}.{}", BASE64URL.encode(tag));
+    assert!(matches!(verifier.verify(&forged), Err(TokenError::Invalid("alg"))));
+    verifier.verify(&issuer.token(json!({}), json!({}))).unwrap();
+}
+
+#[test]
+fn of_two_keys_of_one_name_none_is_believed() {
+    let issuer = plain();
+    let mut other = serde_json::to_value(
+        SigningKey::from_pem(pem!("other-rsa-private")).unwrap().verifying_key().jwk(),
+    )
+    .unwrap();
+    merge(&mut other, json!({"kid": "1", "alg": "RS256"}));
+    for keys in [json!([issuer.jwk, other]), json!([other, issuer.jwk])] {
+        let jwks = serde_json::from_value(json!({"keys": keys})).unwrap();
+        let verifier =
+            TokenVerifier::new("https://id.example", "api").with_clock(clock()).with_jwks(&jwks);
+        let refused = verifier.verify(&issuer.token(json!({}), json!({})));
+        assert!(matches!(refused, Err(TokenError::Invalid("kid"))), "{refused:?}");
+    }
+}
