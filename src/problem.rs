@@ -66,6 +66,23 @@ struct Said {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProblemCode(pub &'static str);
 
+/// The response of a problem whose document was written.
+pub(crate) fn response(
+    status: StatusCode,
+    code: &'static str,
+    headers: HeaderMap,
+    document: Vec<u8>,
+) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(document));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.extensions_mut().insert(ProblemCode(code));
+    response
+}
+
 #[derive(Serialize)]
 struct Document<'a> {
     r#type: &'static str,
@@ -206,16 +223,10 @@ impl Problem {
             code,
             members: &members,
         };
+        let mut body = Vec::with_capacity(320);
         // Text and JSON values always serialize.
-        let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response.extensions_mut().insert(ProblemCode(code));
-        response
+        let _ = serde_json::to_writer(&mut body, &document);
+        response(status, code, headers, body)
     }
 
     /// The same for a client of gRPC, whose request had this content type: a response that is all

@@ -426,6 +426,11 @@ impl AsRef<[u8]> for Buffer {
     }
 }
 
+/// As `HeaderValue::from` makes it, with one allocation instead of two.
+pub(super) fn number(number: u64) -> HeaderValue {
+    header(Bytes::copy_from_slice(itoa::Buffer::new().format(number).as_bytes()))
+}
+
 fn header(text: Bytes) -> HeaderValue {
     // Names of limiters, numbers, and what was a header already: always a header.
     HeaderValue::from_maybe_shared(text).unwrap_or(const { HeaderValue::from_static("") })

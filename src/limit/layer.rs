@@ -3,12 +3,13 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use tower_layer::Layer;
 
 use super::{
     Decision, Exceeded, RateLimitService, RateLimitStore, Rule,
-    headers::{LimitHeaders, Report, Reports, Writer},
+    exceeded,
+    headers::{self, LimitHeaders, Report, Reports, Writer},
     rule::NotAsked,
     store::{Decisions, Hold, Take},
     verdict::decided,
@@ -209,17 +210,34 @@ impl Shared {
         longest: Report,
         reports: &Reports,
     ) -> Response<Bytes> {
-        let exceeded = Exceeded::new(longest, reports);
-        let refusal = Refusal { request, reason: RefusalReason::Exceeded(&exceeded) };
-        let mut response = refusal.answer(exceeded.to_problem(), self.refusal.as_ref());
-        if let Some(wait) = exceeded.retry_after {
-            response.headers_mut().insert(http::header::RETRY_AFTER, wait.into());
+        let wait = headers::retry_after(&longest.decision);
+        let otherwise = self.refusal.is_some() || grpc::content_type(request.headers).is_some();
+        let mut response = if otherwise {
+            self.refuse_in_other_words(request, longest, reports)
+        } else {
+            exceeded::response(wait, reports, HeaderMap::with_capacity(ROOM_OF_REFUSAL))
+        };
+        if let Some(wait) = wait {
+            response.headers_mut().insert(http::header::RETRY_AFTER, headers::number(wait));
         }
-        if grpc::content_type(response.headers()).is_some() {
+        if otherwise && grpc::content_type(response.headers()).is_some() {
             grpc::push_back(response.headers_mut());
         }
         self.write_headers(reports, &mut response);
         response
+    }
+
+    /// The hook's, or gRPC's.
+    #[cold]
+    fn refuse_in_other_words(
+        &self,
+        request: RequestHead<'_>,
+        longest: Report,
+        reports: &Reports,
+    ) -> Response<Bytes> {
+        let exceeded = Exceeded::new(longest, reports);
+        let refusal = Refusal { request, reason: RefusalReason::Exceeded(&exceeded) };
+        refusal.answer(exceeded.to_problem(), self.refusal.as_ref())
     }
 
     /// The 503 of a store that can't decide.
@@ -260,6 +278,9 @@ impl Shared {
         self.headers.write(reports, response.headers_mut(), status, &self.clock);
     }
 }
+
+/// Eight headers, and one that a server writes after them.
+const ROOM_OF_REFUSAL: usize = 8 + 1;
 
 fn no_key() -> Problem {
     let detail = "The request does not say for whom it counts";

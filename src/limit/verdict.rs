@@ -81,12 +81,8 @@ impl Shared {
             return Verdict::Admitted(None);
         }
         match question.put_now(&*self.store) {
-            Some((take, Ok(taken))) if taken.decision.is_allowed() => {
-                return Verdict::Admitted(self.admitted_by(take, taken));
-            }
-            Some((_, answer)) => {
-                return self.verdict(request, question, answer.map(Decisions::from));
-            }
+            Some((take, Ok(taken))) => return self.lone(request, take, taken),
+            Some((_, Err(error))) => return self.without_decision(request, &error),
             None => {}
         }
         match question.put(&self.store) {
@@ -129,13 +125,23 @@ impl Shared {
         Verdict::Admitted(self.pending(reports, holds))
     }
 
-    /// The same of one limit that admits the request.
+    /// The same of one limit that is enforced.
     #[inline]
-    fn admitted_by(self: &Arc<Self>, take: &Take, taken: Taken) -> Option<Pending> {
-        let Taken { decision, hold } = taken;
-        decided(take.limiter, true);
-        let reports = Reports(Few::One(Report { limiter: take.limiter, decision }));
-        self.pending(reports, hold.map_or(Vec::new(), |hold| vec![*hold]))
+    fn lone<Waiting>(
+        self: &Arc<Self>,
+        request: RequestHead<'_>,
+        take: &Take,
+        taken: Taken,
+    ) -> Verdict<Waiting> {
+        let (limiter, allowed) = (take.limiter, taken.decision.is_allowed());
+        decided(limiter, allowed);
+        if !allowed {
+            let report = Report { limiter, decision: self.punish(take, taken.decision) };
+            return Verdict::Refused(self.refuse(request, report, &Reports(Few::One(report))));
+        }
+        let reports = Reports(Few::One(Report { limiter, decision: taken.decision }));
+        let holds = taken.hold.map_or(Vec::new(), |hold| vec![*hold]);
+        Verdict::Admitted(self.pending(reports, holds))
     }
 
     /// What is left to be done, where there is anything.
