@@ -41,8 +41,8 @@ use layers::{
 /// Who takes part, in groups; `bare` is what all of a group are compared with.
 const CASES: &[&str] = &[
     "bare",
-    "two constant headers",
-    "five constant headers",
+    "constants, two headers",
+    "constants, five headers",
     "tower-warden, no headers",
     "tower-warden, two headers",
     "tower-warden, five headers",
@@ -51,11 +51,11 @@ const CASES: &[&str] = &[
     "axum-governor, five headers",
     #[cfg(feature = "tower-rate-limiter")]
     "tower-rate-limiter, two headers",
-    "a constant 429, five headers",
-    "tower-warden refuses, no headers",
-    "tower-warden refuses, five headers",
-    "tower_governor refuses, no headers",
-    "tower_governor refuses, two headers",
+    "constants, refusing, five headers",
+    "tower-warden, refusing, no headers",
+    "tower-warden, refusing, five headers",
+    "tower_governor, refusing, no headers",
+    "tower_governor, refusing, two headers",
     "bare, with a token",
     "tower-warden, a token seen before",
     "tower-warden, a token and five headers",
@@ -131,8 +131,8 @@ fn run(case: &str) {
     let endless = || tower_warden(ENDLESS);
     match case {
         "bare" => drive(bare(), request, CLIENTS, ok(0)),
-        "two constant headers" => drive(constant(StatusCode::OK, 2), request, CLIENTS, ok(2)),
-        "five constant headers" => drive(constant(StatusCode::OK, 5), request, CLIENTS, ok(5)),
+        "constants, two headers" => drive(constant(StatusCode::OK, 2), request, CLIENTS, ok(2)),
+        "constants, five headers" => drive(constant(StatusCode::OK, 5), request, CLIENTS, ok(5)),
         "tower-warden, no headers" => {
             drive(endless().without_headers().layer(bare()), request, CLIENTS, ok(0));
         }
@@ -157,20 +157,20 @@ fn run(case: &str) {
             let layer = tower_rate_limiter(ENDLESS, tower_rate_limiter::RateLimitFields::Draft11);
             drive(layer.layer(bare()), request, CLIENTS, ok(2));
         }
-        "a constant 429, five headers" => {
+        "constants, refusing, five headers" => {
             drive(constant(StatusCode::TOO_MANY_REQUESTS, 8), request, 1, no(8));
         }
-        "tower-warden refuses, no headers" => {
+        "tower-warden, refusing, no headers" => {
             drive(tower_warden(1).without_headers().layer(bare()), request, 1, no(3));
         }
-        "tower-warden refuses, five headers" => {
+        "tower-warden, refusing, five headers" => {
             drive(tower_warden(1).layer(bare()), request, 1, no(8));
         }
-        "tower_governor refuses, no headers" => {
+        "tower_governor, refusing, no headers" => {
             let config = tower_governor(1).finish().expect("a configuration");
             drive(GovernorLayer::new(config).layer(bare()), request, 1, no(2));
         }
-        "tower_governor refuses, two headers" => {
+        "tower_governor, refusing, two headers" => {
             let config = tower_governor(1).use_headers().finish().expect("a configuration");
             drive(GovernorLayer::new(config).layer(bare()), request, 1, no(4));
         }

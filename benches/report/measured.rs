@@ -27,6 +27,12 @@ impl Measured {
         {
             measured.add(name.clone(), figure.as_f64());
         }
+        let instructions = json(&target.join("figures/instructions.json"));
+        for (name, figure) in instructions.as_object().into_iter().flatten() {
+            let bare = if name.contains("token") { "bare, with a token" } else { "bare" };
+            let over = figure.as_f64().zip(instructions[bare].as_f64());
+            measured.add(format!("instructions/{name}"), over.map(|(figure, bare)| figure - bare));
+        }
         for (name, admitted) in
             json(&target.join("figures/burst.json")).as_object().into_iter().flatten()
         {

@@ -32,6 +32,8 @@ enum Unit {
     Requests,
     /// Decisions or requests in a second.
     Rate,
+    /// Beyond those of the bare service.
+    Instructions,
 }
 
 pub enum Goal {
@@ -76,14 +78,14 @@ impl Row {
         match self.unit {
             Unit::Time | Unit::TimeOverBare => Some((self.ratio(measured)?, goal)),
             Unit::Rate => Some((1.0 / self.ratio(measured)?, goal)),
-            Unit::Bytes | Unit::Requests => None,
+            Unit::Bytes | Unit::Requests | Unit::Instructions => None,
         }
     }
 
     fn show(&self, figure: f64) -> String {
         match self.unit {
             Unit::Bytes => format!("{figure:.0} B"),
-            Unit::Requests => format!("{figure:.0}"),
+            Unit::Requests | Unit::Instructions => format!("{figure:.0}"),
             Unit::Rate => format!("{:.1}k/s", figure / 1e3),
             _ if figure < 1e3 => format!("{figure:.0} ns"),
             _ if figure < 1e5 => format!("{:.1} µs", figure / 1e3),
@@ -135,6 +137,16 @@ const fn row(
     Row { what, group, value, ours: "tower-warden", unit, against, goal }
 }
 
+/// A server, against one whose handler writes the same headers as constants.
+const fn server(what: &'static str, value: &'static str) -> Row {
+    row(what, ("server in process", value), Rate, "bare axum", Times(0.95))
+}
+
+/// One of the layer's, against tower_governor.
+const fn instructions(what: &'static str, value: &'static str, goal: Goal) -> Row {
+    row(what, ("instructions", value), Instructions, "tower_governor", goal)
+}
+
 /// One of time, against governor.
 const fn decision(
     what: &'static str,
@@ -146,7 +158,7 @@ const fn decision(
 }
 
 use Goal::{AtMost, Ratio, Times};
-use Unit::{Bytes, Rate, Requests, Time, TimeOverBare};
+use Unit::{Bytes, Instructions, Rate, Requests, Time, TimeOverBare};
 
 pub const SECTIONS: &[Section] = &[
     Section {
@@ -234,6 +246,25 @@ pub const SECTIONS: &[Section] = &[
                 Ratio(1.0),
             ),
             row("layer, a refusal", ("layer, refused", ""), Time, "tower_governor", AtMost(1000.0)),
+        ],
+    },
+    Section {
+        title: "The layer, in instructions beyond the bare service",
+        columns: &[
+            "tower-warden",
+            "tower_governor",
+            "axum-governor",
+            "tower-rate-limiter",
+            "constants",
+        ],
+        rows: &[
+            instructions("no headers", ", no headers", Ratio(1.5)),
+            instructions("two headers", ", two headers", Ratio(1.0)),
+            instructions("five headers", ", five headers", AtMost(5500.0)),
+            instructions("refusing, no headers", ", refusing, no headers", AtMost(2500.0)),
+            instructions("refusing, five headers", ", refusing, five headers", AtMost(2500.0)),
+            instructions("a token seen before", ", a token seen before", AtMost(1500.0)),
+            instructions("that, and five headers", ", a token and five headers", AtMost(6500.0)),
         ],
     },
     Section {
@@ -343,19 +374,31 @@ pub const SECTIONS: &[Section] = &[
     Section {
         title: "Whole servers, wrk with 64 connections",
         columns: &[
-            "tower-warden",
-            "bare axum",
+            "tower-warden, five headers",
+            "bare axum, no headers",
             "tower-warden without cache",
             "hand-made cache, governor",
             "jsonwebtoken, no limit",
         ],
-        rows: &[row(
-            "limits in process",
-            ("server in process", ""),
-            Rate,
-            "bare axum",
-            Times(0.85),
-        )],
+        rows: &[Row {
+            ours: "tower-warden, five headers",
+            ..row(
+                "limits in process",
+                ("server in process", ""),
+                Rate,
+                "bare axum, no headers",
+                Times(0.85),
+            )
+        }],
+    },
+    Section {
+        title: "Whole servers, with the same headers",
+        columns: &["tower-warden", "bare axum"],
+        rows: &[
+            server("no headers", ", no headers"),
+            server("two headers", ", two headers"),
+            server("five headers", ", five headers"),
+        ],
     },
     Section {
         title: "Whole servers, refusing",

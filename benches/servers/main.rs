@@ -19,6 +19,7 @@ use std::{
 use axum::{Router, routing::get};
 use http::StatusCode;
 use serde_json::json;
+use tower_warden::limit::LimitHeaders;
 
 use wrk::Measured;
 
@@ -38,9 +39,13 @@ const REFUSING: &str = "refusing";
 const REDIS: &str = "Redis";
 
 /// The first of each group is what the others are compared with.
-const CONTESTANTS: [Contestant; 12] = [
-    contestant(IN_PROCESS, "bare axum", StatusCode::OK),
-    contestant(IN_PROCESS, "tower-warden", StatusCode::OK),
+const CONTESTANTS: [Contestant; 16] = [
+    contestant(IN_PROCESS, "bare axum, no headers", StatusCode::OK),
+    contestant(IN_PROCESS, "tower-warden, no headers", StatusCode::OK),
+    contestant(IN_PROCESS, "bare axum, two headers", StatusCode::OK),
+    contestant(IN_PROCESS, "tower-warden, two headers", StatusCode::OK),
+    contestant(IN_PROCESS, "bare axum, five headers", StatusCode::OK),
+    contestant(IN_PROCESS, "tower-warden, five headers", StatusCode::OK),
     contestant(IN_PROCESS, "tower-warden, no limit", StatusCode::OK),
     contestant(IN_PROCESS, "tower-warden without cache", StatusCode::OK),
     contestant(IN_PROCESS, "hand-made cache, governor", StatusCode::OK),
@@ -78,10 +83,14 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 async fn serve(name: &str) -> Outcome<()> {
     let route = Router::new().route("/", get(async || "Hello, world!"));
     let router = match name {
-        "bare axum" => route,
-        "tower-warden" => ours::in_process(route, ours::Cache::On),
+        "bare axum" | "bare axum, no headers" => route,
+        "bare axum, two headers" => rivals::constant_headers::<2>(),
+        "bare axum, five headers" => rivals::constant_headers::<5>(),
+        "tower-warden, no headers" => ours::with_headers(route, LimitHeaders::None),
+        "tower-warden, two headers" => ours::with_headers(route, LimitHeaders::Draft),
+        "tower-warden, five headers" => ours::with_headers(route, LimitHeaders::Both),
         "tower-warden, no limit" => ours::without_limit(route),
-        "tower-warden without cache" => ours::in_process(route, ours::Cache::Off),
+        "tower-warden without cache" => ours::without_cache(route),
         "hand-made cache, governor" => rivals::with_governor(route),
         "jsonwebtoken, no limit" => rivals::with_jsonwebtoken(route),
         "a constant 429" => rivals::constant_429(),
@@ -181,7 +190,7 @@ fn compare() -> Outcome<()> {
             "p99_ms": median.p99_ms,
         }));
     }
-    let ours = contestants.iter().position(|one| one.name == "tower-warden");
+    let ours = contestants.iter().position(|one| one.name == "tower-warden, five headers");
     let hits = ours.map_or(0.0, |at| wrk::hit_rate(&measured[at]));
     println!(
         "\n{} tokens; of tower-warden's requests at least {:.2} % brought one seen before",

@@ -6,7 +6,7 @@ use axum::Router;
 use tower::ServiceBuilder;
 use tower_warden::{
     Quota, RateLimitLayer, RequireAuth,
-    limit::{FallbackStore, RateLimitStore, Rule},
+    limit::{FallbackStore, LimitHeaders, RateLimitStore, Rule},
     store::{memory::MemoryRateLimitStore, redis::RedisRateLimitStore},
 };
 
@@ -15,17 +15,16 @@ use super::{Outcome, tokens::token_service};
 /// More than any user sends here.
 pub(crate) const LIMIT: u32 = 100_000;
 
-pub(crate) enum Cache {
-    On,
-    Off,
+pub(crate) fn with_headers(route: Router, headers: LimitHeaders) -> Router {
+    let quota = Quota::per_minute(LIMIT);
+    let auth = RequireAuth::new(token_service());
+    behind(route, auth, MemoryRateLimitStore::new(), quota, headers)
 }
 
-pub(crate) fn in_process(route: Router, cache: Cache) -> Router {
-    let tokens = match cache {
-        Cache::On => token_service(),
-        Cache::Off => token_service().with_cache_capacity(0),
-    };
-    behind(route, RequireAuth::new(tokens), MemoryRateLimitStore::new(), Quota::per_minute(LIMIT))
+pub(crate) fn without_cache(route: Router) -> Router {
+    let auth = RequireAuth::new(token_service().with_cache_capacity(0));
+    let (store, quota) = (MemoryRateLimitStore::new(), Quota::per_minute(LIMIT));
+    behind(route, auth, store, quota, LimitHeaders::Both)
 }
 
 pub(crate) fn without_limit(route: Router) -> Router {
@@ -34,16 +33,35 @@ pub(crate) fn without_limit(route: Router) -> Router {
 
 pub(crate) fn refusing(route: Router) -> Router {
     let quota = Quota::new(1, Duration::from_secs(60 * 60)).expect("a quota");
-    behind(route, RequireAuth::new(token_service()), MemoryRateLimitStore::new(), quota)
+    behind(
+        route,
+        RequireAuth::new(token_service()),
+        MemoryRateLimitStore::new(),
+        quota,
+        LimitHeaders::Both,
+    )
 }
 
 pub(crate) async fn on_redis(route: Router, url: &str) -> Outcome<Router> {
     let store =
         FallbackStore::new(RedisRateLimitStore::connect(url).await?, MemoryRateLimitStore::new());
-    Ok(behind(route, RequireAuth::new(token_service()), store, Quota::per_minute(LIMIT)))
+    Ok(behind(
+        route,
+        RequireAuth::new(token_service()),
+        store,
+        Quota::per_minute(LIMIT),
+        LimitHeaders::Both,
+    ))
 }
 
-fn behind(route: Router, auth: RequireAuth, store: impl RateLimitStore, quota: Quota) -> Router {
-    let limit = RateLimitLayer::new(store, [Rule::per_user("user", quota)]);
+fn behind(
+    route: Router,
+    auth: RequireAuth,
+    store: impl RateLimitStore,
+    quota: Quota,
+    headers: LimitHeaders,
+) -> Router {
+    let rule = Rule::per_user("user", quota);
+    let limit = RateLimitLayer::new(store, rule).with_headers(headers);
     route.layer(ServiceBuilder::new().layer(auth).layer(limit))
 }

@@ -154,6 +154,23 @@ pub(crate) async fn on_redis(route: Router, url: &str, caches: bool) -> Outcome<
     Ok(route.layer(from_fn_with_state(Arc::new(door), check)))
 }
 
+/// What tower-warden writes, as constants: two of these headers, or all five.
+pub(crate) fn constant_headers<const N: usize>() -> Router {
+    const HEADERS: [(&str, &str); 5] = [
+        ("ratelimit-policy", r#""user";q=100000;w=60"#),
+        ("ratelimit", r#""user";r=99000;t=60"#),
+        ("x-ratelimit-limit", "100000"),
+        ("x-ratelimit-remaining", "99000"),
+        ("x-ratelimit-reset", "1800000000"),
+    ];
+
+    async fn hello<const N: usize>() -> impl IntoResponse {
+        (std::array::from_fn::<_, N, _>(|i| HEADERS[i]), "Hello, world!")
+    }
+
+    Router::new().route("/", get(hello::<N>))
+}
+
 /// Refuses in the bytes that tower-warden does, and does nothing else.
 pub(crate) fn constant_429() -> Router {
     const BODY: &str = r#"{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Too Many Requests","status":429,"detail":"Too many requests. Try again in 3599 seconds.","code":"rate_limited","violated-policies":["user"]}"#;
