@@ -7,8 +7,7 @@ use http::{HeaderMap, Response, StatusCode};
 use tower_layer::Layer;
 
 use super::{
-    Decision, Exceeded, RateLimitService, RateLimitStore, Rule,
-    exceeded,
+    Decision, Exceeded, RateLimitService, RateLimitStore, Rule, exceeded,
     headers::{self, LimitHeaders, Report, Reports, Writer},
     rule::NotAsked,
     store::{Decisions, Hold, Take},
