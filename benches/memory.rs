@@ -1,4 +1,4 @@
-//! Bytes that a client takes: a million IPv4 clients that hold 1, 2 and 5 requests, each at an
+//! Bytes that a client takes: a million IPv4 clients that hold 1 to 17 requests, each at an
 //! instant of its own. By what the process grows, so each limiter has a process of its own.
 //!
 //!     cargo run --release --bin memory
@@ -23,7 +23,7 @@ use support::TowerRateLimiter;
 use support::{Governor, Limiter, Ticks, TowerWarden, Trypema, TwoCounters, client};
 
 const CLIENTS: usize = 1_000_000;
-const REQUESTS: [usize; 3] = [1, 2, 5];
+const REQUESTS: [usize; 5] = [1, 2, 5, 8, 17];
 const LIMIT: u32 = 100;
 
 /// Every instant of the last minute, as one first thinks of it.
@@ -112,11 +112,14 @@ fn main() {
         return;
     }
     println!("bytes a client, of {CLIENTS}, that holds so many requests:");
-    println!("{:>20} {:>6} {:>6} {:>6}", "", REQUESTS[0], REQUESTS[1], REQUESTS[2]);
+    let line = |name: &str, numbers: [usize; REQUESTS.len()]| {
+        println!("{name:>20}{}", numbers.map(|number| format!(" {number:>6}")).concat());
+    };
+    line("", REQUESTS);
     let mut table = serde_json::Map::new();
     for (name, _) in LIMITERS {
         let bytes = REQUESTS.map(|requests| measured_apart(name, requests));
-        println!("{name:>20} {:>6} {:>6} {:>6}", bytes[0], bytes[1], bytes[2]);
+        line(name, bytes);
         table.insert((*name).to_owned(), bytes.to_vec().into());
     }
     figures::write("memory", table.into());

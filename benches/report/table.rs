@@ -225,6 +225,8 @@ pub const SECTIONS: &[Section] = &[
             row("that holds 1 request", ("memory", "/1"), Bytes, "governor", AtMost(100.0)),
             row("that holds 2", ("memory", "/2"), Bytes, "governor", AtMost(100.0)),
             row("that holds 5", ("memory", "/5"), Bytes, "governor", AtMost(100.0)),
+            row("that holds 8", ("memory", "/8"), Bytes, "governor", AtMost(100.0)),
+            row("that holds 17", ("memory", "/17"), Bytes, "governor", Goal::None),
         ],
     },
     Section {

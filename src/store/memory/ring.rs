@@ -106,6 +106,11 @@ impl Rings {
         Some(number(unit, size))
     }
 
+    #[cfg(test)]
+    pub(super) fn begun(&self) -> usize {
+        self.free().begun
+    }
+
     pub(super) fn release(&self, ring: Ring) {
         self.free().rings[(ring.number & SIZE) as usize].push(ring.number);
     }

@@ -360,6 +360,12 @@ impl Shard {
         self.table().len()
     }
 
+    /// How much beside the lines was ever in use at once: rings, in their units, and blocks.
+    #[cfg(test)]
+    pub(super) fn in_use(&self) -> usize {
+        self.rings.0.begun() + self.blocks().older.len()
+    }
+
     /// Adds a client, who is not there, with this log. Expects that [room was
     /// made](Self::make_room).
     pub(super) fn insert(

@@ -207,6 +207,69 @@ mod twins {
             }
         }
     }
+
+    /// Waits that fall on the moments that matter, of a client whose log begins and ends again and again.
+    #[derive(Clone, Copy, Debug)]
+    enum Wait {
+        None,
+        Some(u64),
+        /// Until the oldest entry leaves, and so many microseconds more or less.
+        OldestLeaves(i64),
+        NewestLeaves(i64),
+    }
+
+    fn wait() -> impl Strategy<Value = Wait> {
+        prop_oneof![
+            3 => Just(Wait::None),
+            4 => (1..5_000_000u64).prop_map(Wait::Some),
+            3 => (1..80u64).prop_map(|part| Wait::Some(60_000_000 / 64 * part / 8)),
+            3 => (-1..2i64).prop_map(Wait::OldestLeaves),
+            1 => (-1..2i64).prop_map(Wait::NewestLeaves),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn the_words_of_a_line_are_those_of_the_log_at_each_step(
+            limit in prop_oneof![Just(3u32), Just(7), Just(8), Just(9), Just(40), Just(64), Just(90), Just(4_000_000_000)],
+            steps in vec((wait(), prop_oneof![12 => Just(1u32), 2 => 2..4u32, 1 => 0..200_000_000u32]), 1..200),
+            rare_costs in any::<bool>(),
+        ) {
+            let clock = ManualClock::new();
+            let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone()));
+            let quota = Quota::per_minute(limit);
+            let mut log = SlidingWindow::default();
+            for (wait, cost) in steps {
+                let until = |instant: u64, more: i64| {
+                    (instant + quota.window_us()).saturating_add_signed(more).saturating_sub(store.now())
+                };
+                clock.advance(Duration::from_micros(match wait {
+                    Wait::None => 0,
+                    Wait::Some(wait) => wait,
+                    Wait::OldestLeaves(more) if log.head.used > 0 => until(log.head.oldest, more),
+                    Wait::NewestLeaves(more) if log.head.used > 0 => until(log.head.at, more),
+                    Wait::OldestLeaves(_) | Wait::NewestLeaves(_) => 0,
+                }));
+                let (now, cost) = (store.now(), if rare_costs { cost } else { cost.min(1) });
+                // By the plain way, without the steps that a head takes.
+                log.advance(now, &quota);
+                let mut decision = log.decide(now, &quota, cost);
+                if decision.is_allowed() {
+                    log.admit(now, &quota, cost, RESOLUTION, false);
+                    decision = log.decide(now, &quota, 0);
+                }
+                let take = Take::new(name("twins"), 0_u64, quota).with_cost(cost);
+                prop_assert_eq!(store.decide(&take).unwrap().decision, decision);
+                let (mut kept, mut log) = (kept(&store, 0), log.clone());
+                for log in [&mut kept, &mut log] {
+                    log.advance(now, &quota);
+                }
+                prop_assert_eq!(kept.whole(), log.whole());
+            }
+        }
+    }
 }
 
 /// Threads at once, and how often `ask` said yes.
@@ -313,4 +376,24 @@ fn clients_come_and_go_and_the_rest_are_found() {
         };
     }
     assert_eq!(store.len(), 0);
+}
+
+#[test]
+fn what_a_log_no_longer_needs_is_another_clients() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone())).with_capacity(16);
+    let mut units = Vec::new();
+    for _ in 0..20 {
+        // Through rings of all lengths and a block, and all of it left behind by the next round.
+        for request in 0..80 {
+            clock.advance(Duration::from_micros(900_000));
+            let take = Take::new(name("ip"), "client", Quota::per_minute(64));
+            let take = if request == 70 { take.on_trial() } else { take };
+            store.decide(&take).unwrap();
+        }
+        clock.advance(Duration::from_secs(60));
+        take(&store, "client", 64).unwrap();
+        units.push(store.state.shards.iter().map(|shard| shard.0.in_use()).sum::<usize>());
+    }
+    assert!(units.iter().all(|used| *used == units[0]), "{units:?}");
 }
