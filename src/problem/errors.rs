@@ -120,6 +120,7 @@ impl From<CheckPasswordError> for Problem {
     fn from(error: CheckPasswordError) -> Self {
         match error {
             CheckPasswordError::WrongPassword => wrong_password(),
+            CheckPasswordError::Gone => TokenError::Revoked.into(),
             CheckPasswordError::Busy => Self::unavailable(BUSY),
             CheckPasswordError::Store(error) => error.into(),
         }
@@ -318,6 +319,7 @@ mod tests {
             (LoginError::Busy.into(), 503, "unavailable"),
             (ResetError::InvalidToken.into(), 400, "invalid_reset_token"),
             (CheckPasswordError::WrongPassword.into(), 403, "wrong_password"),
+            (CheckPasswordError::Gone.into(), 401, "token_revoked"),
             (ChangePasswordError::WeakPassword(vec![]).into(), 422, "validation_failed"),
             (EmailChangeError::InvalidToken.into(), 400, "invalid_email_token"),
             (EmailChangeError::EmailTaken.into(), 409, "email_taken"),

@@ -35,9 +35,12 @@ pub enum ResetError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckPasswordError {
-    /// It is another, or there is no such account, or it is suspended.
+    /// It is another.
     #[error("wrong password")]
     WrongPassword,
+    /// There is no such account any more, or it is suspended: nothing was tried.
+    #[error("the account is gone or suspended")]
+    Gone,
     /// Too many passwords wait to be hashed; try again later.
     #[error("too many passwords wait to be hashed")]
     Busy,
@@ -180,16 +183,14 @@ impl UserService {
         password: Password,
     ) -> Result<CheckedPassword, CheckPasswordError> {
         let found = self.store.find_with_hash(id).await?.filter(|(user, _)| !user.suspended);
-        let hash = found.as_ref().map(|(_, hash)| hash.clone());
-        let right = self.hashing.check(password, hash).await? != Match::No;
-        match found {
-            Some((user, _)) if right => Ok(CheckedPassword { user }),
-            _ => {
-                tracing::info!(user = %id, "wrong password of one who is signed in");
-                self.note_refusal(Act::CONFIRMATION, Some(id), "wrong_password");
-                Err(CheckPasswordError::WrongPassword)
-            }
+        // Who is signed in knows that there is an account.
+        let (user, hash) = found.ok_or(CheckPasswordError::Gone)?;
+        if self.hashing.check(password, Some(hash)).await? == Match::No {
+            tracing::info!(user = %id, "wrong password of one who is signed in");
+            self.note_refusal(Act::CONFIRMATION, Some(id), "wrong_password");
+            return Err(CheckPasswordError::WrongPassword);
         }
+        Ok(CheckedPassword { user })
     }
 
     /// Sets a new password in place of one that was [checked](Self::check_password), ends all

@@ -73,6 +73,12 @@ async fn what_one_ends_the_other_knows([one, other]: [Server; 2], scene: &Scene)
                 _ => {
                     let body = json!({"current_password": crate::scene::PASSWORD});
                     tell("/auth/me/delete".into(), body, &pair.access).await.expect(204);
+                    // At once, and before it is heard of: a right password is never called wrong.
+                    let body = json!({"current_password": crate::scene::PASSWORD,
+                                      "password": crate::scene::PASSWORD});
+                    let change = other.post("/auth/password/change", &body).bearer(&pair.access);
+                    assert_eq!(change.send().await.expect(401).text("code"), "token_revoked");
+                    assert_eq!(me(&pair.access).await.expect(401).text("code"), "token_revoked");
                 }
             }
             let (code, took) = until_refused(other, &pair.access, begun).await;

@@ -130,7 +130,7 @@ async fn delete(
     caller: Identity,
     mut draft: Draft<Deletion>,
 ) -> Answer<StatusCode> {
-    let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::WrongPassword)?;
+    let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::Gone)?;
     let lacks_code = draft.0.as_ref().is_some_and(|deletion| deletion.code == Some(None));
     // A password comes before the code; where there is none, all is said at once.
     if draft.is_refused() && lacks_code && user.second_factor {
@@ -163,7 +163,7 @@ pub async fn current(
     caller: &Identity,
     password: Password,
 ) -> Answer<CheckedPassword> {
-    let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::WrongPassword)?;
+    let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::Gone)?;
     let look = async { Ok(users.check_password(&user.id, password).await?) };
     guesses.check(Some(user.email.as_str()), look).await
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use tower_warden::{
     Identity, Problem, StoreError, TokenService, UserId, UserService,
     second_factor::LoginSteps,
-    token::{NewSession, TokenPair},
+    token::{NewSession, TokenError, TokenPair},
     user::{Email, Password, PasswordPolicy, StandardPolicy, User},
 };
 
@@ -167,8 +167,9 @@ async fn logout_all(State(tokens): State<TokenService>, caller: Identity) -> Ans
 }
 
 async fn me(State(users): State<UserService>, caller: Identity) -> Answer<Answered<UserView>> {
-    let user = users.find(caller.user_id()).await?;
-    user.map(|user| Answered(user.into())).ok_or_else(Problem::not_found)
+    // Deleted a moment ago, elsewhere.
+    let user = users.find(caller.user_id()).await?.ok_or(TokenError::Revoked)?;
+    Ok(Answered(user.into()))
 }
 
 /// Who this user is now, for a new token; `None` for one who may no longer come in.

@@ -5,7 +5,9 @@ use http::StatusCode;
 use serde::Serialize;
 use tower_warden::{
     Identity, Problem, TokenService, UserService,
-    second_factor::{LoginSteps, LoginToken, RecoveryCode, SecondStepError, TotpService},
+    second_factor::{
+        LoginSteps, LoginToken, RecoveryCode, SecondFactorError, SecondStepError, TotpService,
+    },
     token::{NewSession, TokenPair},
     user::{CheckPasswordError, Password},
 };
@@ -48,7 +50,13 @@ async fn begin(
 ) -> Answer<Answered<SetupView>> {
     let checked = current(&guesses, &users, &caller, password).await?;
     let user = checked.user();
-    let setup = totp.begin(&user.id, user.email.as_str()).await?;
+    let setup = match totp.begin(&user.id, user.email.as_str()).await {
+        // Gone since the password was checked: there is nothing that could be on.
+        Err(SecondFactorError::AlreadyOn) if users.find(&user.id).await?.is_none() => {
+            return Err(CheckPasswordError::Gone.into());
+        }
+        begun => begun?,
+    };
     Ok(Answered(SetupView { secret: setup.secret().into(), uri: setup.uri().into() }))
 }
 
@@ -59,7 +67,7 @@ async fn confirm(
     caller: Identity,
     Json(Code { code }): Json<Code>,
 ) -> Answer<Answered<CodesView>> {
-    let user = users.find(caller.user_id()).await?.ok_or_else(Problem::not_found)?;
+    let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::Gone)?;
     let look = async { Ok(totp.confirm(&user.id, &code).await?) };
     let codes = guesses.check(Some(user.email.as_str()), look).await?;
     let recovery_codes = codes.iter().map(RecoveryCode::expose).map(str::to_owned).collect();
@@ -73,7 +81,7 @@ async fn disable(
     caller: Identity,
     Json(Disabling { password, code }): Json<Disabling>,
 ) -> Answer<StatusCode> {
-    let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::WrongPassword)?;
+    let user = users.find(caller.user_id()).await?.ok_or(CheckPasswordError::Gone)?;
     let look = async {
         users.check_password(&user.id, password).await?;
         Ok(totp.disable(&user.id, &code).await?)
