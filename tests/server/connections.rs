@@ -238,6 +238,8 @@ async fn head_that_cannot_be_read_is_answered_by_a_problem() {
         ("NONSENSE\r\n\r\n".to_owned(), 400, "invalid_request"),
         ("GET /x HTTP/9.9\r\n\r\n".to_owned(), 400, "invalid_request"),
         ("GET / HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n".to_owned(), 400, "invalid_request"),
+        ("GET /public/status HTTP/1.1\r\n\r\n".to_owned(), 400, "invalid_request"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n".to_owned(), 400, "invalid_request"),
         (format!("GET / HTTP/1.1\r\nHost: x\r\nx: {large}\r\n\r\n"), 431, "headers_too_large"),
         (format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"), 431, "headers_too_large"),
         (format!("GET /{large} HTTP/1.1\r\nHost: x\r\n\r\n"), 414, "uri_too_long"),

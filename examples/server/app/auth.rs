@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 use tower_warden::{
-    Identity, Problem, StoreError, TokenService, UserId, UserService,
+    Identity, StoreError, TokenService, UserId, UserService,
     second_factor::LoginSteps,
     token::{NewSession, TokenError, TokenPair},
     user::{Email, Password, PasswordPolicy, StandardPolicy, User},

@@ -30,7 +30,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_warden::{DrainLayer, ObserveLayer, RequireAuth, auth::FirstOf};
 
 pub use body::SlowBody;
-pub use error::{method_not_allowed, not_found};
+pub use error::{invalid_request, method_not_allowed, not_found};
 pub use limits::{LIMITERS, Limits, Quotas};
 pub use projects_store::{Pool, ProjectStore};
 pub use security::Hardening;

@@ -44,7 +44,7 @@ impl Connection {
         let Self { socket, peer, app, hardening, bounds } = self;
         let watch = Watch::new();
         let body_timeout = bounds.body;
-        let exchanges = Exchanges { app, peer, watch: watch.clone(), body_timeout };
+        let exchanges = Exchanges { app, peer, watch: watch.clone(), hardening, body_timeout };
         let socket = TokioIo::new(Socket::new(socket, watch.clone(), hardening));
         let mut connection = pin!(builder.serve_connection(socket, exchanges));
         let mut timer = pin!(sleep_until(watch.due(&bounds).at()));

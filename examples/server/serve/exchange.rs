@@ -2,28 +2,30 @@
 
 use std::{
     convert::Infallible,
+    future,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::{Router, body::Body as AnyBody, extract::ConnectInfo};
+use axum::{Router, body::Body as AnyBody, extract::ConnectInfo, response::IntoResponse};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
 use super::watch::{Exchange, Watch};
-use crate::app::SlowBody;
+use crate::app::{Hardening, SlowBody, invalid_request};
 
 /// The app, for one connection.
 pub struct Exchanges {
     pub app: Router,
     pub peer: SocketAddr,
     pub watch: Watch,
+    pub hardening: Hardening,
     /// From the head of a request to the end of its body.
     pub body_timeout: Duration,
 }
@@ -35,6 +37,10 @@ impl hyper::service::Service<Request<Incoming>> for Exchanges {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let unanswered = Unanswered(self.watch.begin());
+        if !names_its_host(&request) {
+            let (exchange, response) = (unanswered.0.clone(), without_host(self.hardening));
+            return Box::pin(future::ready(Ok(response.map(|body| Answer { body, exchange }))));
+        }
         request.extensions_mut().insert(ConnectInfo(self.peer));
         let request = request.map(|body| {
             if body.is_end_stream() {
@@ -50,6 +56,21 @@ impl hyper::service::Service<Request<Incoming>> for Exchanges {
             Ok(response.map(|body| Answer { body, exchange }))
         })
     }
+}
+
+/// As RFC 9112, section 3.2 demands, and hyper leaves to us.
+fn names_its_host<B>(request: &Request<B>) -> bool {
+    let named = request.headers().get_all(header::HOST).iter().count();
+    match request.version() {
+        Version::HTTP_11 => named == 1,
+        _ => named <= 1,
+    }
+}
+
+fn without_host(hardening: Hardening) -> Response<AnyBody> {
+    let mut response = invalid_request("Not one Host header").into_response();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    hardening.response(response)
 }
 
 /// Until there is an answer, or nobody waits for one.
