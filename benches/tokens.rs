@@ -27,9 +27,14 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use tower::{Layer, Service};
 use tower_warden::{
-    Identity, RequireAuth, Role, UserId,
+    ApiKeyService, Identity, RequireAuth, Role, UserId,
+    api_key::KeyRequest,
     store::memory::MemoryStore,
-    token::{KeySet, SigningKey, TokenService},
+    token::{
+        Algorithm as KeyAlgorithm, FamilyId, KeySet, Revocation, Revoked, SigningKey, TokenService,
+        TokenVerifier,
+    },
+    user::{Email, NewUser, PasswordHash, UserStore},
 };
 
 const ISSUER: &str = "https://id.example";
@@ -236,6 +241,55 @@ fn seen_tokens(c: &mut Criterion) {
     }
 }
 
+/// A token of ours, a key, and a token of another issuer, each seen before; and what it costs that some
+/// were revoked.
+fn known_callers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("known caller");
+    let token = &ACCESS_TOKENS[0];
+    let tokens = token_service();
+    let caller = tokens.verify(token).expect("genuine");
+    group.bench_function("a token, nothing revoked", |b| {
+        b.iter(|| tokens.verify(black_box(token)).expect("seen"));
+    });
+    let revoked = tokens.revocations();
+    group.bench_function("the look-up alone, nothing revoked", |b| {
+        b.iter(|| revoked.is_revoked(black_box(&caller)));
+    });
+    for seq in 0..TOKENS as u64 {
+        let ended = Revoked::Session(FamilyId::random());
+        revoked.apply(&Revocation::new(seq, SystemTime::now(), ended));
+    }
+    group.bench_function("a token, 10,000 sessions revoked", |b| {
+        b.iter(|| tokens.verify(black_box(token)).expect("seen"));
+    });
+    group.bench_function("the look-up alone, 10,000 sessions revoked", |b| {
+        b.iter(|| revoked.is_revoked(black_box(&caller)));
+    });
+
+    let verifier = TokenVerifier::new(ISSUER, AUDIENCE)
+        .with_algorithms([KeyAlgorithm::Rs256])
+        .with_jwks(&token_service().jwks());
+    group.bench_function("a token of another issuer", |b| {
+        b.iter(|| verifier.verify(black_box(token)).expect("genuine"));
+    });
+
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (keys, key) = runtime.block_on(async {
+        let store = MemoryStore::new();
+        let email = Email::parse("ada@example.com").expect("an address");
+        let hash = PasswordHash::from("nobody logs in".to_owned());
+        let ada = store.create(NewUser::new(email, hash, SystemTime::now())).await.expect("a user");
+        let keys = ApiKeyService::new(store);
+        let made = keys.create(&Identity::from(&ada), KeyRequest::new("bench")).await;
+        let (_, key) = made.expect("a key");
+        keys.verify(key.expose()).await.expect("good");
+        (keys, key)
+    });
+    group.bench_function("an API key", |b| {
+        b.iter(|| now(keys.verify(black_box(key.expose()))).expect("seen"));
+    });
+}
+
 fn signing(c: &mut Criterion) {
     let mut group = c.benchmark_group("signing");
     let (message, _) = ACCESS_TOKENS[0].rsplit_once('.').expect("three parts");
@@ -286,6 +340,6 @@ fn signing(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3));
-    targets = new_tokens, seen_tokens, signing
+    targets = new_tokens, seen_tokens, known_callers, signing
 }
 criterion_main!(benches);

@@ -280,6 +280,21 @@ pub const SECTIONS: &[Section] = &[
         rows: TOKENS_BY_AWS_LC,
     },
     Section {
+        title: "A caller that was seen before",
+        columns: &[
+            "a token, nothing revoked",
+            "a token, 10,000 sessions revoked",
+            "the look-up alone, nothing revoked",
+            "the look-up alone, 10,000 sessions revoked",
+            "a token of another issuer",
+            "an API key",
+        ],
+        rows: &[Row {
+            ours: "a token, 10,000 sessions revoked",
+            ..row("verified", ("known caller", ""), Time, "a token, nothing revoked", Goal::None)
+        }],
+    },
+    Section {
         title: "Redis",
         columns: &[
             "tower-warden",

@@ -79,7 +79,7 @@ impl AuditFilter {
         Self { limit, user: None, before: None }
     }
 
-    /// The same, of this account only.
+    /// The same, of this account only: what was done to it, and what it did.
     #[must_use]
     pub fn about(self, user: &UserId) -> Self {
         Self { user: Some(user.clone()), ..self }

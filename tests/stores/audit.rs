@@ -144,6 +144,9 @@ async fn accounts_tell_what_was_done_to_them(store: Arc<impl Store>, _: Heard) {
         ]
     );
     assert_eq!(told(&*store, &root.id).await, ["admin_ensured done created"]);
+    let of_root = store.events(&AuditFilter::new(9).about(&root.id)).await.unwrap();
+    assert_eq!((of_root.len(), of_root[0].act.as_str()), (2, "deleted"));
+    assert_eq!(of_root[0].subject, Some(ada.id));
 }
 
 async fn sessions_tell_how_they_began_and_ended(store: Arc<impl Store>, _: Heard) {
@@ -458,12 +461,13 @@ pub(crate) async fn changes_and_events_stand_and_fall_together<S, F>(
 async fn told(store: &impl Store, user: &UserId) -> Vec<String> {
     let events = store.events(&AuditFilter::new(100).about(user)).await.unwrap();
     let tell = |event: AuditEvent| {
-        assert_eq!(event.subject.as_ref(), Some(user));
         let detail = event.detail.map(|detail| format!(" {detail}")).unwrap_or_default();
         let object = event.object.map(|object| format!(" @{object}")).unwrap_or_default();
         format!("{} {}{detail}{object}", event.act, event.outcome)
     };
-    events.into_iter().rev().map(tell).collect()
+    // What they did to others is told, too.
+    let to_them = events.into_iter().filter(|event| event.subject.as_ref() == Some(user));
+    to_them.rev().map(tell).collect()
 }
 
 /// How many of sixteen were done.

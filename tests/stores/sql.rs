@@ -190,8 +190,8 @@ pub(crate) async fn thousands_of_sessions_end_at_once<S: TokenStore + Clone>(
     drop(following);
 }
 
-/// A session that was refreshed that often, and has ended, is forgotten in steps: nobody who writes
-/// waits for longer than for one of them. `tokens` rows of it are there but for the live one.
+/// A session that was refreshed that often, and has ended, is forgotten in steps: who writes has a
+/// turn between them. `tokens` rows of it are there but for the live one.
 pub(crate) async fn a_very_long_session_is_forgotten_while_others_write<S>(
     store: S,
     tokens: u64,
@@ -215,12 +215,13 @@ pub(crate) async fn a_very_long_session_is_forgotten_while_others_write<S>(
             }
         }
     });
-    let (begun, mut longest, mut deleted) = (Instant::now(), Duration::ZERO, 0);
+    let (begun, mut longest, mut deleted, mut steps) = (Instant::now(), Duration::ZERO, 0, 0);
     loop {
         let step = Instant::now();
         let now = store.delete_expired_sessions(clock.now(), STEP).await.unwrap();
         longest = longest.max(step.elapsed());
-        deleted += now;
+        (deleted, steps) = (deleted + now, steps + 1);
+        assert!(now <= u64::from(STEP));
         if now < u64::from(STEP) {
             break;
         }
@@ -236,6 +237,6 @@ pub(crate) async fn a_very_long_session_is_forgotten_while_others_write<S>(
         begun.elapsed(),
         times.len()
     );
-    let bound = Duration::from_secs(1);
-    assert!(longest < bound && last < bound, "a step {longest:?}, a login {last:?}");
+    // Had they waited for all of it, there would be a few of them.
+    assert!(times.len() > steps / 8, "{} logins in {steps} steps", times.len());
 }
