@@ -1,4 +1,4 @@
-//! Accounts for life, the library's side of them: register, prove the address, log in, forget the
+//! Accounts for life, the library's side of them: register, verify the address, log in, forget the
 //! password, change it, move to another address, be suspended, be deleted. `cargo run --example
 //! accounts` goes through all of it; mail is kept in a drawer instead of being sent.
 
@@ -54,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // One store keeps users and sessions, so that what ends both is one transaction.
     let (store, drawer) = (MemoryStore::new(), Drawer::default());
     let outbox = Outbox::new(drawer.clone());
-    let hashing = HashingPool::new(BcryptHasher::new(4)?)?; // BcryptHasher::default(), in earnest
+    let hashing = HashingPool::new(BcryptHasher::new(4)?)?; // in production: BcryptHasher::default()
     let verification = LinkMail::verification("https://app.example/verify")?;
     let users = UserService::new(store.clone(), hashing, verification, outbox.clone())
         .with_reset_mail(LinkMail::reset("https://app.example/reset")?)

@@ -71,7 +71,7 @@ fn app() -> Router {
         ],
     );
     let auth = RequireAuth::new(OldTokens);
-    let stack = ServiceBuilder::new().layer(auth.clone().identify_only()).layer(limit).layer(auth);
+    let stack = ServiceBuilder::new().layer(auth.identify_only()).layer(limit).layer(auth);
     Router::new()
         .route("/me", get(async |caller: Identity| format!("hello {}", caller.user_id())))
         .layer(stack)

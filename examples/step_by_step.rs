@@ -22,14 +22,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_warden::{
-    Identity, PeerAddr, Plan, Problem, Quota, RateLimitLayer, RateLimiter, RequireAuth, Role, Rule,
-    TokenService, UserService,
+    Identity, PeerAddr, Plan, Problem, ProblemCode, Quota, RateLimitLayer, RateLimiter, RequireAuth,
+    Role, Rule, TokenService, TrustedProxies, UserService,
     auth::{Admin, Editor, Either, Permitted},
     limit::Charge,
     store::memory::{MemoryRateLimitStore, MemoryStore},
     token::{KeySet, SigningKey, TokenPair},
     user::{
-        BcryptHasher, HashingPool, LinkMail, LoginError, Password, UserChange,
+        BcryptHasher, Email, HashingPool, LinkMail, LoginError, Password, UserChange,
         mail::{MailError, MailSender, Message, Outbox},
     },
 };
@@ -48,8 +48,13 @@ struct Credentials {
 }
 
 #[derive(Deserialize)]
-struct Token {
+struct Link {
     token: String,
+}
+
+#[derive(Deserialize)]
+struct Refresh {
+    refresh_token: String,
 }
 
 async fn register(
@@ -60,7 +65,7 @@ async fn register(
     Ok(StatusCode::CREATED)
 }
 
-async fn verify(State(app): State<App>, Json(link): Json<Token>) -> Result<StatusCode, Problem> {
+async fn verify(State(app): State<App>, Json(link): Json<Link>) -> Result<StatusCode, Problem> {
     app.users.verify_email(&link.token).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -69,9 +74,11 @@ async fn login(
     State(app): State<App>,
     Json(given): Json<Credentials>,
 ) -> Result<Json<TokenPair>, Problem> {
+    // As accounts know it: each way to write an address counts as the same account.
+    let email = Email::parse(&given.email).map_err(|_| LoginError::InvalidCredentials)?;
     // Taken before the password is looked at, so that parallel guesses can't slip through.
-    let guess = app.guesses.ask(given.email.trim().to_lowercase()).reserve().await?;
-    let user = match app.users.authenticate(&given.email, Password::from(given.password)).await {
+    let guess = app.guesses.ask(email.as_str()).reserve().await?;
+    let user = match app.users.authenticate(&email, Password::from(given.password)).await {
         Err(wrong @ LoginError::InvalidCredentials) => {
             guess.keep().await;
             return Err(wrong.into());
@@ -86,22 +93,27 @@ async fn login(
 
 async fn refresh(
     State(app): State<App>,
-    Json(old): Json<Token>,
+    Json(old): Json<Refresh>,
 ) -> Result<Json<TokenPair>, Problem> {
     // Who it is now: role and plan may have changed since.
     let now = async |id| {
         let user = app.users.find(&id).await?.filter(|user| !user.suspended);
         Ok(user.map(|user| Identity::from(&user)))
     };
-    Ok(Json(app.tokens.refresh(&old.token, now).await?))
+    Ok(Json(app.tokens.refresh(&old.refresh_token, now).await?))
 }
 
-fn router(app: App, limits: MemoryRateLimitStore) -> Result<Router, Box<dyn Error>> {
+fn router(
+    app: App,
+    limits: MemoryRateLimitStore,
+    proxies: &TrustedProxies,
+) -> Result<Router, Box<dyn Error>> {
     let users = Rule::per_user("user", Quota::per_minute(60))
         .with_plan(Plan::PAID, Quota::per_minute(600))
         .exempt_role(Role::ADMIN);
-    let strangers =
-        Rule::per_ip("ip", Quota::per_minute(100)).when(|request| request.identity().is_none());
+    let strangers = Rule::per_ip("ip", Quota::per_minute(100))
+        .behind(proxies.clone())
+        .when(|request| request.identity().is_none());
     let auth = RequireAuth::new(app.tokens.clone());
     let api = Router::new()
         .route(
@@ -122,10 +134,16 @@ fn router(app: App, limits: MemoryRateLimitStore) -> Result<Router, Box<dyn Erro
         .route("/refresh", post(refresh))
         .route_layer(RateLimitLayer::new(
             limits.clone(),
-            Rule::per_ip("accounts", Quota::per_hour(100)),
+            Rule::per_ip("accounts", Quota::per_hour(100)).behind(proxies.clone()),
         ));
+    // Wrong passwords, and no other 401.
+    let wrong = Charge::when(|response| {
+        response.status == StatusCode::UNAUTHORIZED
+            && response.extensions.get() == Some(&ProblemCode("invalid_credentials"))
+    });
     let wrong = Rule::per_ip("login", Quota::new(5, Duration::from_secs(15 * 60))?)
-        .charging(Charge::status(StatusCode::UNAUTHORIZED));
+        .behind(proxies.clone())
+        .charging(wrong);
     let login =
         Router::new().route("/login", post(login)).route_layer(RateLimitLayer::new(limits, wrong));
     Ok(api.merge(accounts).merge(login).with_state(app))
@@ -135,7 +153,7 @@ fn router(app: App, limits: MemoryRateLimitStore) -> Result<Router, Box<dyn Erro
 async fn main() -> Result<(), Box<dyn Error>> {
     let (limits, accounts, drawer) =
         (MemoryRateLimitStore::new(), MemoryStore::new(), Drawer::default());
-    let hashing = HashingPool::new(BcryptHasher::new(4)?)?; // BcryptHasher::default(), in earnest
+    let hashing = HashingPool::new(BcryptHasher::new(4)?)?; // in production: BcryptHasher::default()
     let mail = LinkMail::verification("https://app.example/verify")?;
     let outbox = Outbox::new(drawer.clone());
     let users = UserService::new(accounts.clone(), hashing, mail, outbox.clone());
@@ -145,7 +163,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tokens: TokenService::new(keys, "https://api.example", "api", accounts),
         guesses: RateLimiter::new(limits.clone(), "guesses", Quota::per_hour(50)),
     };
-    let router = router(app, limits)?;
+    let router = router(app, limits, &TrustedProxies::none())?;
     // A server: axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).
     let post = async |path: &str, token: &str, body: Value| {
         let request = Request::post(path)
@@ -171,11 +189,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("a viewer writes: {}, limit {:?}", viewer.status(), viewer.headers()["ratelimit"]);
     assert_eq!(viewer.status(), 403);
 
-    // What an admin does shows in the next token pair.
+    // An admin changes her role: the old access token ends, and the next pair says the new role.
     let user = users.find_by_email("ada@example.com").await?.ok_or("no such user")?;
     let change = UserChange::new().with_role(Role::EDITOR).with_plan(Some(Plan::PAID));
     users.update(&user.id, change).await?;
-    let pair = json!({"token": text(&pair, "refresh_token")});
+    let old = post("/reports", text(&pair, "access_token"), json!({})).await?;
+    assert_eq!(old.status(), 401);
+    let pair = json!({"refresh_token": text(&pair, "refresh_token")});
     let pair = read(post("/refresh", "", pair).await?).await?;
     let editor = post("/reports", text(&pair, "access_token"), json!({})).await?;
     println!("an editor writes: {}, limit {:?}", editor.status(), editor.headers()["ratelimit"]);

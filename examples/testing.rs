@@ -36,8 +36,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let clock = ManualClock::new();
     let shared: Arc<ManualClock> = Arc::new(clock.clone());
     let limits = MemoryRateLimitStore::new().with_clock(shared.clone());
+    let accounts = MemoryStore::new().with_clock(shared); // services take it from their store
     let keys = KeySet::new(SigningKey::generate_ed25519()?);
-    let tokens = TokenService::new(keys, "test", "test", MemoryStore::new()).with_clock(shared);
+    let tokens = TokenService::new(keys, "test", "test", accounts);
 
     // A caller needs no login here: the test signs what it needs.
     let ada = Identity::new(UserId::from("ada"), Role::EDITOR);

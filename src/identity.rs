@@ -124,6 +124,15 @@ macro_rules! open_value {
             }
         }
 
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                match &*text {
+                    $($text => Self::$constant,)*
+                    _ => Self(Cow::Owned(text)),
+                }
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
@@ -173,6 +182,7 @@ open_value! {
     /// ```
     /// use tower_warden::Plan;
     /// assert_eq!(Plan::from("paid"), Plan::PAID);
+    /// assert_eq!(Plan::from(String::from("team")), Plan::from("team"));
     /// ```
     Plan {
         /// Pays nothing.

@@ -12,7 +12,8 @@
 //! # A protected API
 //!
 //! With axum (feature `axum`): a login that gives tokens, and a route for editors, limited per plan. Write
-//! the stack from the outside in: who is it, how often, may they.
+//! the stack from the outside in: who is it, how often, may they. A rule by user limits only requests whose caller is
+//! known by then: the answer of a limited request has a `RateLimit` header.
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]
@@ -81,13 +82,13 @@
 //! | know what stands around what | [the order of layers](guide::order_of_layers) |
 //! | stand behind nginx, HAProxy, Caddy, a load balancer | [client addresses](guide::client_addresses) |
 //! | charge by plan, by weight, by failures | [plans and quotas](guide::plans_and_quotas), [bursts](guide::bursts), [sharing a limit](guide::sharing_a_limit) |
-//! | have passwords forgotten, addresses changed, sessions ended | [accounts for life](guide::accounts_for_life), [sessions and revocation](guide::sessions_and_revocation) |
+//! | handle forgotten passwords, changed addresses, ended sessions | [accounts for life](guide::accounts_for_life), [sessions and revocation](guide::sessions_and_revocation) |
 //! | serve browsers | [browsers](guide::browsers) |
 //! | see what happens: traces, metrics, an audit trail | [signals](guide::signals) |
 //! | test your app; keep state elsewhere | [testing](guide::testing), [writing a store](guide::writing_a_store) |
 //! | move from another crate | [coming from …](guide::coming_from) |
 //!
-//! [`auth`], [`limit`], [`token`] and [`user`] tell the rules of each, and what a deployment must know. The
+//! [`auth`], [`limit`], [`token`] and [`user`] have the rules of each, and what a deployment must know. The
 //! repository's `examples` hold one idea each, and `examples/server` a whole API.
 //!
 //! # Stores

@@ -22,7 +22,8 @@ use crate::{Answer, Identity, RequestHead, SharedClock, SystemClock, token::Toke
 /// 3. Routes that change something without looking at these cookies (a login: so that nobody is logged
 ///    in as somebody else) want tower-http's `CsrfLayer` around them.
 ///
-/// A proxy must pass `Host` and `Origin` on as they came.
+/// A proxy must pass `Host` and `Origin` on as they came; nginx needs `proxy_set_header Host $http_host;`
+/// for that.
 ///
 /// ```
 /// use http::Request;

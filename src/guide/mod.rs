@@ -14,12 +14,12 @@
 //! Limits:
 //!
 //! - [`plans_and_quotas`]: by plan, by weight, of failures only; which quota is right.
-//! - [`bursts`]: for who comes from token buckets.
+//! - [`bursts`]: for those coming from token buckets.
 //! - [`sharing_a_limit`]: over HTTP and gRPC, between routes and servers.
 //!
 //! Callers:
 //!
-//! - [`accounts_for_life`]: forgotten passwords, new addresses, suspension; letters and pages of your own.
+//! - [`accounts_for_life`]: forgotten passwords, new addresses, suspension; e-mails and pages of your own.
 //! - [`sessions_and_revocation`]: what ends a session, how soon, and what each store promises.
 //! - [`browsers`]: tokens, CORS, WebSocket, EventSource.
 //! - [`writing_a_store`]: limits, users or sessions in a database of your own.

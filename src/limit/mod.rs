@@ -20,7 +20,8 @@
 //!    ([`OnFailure::Deny`]), as you choose. Around a store that may be slow or gone put a
 //!    [`FallbackStore`]: then no request waits long for it, and limits may be counted in this
 //!    process meanwhile.
-//! 6. **Behind a proxy**, say so ([`Rule::behind`]), or all its clients share one limit. A request
+//! 6. **Behind a proxy**, say so on each rule by address ([`Rule::behind`]), or all its clients share one limit, and
+//!    nothing warns of it. A request
 //!    without a peer address is answered 500 and logged with what to add; never is there one
 //!    bucket for all.
 //!

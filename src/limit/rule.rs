@@ -116,7 +116,11 @@ impl Rule {
             .with_ipv6_prefix(prefix)
     }
 
-    /// Counts by user; says nothing of requests without an [`Identity`].
+    /// Counts by user. **Requests without an [`Identity`] are not limited by this rule**: put its layer
+    /// inside of [`RequireAuth`](crate::RequireAuth) or
+    /// [`identify_only`](crate::RequireAuth::identify_only), and give strangers a rule of their own.
+    /// In the wrong order it limits nobody, and nothing says so but a missing `RateLimit` header: see
+    /// [the order of layers](crate::guide::order_of_layers).
     ///
     /// # Panics
     /// Where `name` is no [`LimiterName`]; one that comes from a configuration is made by
@@ -205,7 +209,8 @@ impl Rule {
         self
     }
 
-    /// Client addresses are those that these proxies forward.
+    /// Client addresses are those that these proxies forward. Without this the peer of the connection
+    /// is counted: behind a proxy that is the proxy, and all of its clients share one limit.
     ///
     /// # Panics
     /// Where the rule is one [`per_user`](Self::per_user).
@@ -230,7 +235,8 @@ impl Rule {
         self
     }
 
-    /// Users of this plan have another quota.
+    /// Users of this plan have another quota. Users without a plan, and of plans that are not named,
+    /// have the rule's own. A user has one count, whatever the plan.
     ///
     /// # Panics
     /// Where the rule is not one [`per_user`](Self::per_user).
@@ -254,7 +260,7 @@ impl Rule {
         self
     }
 
-    /// Counts only requests like this; others are exempt. Said twice, both must hold.
+    /// Counts only requests like this; others are exempt. Called twice, both conditions must hold.
     pub fn when(
         mut self,
         applies: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static,
@@ -266,8 +272,8 @@ impl Rule {
         self
     }
 
-    /// How much a request weighs, 1 where nothing is said. One of cost 0 is admitted and not
-    /// counted, and sees the headers all the same. One above the limit is never admitted.
+    /// How much a request weighs, 1 where nothing is said. A request of cost 0 is admitted and not
+    /// counted, but its response has the headers. One that weighs more than the limit is never admitted.
     pub fn with_cost(self, cost: impl Fn(&RequestHead<'_>) -> u32 + Send + Sync + 'static) -> Self {
         self.with_cost_from(move |request| Answer::Ready(cost(request)))
     }

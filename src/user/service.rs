@@ -15,7 +15,7 @@ use crate::{
     audit::{Act, AuditEvent},
 };
 
-/// Registers users, checks their passwords, proves their addresses, and changes what they are.
+/// Registers users, checks their passwords, verifies their addresses, and changes what they are.
 /// Cheap to clone; not a `tower::Service`. See the [module's docs](super).
 ///
 /// ```
@@ -61,7 +61,7 @@ pub struct UserService {
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl UserService {
-    /// A service over this store. New users prove their address within 24 hours, by the link in the
+    /// A service over this store. New users verify their address within 24 hours, by the link in the
     /// mail that goes into the outbox; passwords follow the [`StandardPolicy`].
     #[must_use]
     pub fn new(
@@ -77,7 +77,7 @@ impl UserService {
         }
     }
 
-    /// A service that sends no mail. Users are made [verified](Self::create_verified), or prove
+    /// A service that sends no mail. Users are made [verified](Self::create_verified), or verify
     /// themselves by tokens that you deliver in your own way: see
     /// [`register_unmailed`](Self::register_unmailed) and [`reset_link`](Self::reset_link).
     #[must_use]
@@ -144,7 +144,7 @@ impl UserService {
         Self { clock, ..self }
     }
 
-    /// The same, whose links that prove an address work for so long: 24 hours, unless set.
+    /// The same, whose links that verify an address work for so long: 24 hours, unless set.
     #[must_use]
     pub fn with_verification_ttl(self, ttl: Duration) -> Self {
         Self { verification_ttl: ttl, ..self }
