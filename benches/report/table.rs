@@ -82,6 +82,16 @@ impl Row {
         }
     }
 
+    /// Whether the goal is missed, of what was measured.
+    fn misses(&self, measured: &Measured) -> bool {
+        match self.goal {
+            Goal::Ratio(goal) => self.ratio(measured).is_some_and(|ratio| ratio > goal),
+            Goal::Times(goal) => self.ratio(measured).is_some_and(|ratio| ratio < goal),
+            Goal::AtMost(goal) => self.figure(measured, self.ours).is_some_and(|ours| ours > goal),
+            Goal::None => false,
+        }
+    }
+
     fn show(&self, figure: f64) -> String {
         match self.unit {
             Unit::Bytes => format!("{figure:.0} B"),
@@ -117,7 +127,8 @@ pub fn markdown(section: &Section, measured: &Measured) -> Option<String> {
             Goal::AtMost(figure) => format!("≤ {}", row.show(figure)),
             Goal::None => "–".to_owned(),
         };
-        let _ = writeln!(text, "| {} | {figures} | {ratio} | {goal} |", row.what);
+        let missed = if row.misses(measured) { " ✗" } else { "" };
+        let _ = writeln!(text, "| {} | {figures} | {ratio} | {goal}{missed} |", row.what);
     }
     Some(text)
 }
