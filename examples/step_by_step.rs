@@ -22,8 +22,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_warden::{
-    Identity, PeerAddr, Plan, Problem, ProblemCode, Quota, RateLimitLayer, RateLimiter, RequireAuth,
-    Role, Rule, TokenService, TrustedProxies, UserService,
+    Identity, PeerAddr, Plan, Problem, ProblemCode, Quota, RateLimitLayer, RateLimiter,
+    RequireAuth, Role, Rule, TokenService, TrustedProxies, UserService,
     auth::{Admin, Editor, Either, Permitted},
     limit::Charge,
     store::memory::{MemoryRateLimitStore, MemoryStore},
