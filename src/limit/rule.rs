@@ -22,7 +22,7 @@ use crate::{
 ///     .exempt_role(Role::ADMIN);
 /// let strangers = Rule::per_ip("ip", Quota::per_minute(100))
 ///     .when(|request| request.identity().is_none());
-/// // Who sends no key is counted by address, with the same quota.
+/// // A request without a key is counted by address, with the same quota.
 /// let by_api_key = Rule::by_key("key", Quota::per_second(10), |request| {
 ///     request.headers.get("x-api-key")?.to_str().ok().map(Key::from)
 /// });
@@ -177,7 +177,7 @@ impl Rule {
         Self::new(name, Whom::Chosen { choose: Arc::new(choose), otherwise, proxies })
     }
 
-    /// Who has no key is counted by client address, with this quota.
+    /// Requests without a key are counted by client address, with this quota.
     ///
     /// # Panics
     /// Where the rule is not one [`by_key`](Self::by_key) or [`by`](Self::by).
@@ -185,7 +185,7 @@ impl Rule {
         self.or(Otherwise::ClientIp(quota))
     }
 
-    /// Who has no key is refused with 400.
+    /// Requests without a key are refused with 400.
     ///
     /// # Panics
     /// Where the rule is not one [`by_key`](Self::by_key) or [`by`](Self::by).
@@ -193,7 +193,7 @@ impl Rule {
         self.or(Otherwise::Refused)
     }
 
-    /// Who has no key is not limited.
+    /// Requests without a key are not limited.
     ///
     /// # Panics
     /// Where the rule is not one [`by_key`](Self::by_key) or [`by`](Self::by).
@@ -333,7 +333,7 @@ impl Rule {
         Self { access: Some(list), ..self }
     }
 
-    /// Who keeps asking after refusals waits longer and longer.
+    /// Clients that keep asking after refusals wait longer and longer.
     pub fn with_penalty(self, penalty: Penalty) -> Self {
         Self { penalty: Some(penalty), ..self }
     }
