@@ -18,7 +18,9 @@ impl Measured {
         for (name, sizes) in
             json(&target.join("figures/memory.json")).as_object().into_iter().flatten()
         {
-            for (requests, bytes) in [1, 2, 5, 8, 17].iter().zip(sizes.as_array().into_iter().flatten()) {
+            for (requests, bytes) in
+                [1, 2, 5, 8, 17].iter().zip(sizes.as_array().into_iter().flatten())
+            {
                 measured.add(format!("memory/{name}/{requests}"), bytes.as_f64());
             }
         }

@@ -274,7 +274,7 @@ async fn what_is_no_key_is_an_invalid_token() {
     {
         server.get("/projects").bearer(text).await.refused(401, "invalid_token");
     }
-    // Bytes that are no letters, look-alikes, and lengths: nobody is asked about any of them.
+    // Bytes that are no letters, others that look like them, and lengths: nobody is asked about any.
     let letters = |text: &str| format!("wdn_{text}");
     server.lose_database().await;
     for text in [
