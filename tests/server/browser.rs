@@ -170,15 +170,24 @@ impl Browser {
 
     /// Waits until an element shows this text.
     pub(crate) async fn shows(&self, selector: &str, text: &str) {
+        self.until(selector, text, true).await;
+    }
+
+    /// Waits until it doesn't any more.
+    pub(crate) async fn loses(&self, selector: &str, text: &str) {
+        self.until(selector, text, false).await;
+    }
+
+    async fn until(&self, selector: &str, text: &str, is_there: bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         let quoted = json!(selector);
         let script = format!("return document.querySelector({quoted})?.innerText ?? ''");
         loop {
             let shown = self.run(&script).await;
-            if shown.as_str().is_some_and(|shown| shown.contains(text)) {
+            if shown.as_str().is_some_and(|shown| shown.contains(text) == is_there) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{selector} shows {shown}, not {text:?}");
+            assert!(Instant::now() < deadline, "{selector} shows {shown}: {text:?} {is_there}");
             sleep(Duration::from_millis(50)).await;
         }
     }

@@ -92,7 +92,7 @@ async fn api_is_tried_by_hand() {
     browser.click("#sessions li:not(:first-child) button").await;
     browser.shows("#said", "204").await;
     program.get("/auth/me").bearer(&elsewhere).await.refused(401, "token_revoked");
-    assert!(!text(&browser, "#sessions").await.contains("Elsewhere"));
+    browser.loses("#sessions", "Elsewhere").await;
 
     // A key, which is shown once, asks, and is revoked.
     browser.fill("#key-name", "robot").await;
