@@ -209,10 +209,9 @@ impl Writer {
     }
 
     fn policy(&self, reports: &Reports) -> Option<&Policy> {
-        let of_these = |policy: &&Policy| policy.is_of(reports);
-        let policies =
-            self.policies.iter().map(|policy| policy.get_or_init(|| Policy::new(reports)));
-        policies.into_iter().find(of_these)
+        let mut known =
+            self.policies.iter().map(|known| known.get_or_init(|| Policy::new(reports)));
+        known.find(|policy| policy.is_of(reports))
     }
 }
 

@@ -131,6 +131,7 @@ impl From<ChangePasswordError> for Problem {
     fn from(error: ChangePasswordError) -> Self {
         match error {
             ChangePasswordError::WrongPassword => wrong_password(),
+            ChangePasswordError::Gone => TokenError::Revoked.into(),
             ChangePasswordError::WeakPassword(violations) => weak_password(&violations),
             ChangePasswordError::Busy => Self::unavailable(BUSY),
             ChangePasswordError::Store(error) => error.into(),
@@ -207,6 +208,7 @@ impl From<SecondFactorError> for Problem {
             SecondFactorError::NotPending => {
                 conflict("totp_not_pending", "No second factor pending")
             }
+            SecondFactorError::NoUser => TokenError::Revoked.into(),
             SecondFactorError::WrongCode => {
                 Self::new(StatusCode::FORBIDDEN, "wrong_code", "Wrong code")
             }
@@ -321,6 +323,7 @@ mod tests {
             (CheckPasswordError::WrongPassword.into(), 403, "wrong_password"),
             (CheckPasswordError::Gone.into(), 401, "token_revoked"),
             (ChangePasswordError::WeakPassword(vec![]).into(), 422, "validation_failed"),
+            (ChangePasswordError::Gone.into(), 401, "token_revoked"),
             (EmailChangeError::InvalidToken.into(), 400, "invalid_email_token"),
             (EmailChangeError::EmailTaken.into(), 409, "email_taken"),
             (EmailChangeError::OwnEmail.into(), 422, "validation_failed"),
@@ -334,6 +337,7 @@ mod tests {
             (SecondFactorError::WrongCode.into(), 403, "wrong_code"),
             (SecondFactorError::AlreadyOn.into(), 409, "totp_enabled"),
             (SecondFactorError::NotPending.into(), 409, "totp_not_pending"),
+            (SecondFactorError::NoUser.into(), 401, "token_revoked"),
             (SecondStepError::InvalidCode.into(), 401, "invalid_code"),
             (EmailChangeError::Outdated.into(), 403, "wrong_password"),
             (UpdateUserError::Outdated.into(), 403, "wrong_password"),

@@ -18,6 +18,9 @@ pub enum SecondFactorError {
     /// There is none to confirm.
     #[error("no second factor is pending")]
     NotPending,
+    /// There is no such account any more, or it is suspended.
+    #[error("the account is gone or suspended")]
+    NoUser,
     /// The code is wrong, or was used before.
     #[error("wrong code")]
     WrongCode,

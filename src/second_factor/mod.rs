@@ -74,4 +74,4 @@ pub use login::{LoginSteps, LoginToken};
 pub use recovery::RecoveryCode;
 pub use seal::{SealedSecret, SealingKey, SealingKeyError, SealingKeys};
 pub use service::{TotpService, TotpSetup};
-pub use store::{PendingLogin, PendingLoginStore, SecondFactorStore, StoredTotp};
+pub use store::{PendingLogin, PendingLoginStore, SecondFactorStore, StoredTotp, TotpBegun};

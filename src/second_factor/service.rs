@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{
     RecoveryCode, SealingKeys, SecondFactor, SecondFactorError, SecondFactorStore, StoredTotp,
-    recovery,
+    TotpBegun, recovery,
     totp::{Code, TotpSecret},
 };
 use crate::{
@@ -120,7 +120,7 @@ impl TotpService {
     /// [confirms](Self::confirm) that it has arrived. `account` is what the app shows beside the code.
     ///
     /// # Errors
-    /// [`SecondFactorError::AlreadyOn`], [`SecondFactorError::Store`].
+    /// [`SecondFactorError::AlreadyOn`], [`SecondFactorError::NoUser`], [`SecondFactorError::Store`].
     pub async fn begin(
         &self,
         user: &UserId,
@@ -128,8 +128,10 @@ impl TotpService {
     ) -> Result<TotpSetup, SecondFactorError> {
         let secret = TotpSecret::random()?;
         let sealed = self.keys.seal(secret.as_bytes(), user)?;
-        if !self.store.begin_totp(user, &sealed).await? {
-            return Err(SecondFactorError::AlreadyOn);
+        match self.store.begin_totp(user, &sealed).await? {
+            TotpBegun::Pending => {}
+            TotpBegun::AlreadyOn => return Err(SecondFactorError::AlreadyOn),
+            TotpBegun::NoUser => return Err(SecondFactorError::NoUser),
         }
         let text = secret.base32();
         let uri = Zeroizing::new(uri(&self.issuer, account, &text));

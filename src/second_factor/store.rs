@@ -20,7 +20,7 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId, audit::Audi
 ///
 /// ```
 /// use std::time::SystemTime;
-/// use tower_warden::{TokenHash, second_factor::{SealedSecret, SecondFactorStore}};
+/// use tower_warden::{TokenHash, second_factor::{SealedSecret, SecondFactorStore, TotpBegun}};
 /// # use tower_warden::{store::memory::MemoryStore, user::{Email, NewUser, PasswordHash, UserStore}};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,7 +29,7 @@ use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId, audit::Audi
 /// # let ada = NewUser::new(Email::parse("ada@example.com")?, hash, std::time::SystemTime::now());
 /// # let ada = store.create(ada).await?.id;
 /// let secret = SealedSecret::from(b"sealed by SealingKeys".to_vec());
-/// assert!(store.begin_totp(&ada, &secret).await?);
+/// assert_eq!(store.begin_totp(&ada, &secret).await?, TotpBegun::Pending);
 /// let recovery = TokenHash::of("a recovery code");
 /// assert!(store.confirm_totp(&ada, &secret, 7, &[recovery], SystemTime::now()).await?);
 ///
@@ -54,9 +54,12 @@ pub trait SecondFactorStore: fmt::Debug + Send + Sync + 'static {
         AuditTrail::new()
     }
 
-    /// Notes a secret that is to be confirmed, in place of one that was not; answers whether it did,
-    /// which it doesn't where one is on, or the user is gone.
-    async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError>;
+    /// Notes a secret that is to be confirmed, in place of one that was not.
+    async fn begin_totp(
+        &self,
+        user: &UserId,
+        secret: &SealedSecret,
+    ) -> Result<TotpBegun, StoreError>;
 
     /// What is known of this user's second factor.
     async fn find_totp(&self, user: &UserId) -> Result<Option<StoredTotp>, StoreError>;
@@ -89,6 +92,18 @@ pub trait SecondFactorStore: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets the secret, pending or on, and the recovery codes; answers whether one was on.
     async fn remove_totp(&self, user: &UserId) -> Result<bool, StoreError>;
+}
+
+/// What came of a secret that was to be noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TotpBegun {
+    /// It is to be confirmed.
+    Pending,
+    /// Another one is on, and stays.
+    AlreadyOn,
+    /// There is no such user, or the account is suspended.
+    NoUser,
 }
 
 /// What a store knows of a second factor.

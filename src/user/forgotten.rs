@@ -56,6 +56,9 @@ pub enum ChangePasswordError {
     /// The current password is another.
     #[error("wrong password")]
     WrongPassword,
+    /// There is no such account any more, or it is suspended.
+    #[error("the account is gone or suspended")]
+    Gone,
     /// The new password won't do: all that is wrong with it. The current one was right.
     #[error("the password is too weak")]
     WeakPassword(Vec<Violation>),
@@ -218,7 +221,13 @@ impl UserService {
         let service = self.clone();
         carry_through(async move {
             let set = service.store.change_password(&change, &service.clock).await?;
-            let set = set.ok_or(ChangePasswordError::WrongPassword)?;
+            let Some(set) = set else {
+                let user = service.store.find(&change.id).await?;
+                return Err(match user.filter(|user| !user.suspended) {
+                    Some(_) => ChangePasswordError::WrongPassword,
+                    None => ChangePasswordError::Gone,
+                });
+            };
             tracing::info!(user = %set.user.id, "password changed");
             service.notify(&set.user, Notice::PasswordChanged { api_keys: set.api_keys });
             Ok(set.user)

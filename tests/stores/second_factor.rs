@@ -8,7 +8,9 @@ use std::{
 
 use tower_warden::{
     Clock, ManualClock, OpaqueToken, Role, SharedClock, TokenHash, UserId,
-    second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
+    second_factor::{
+        PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp, TotpBegun,
+    },
     store::memory::MemoryStore,
     user::{Email, NewUser, PasswordHash, UpdateUserError, UserChange, UserStore},
 };
@@ -81,7 +83,7 @@ second_factor_contract!(
 async fn secret_is_pending_until_it_is_confirmed(store: Arc<impl Store>) {
     let ada = add_user(&*store, "ada@example.com").await;
     assert_eq!(store.find_totp(&ada).await.unwrap(), None);
-    assert!(store.begin_totp(&ada, &secret(1)).await.unwrap());
+    assert_eq!(store.begin_totp(&ada, &secret(1)).await.unwrap(), TotpBegun::Pending);
     let pending = StoredTotp::new(secret(1), None);
     assert_eq!(store.find_totp(&ada).await.unwrap(), Some(pending));
     assert!(!store.use_step(&ada, 100).await.unwrap());
@@ -99,8 +101,8 @@ async fn only_the_pending_secret_is_confirmed_and_once(store: Arc<impl Store>) {
     let ada = add_user(&*store, "ada@example.com").await;
     let confirm = async |n| store.confirm_totp(&ada, &secret(n), 7, &[], now()).await.unwrap();
     assert!(!confirm(1).await);
-    assert!(store.begin_totp(&ada, &secret(1)).await.unwrap());
-    assert!(store.begin_totp(&ada, &secret(2)).await.unwrap());
+    assert_eq!(store.begin_totp(&ada, &secret(1)).await.unwrap(), TotpBegun::Pending);
+    assert_eq!(store.begin_totp(&ada, &secret(2)).await.unwrap(), TotpBegun::Pending);
     assert!(!confirm(1).await);
     assert!(confirm(2).await);
     assert!(!confirm(2).await);
@@ -126,12 +128,12 @@ async fn of_many_confirmations_at_once_one_wins(store: Arc<impl Store>) {
 
 async fn what_is_on_is_not_begun_again(store: Arc<impl Store>) {
     let ada = on(&*store, &[]).await;
-    assert!(!store.begin_totp(&ada, &secret(2)).await.unwrap());
+    assert_eq!(store.begin_totp(&ada, &secret(2)).await.unwrap(), TotpBegun::AlreadyOn);
     assert_eq!(store.find_totp(&ada).await.unwrap().unwrap().secret, secret(1));
 }
 
 async fn nobody_begins(store: Arc<impl Store>) {
-    assert!(!store.begin_totp(&UserId::random(), &secret(1)).await.unwrap());
+    assert_eq!(store.begin_totp(&UserId::random(), &secret(1)).await.unwrap(), TotpBegun::NoUser);
     assert_eq!(store.find_totp(&UserId::random()).await.unwrap(), None);
 }
 
@@ -190,9 +192,9 @@ async fn removed_factor_is_gone_with_its_codes(store: Arc<impl Store>) {
     assert!(!has_second_factor(&*store, &ada).await);
 
     // One that is set up again has codes of its own, and no memory.
-    assert!(store.begin_totp(&ada, &secret(2)).await.unwrap());
+    assert_eq!(store.begin_totp(&ada, &secret(2)).await.unwrap(), TotpBegun::Pending);
     assert!(!store.remove_totp(&ada).await.unwrap(), "it was pending");
-    assert!(store.begin_totp(&ada, &secret(3)).await.unwrap());
+    assert_eq!(store.begin_totp(&ada, &secret(3)).await.unwrap(), TotpBegun::Pending);
     assert!(store.confirm_totp(&ada, &secret(3), 1, &[], now()).await.unwrap());
     assert!(!store.use_recovery_code(&ada, &recovery_code(1)).await.unwrap());
     assert!(store.use_step(&ada, 2).await.unwrap());
@@ -311,7 +313,8 @@ async fn change_of_a_user_takes_it_off_with_the_rest_or_not_at_all(store: Arc<im
     assert!(!store.use_recovery_code(&ada, &recovery_code(1)).await.unwrap());
 
     // One that is not confirmed goes as well, of which there is nothing to tell.
-    assert!(store.begin_totp(&ada, &SealedSecret::from(vec![7; 60])).await.unwrap());
+    let sealed = SealedSecret::from(vec![7; 60]);
+    assert_eq!(store.begin_totp(&ada, &sealed).await.unwrap(), TotpBegun::Pending);
     assert!(!store.change(&ada, off).await.unwrap().before.second_factor);
     assert_eq!(store.find_totp(&ada).await.unwrap(), None);
 }
@@ -348,7 +351,7 @@ where
 /// A user whose second factor is on, confirmed by step 7.
 async fn on(store: &impl Store, recovery_codes: &[TokenHash]) -> UserId {
     let user = add_user(store, "ada@example.com").await;
-    assert!(store.begin_totp(&user, &secret(1)).await.unwrap());
+    assert_eq!(store.begin_totp(&user, &secret(1)).await.unwrap(), TotpBegun::Pending);
     assert!(store.confirm_totp(&user, &secret(1), 7, recovery_codes, now()).await.unwrap());
     user
 }

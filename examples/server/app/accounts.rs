@@ -11,7 +11,10 @@ use tower_warden::{
     ApiKeyService, Identity, Problem, TokenService, UserService,
     second_factor::{SecondFactor, SecondFactorError, TotpService},
     token::TokenPair,
-    user::{CheckPasswordError, CheckedPassword, Password, PasswordPolicy, StandardPolicy},
+    user::{
+        CheckPasswordError, CheckedPassword, Password, PasswordPolicy, StandardPolicy,
+        UpdateUserError,
+    },
 };
 
 use super::{
@@ -151,7 +154,11 @@ async fn delete(
         }
     };
     let checked = guesses.check(Some(user.email.as_str()), look).await?;
-    users.delete_checked(checked).await?;
+    match users.delete_checked(checked).await {
+        // Another request was quicker.
+        Err(UpdateUserError::NotFound) => return Err(CheckPasswordError::Gone.into()),
+        deleted => deleted?,
+    };
     keys.forget(&user.id);
     Ok(StatusCode::NO_CONTENT)
 }

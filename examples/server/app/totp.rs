@@ -5,9 +5,7 @@ use http::StatusCode;
 use serde::Serialize;
 use tower_warden::{
     Identity, Problem, TokenService, UserService,
-    second_factor::{
-        LoginSteps, LoginToken, RecoveryCode, SecondFactorError, SecondStepError, TotpService,
-    },
+    second_factor::{LoginSteps, LoginToken, RecoveryCode, SecondStepError, TotpService},
     token::{NewSession, TokenPair},
     user::{CheckPasswordError, Password},
 };
@@ -50,13 +48,7 @@ async fn begin(
 ) -> Answer<Answered<SetupView>> {
     let checked = current(&guesses, &users, &caller, password).await?;
     let user = checked.user();
-    let setup = match totp.begin(&user.id, user.email.as_str()).await {
-        // Gone since the password was checked: there is nothing that could be on.
-        Err(SecondFactorError::AlreadyOn) if users.find(&user.id).await?.is_none() => {
-            return Err(CheckPasswordError::Gone.into());
-        }
-        begun => begun?,
-    };
+    let setup = totp.begin(&user.id, user.email.as_str()).await?;
     Ok(Answered(SetupView { secret: setup.secret().into(), uri: setup.uri().into() }))
 }
 

@@ -11,7 +11,9 @@ use super::{MemoryStore, account::State};
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
     audit::{Act, AuditEvent, AuditTrail},
-    second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
+    second_factor::{
+        PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp, TotpBegun,
+    },
 };
 
 #[derive(Debug, Default)]
@@ -34,15 +36,22 @@ impl SecondFactorStore for MemoryStore {
         self.audit.clone()
     }
 
-    async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError> {
+    async fn begin_totp(
+        &self,
+        user: &UserId,
+        secret: &SealedSecret,
+    ) -> Result<TotpBegun, StoreError> {
         let state = &mut *self.lock();
-        let begins = state.register.active(user).is_some() && !state.second_factors.is_on(user);
-        if begins {
-            let totp = StoredTotp::new(secret.clone(), None);
-            let factor = Factor { totp, last_step: None, recovery_codes: HashSet::new() };
-            state.second_factors.0.insert(user.clone(), factor);
+        if state.register.active(user).is_none() {
+            return Ok(TotpBegun::NoUser);
         }
-        Ok(begins)
+        if state.second_factors.is_on(user) {
+            return Ok(TotpBegun::AlreadyOn);
+        }
+        let totp = StoredTotp::new(secret.clone(), None);
+        let factor = Factor { totp, last_step: None, recovery_codes: HashSet::new() };
+        state.second_factors.0.insert(user.clone(), factor);
+        Ok(TotpBegun::Pending)
     }
 
     async fn find_totp(&self, user: &UserId) -> Result<Option<StoredTotp>, StoreError> {

@@ -13,7 +13,9 @@ use super::{
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
     audit::{Act, AuditEvent, AuditTrail},
-    second_factor::{PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp},
+    second_factor::{
+        PendingLogin, PendingLoginStore, SealedSecret, SecondFactorStore, StoredTotp, TotpBegun,
+    },
 };
 
 const LOCK_USER: Statement =
@@ -50,7 +52,11 @@ impl<W: Wing> SecondFactorStore for SqlStore<W> {
         self.audit.clone()
     }
 
-    async fn begin_totp(&self, user: &UserId, secret: &SealedSecret) -> Result<bool, StoreError> {
+    async fn begin_totp(
+        &self,
+        user: &UserId,
+        secret: &SealedSecret,
+    ) -> Result<TotpBegun, StoreError> {
         self.transact((user.clone(), secret.clone()), |tx, (user, secret)| {
             Box::pin(begin(tx, user, secret))
         })
@@ -122,11 +128,14 @@ struct Confirmation {
     now: SystemTime,
 }
 
-async fn begin(tx: &mut Tx<'_>, user: &UserId, secret: &SealedSecret) -> sqlx::Result<bool> {
+async fn begin(tx: &mut Tx<'_>, user: &UserId, secret: &SealedSecret) -> sqlx::Result<TotpBegun> {
     if tx.one(&LOCK_USER, [user.into()]).await?.is_none() {
-        return Ok(false);
+        return Ok(TotpBegun::NoUser);
     }
-    Ok(tx.execute(&BEGIN, [user.into(), secret.into()]).await? == 1)
+    Ok(match tx.execute(&BEGIN, [user.into(), secret.into()]).await? {
+        0 => TotpBegun::AlreadyOn,
+        _ => TotpBegun::Pending,
+    })
 }
 
 async fn find(tx: &mut Tx<'_>, user: &UserId) -> sqlx::Result<Option<StoredTotp>> {
