@@ -11,7 +11,8 @@
 //! - [`Tx`] is what an algorithm works on: statements, and the time.
 //! - [`SqlStore`] carries verbs out: in a task of their own, within a deadline, again where they
 //!   collided with others, commit included.
-//! - `token.rs`, `user.rs` …: a file per contract, with its statements, its rows and its verbs.
+//! - `token.rs`, `user.rs` …: a file per contract, with its statements, its rows and its verbs; `link.rs`
+//!   has what users are mailed.
 //!
 //! A verb is added in three steps, once for both wings:
 //!
@@ -27,6 +28,7 @@
 
 mod api_key;
 mod audit;
+mod link;
 mod migrations;
 mod revocation;
 mod second_factor;

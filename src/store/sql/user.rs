@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use super::{
-    Row, SqlStore, Value, Wing, api_key, second_factor,
+    Row, SqlStore, Value, Wing, api_key, link, second_factor,
     statement::{Statement, sql},
     token::end_sessions,
     value::to_micros,
@@ -89,54 +89,8 @@ const PUT_EMAIL_CHANGE: Statement = sql!(
 const SAVE: Statement = sql!("SAVEPOINT tower_warden_email");
 const UNDO: Statement = sql!("ROLLBACK TO SAVEPOINT tower_warden_email");
 
-/// The statements on the tokens of links of one purpose.
-struct Links {
-    put: Statement,
-    find: Statement,
-    lock_user: Statement,
-    /// It is kept, past its time: the next one has to wait.
-    end: Statement,
-    end_of: Statement,
-    delete_expired: Statement,
-}
-
-macro_rules! links {
-    ($table:ident) => {
-        Links {
-            put: sql!(
-                "INSERT INTO " $table " AS old (user_id, hash, created_at, expires_at)
-                 VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (user_id) DO UPDATE
-                 SET hash = excluded.hash, created_at = excluded.created_at,
-                     expires_at = excluded.expires_at
-                 WHERE old.created_at <= $5"
-            ),
-            find: sql!("SELECT user_id FROM " $table " WHERE hash = $1 AND expires_at > $2"),
-            lock_user: sql!(
-                "SELECT id FROM " users "
-                 WHERE id = (SELECT user_id FROM " $table " WHERE hash = $1)" lock
-            ),
-            end: sql!(
-                "UPDATE " $table " SET expires_at = $2 WHERE hash = $1 AND expires_at > $2"
-            ),
-            end_of: sql!(
-                "UPDATE " $table " SET expires_at = $2 WHERE user_id = $1 AND expires_at > $2"
-            ),
-            delete_expired: sql!(
-                "DELETE FROM " $table " WHERE user_id" one_of
-                    "SELECT user_id FROM " $table "
-                     WHERE expires_at < $1 AND created_at < $3
-                     ORDER BY expires_at LIMIT $2" skip_locked end
-            ),
-        }
-    };
-}
-
-static VERIFICATIONS: Links = links!(verification_tokens);
-static RESETS: Links = links!(reset_tokens);
-static EMAIL_CHANGES: Links = links!(email_changes);
-
 const COUNT: Statement = sql!("SELECT count(*) FROM " users);
+
 #[async_trait]
 impl<W: Wing> UserStore for SqlStore<W> {
     fn clock(&self) -> SharedClock {
@@ -186,8 +140,10 @@ impl<W: Wing> UserStore for SqlStore<W> {
         token: &TokenHash,
         now: SystemTime,
     ) -> Result<Option<UserId>, StoreError> {
-        self.ask((*token, now), |tx, (token, now)| Box::pin(find_link(tx, &RESETS, token, *now)))
-            .await
+        self.ask((*token, now), |tx, (token, now)| {
+            Box::pin(link::find(tx, &link::RESETS, token, *now))
+        })
+        .await
     }
 
     async fn reset_password(
@@ -334,7 +290,7 @@ impl<W: Wing> UserStore for SqlStore<W> {
         now: SystemTime,
     ) -> Result<Option<UserId>, StoreError> {
         self.ask((*token, now), |tx, (token, now)| {
-            Box::pin(find_link(tx, &VERIFICATIONS, token, *now))
+            Box::pin(link::find(tx, &link::VERIFICATIONS, token, *now))
         })
         .await
     }
@@ -358,7 +314,7 @@ impl<W: Wing> UserStore for SqlStore<W> {
         at_most: u32,
     ) -> Result<u64, StoreError> {
         self.ask((before, at_most), |tx, (before, at_most)| {
-            Box::pin(delete_expired_links(tx, *before, *at_most))
+            Box::pin(link::delete_expired(tx, *before, *at_most))
         })
         .await
     }
@@ -388,7 +344,7 @@ async fn insert(tx: &mut Tx<'_>, new: &NewUser) -> sqlx::Result<bool> {
     ];
     let inserted = tx.execute(&INSERT, row).await? == 1;
     if let (Some(token), true) = (&new.verification, inserted) {
-        put(tx, &VERIFICATIONS, &new.id, token, Duration::ZERO).await?;
+        link::put(tx, &link::VERIFICATIONS, &new.id, token, Duration::ZERO).await?;
     }
     Ok(inserted)
 }
@@ -490,7 +446,7 @@ async fn update(
         before.second_factor = second_factor::remove(tx, id).await?;
     }
     if changed.suspended && !before.suspended {
-        end_links(tx, id, now).await?;
+        link::end_pending(tx, id, now).await?;
         end_logins_and_sessions(tx, id, None, now).await?;
         api_key::revoke_all(tx, id, now).await?;
     }
@@ -550,7 +506,7 @@ async fn put_reset(
     at_most_every: Duration,
 ) -> sqlx::Result<Option<User>> {
     let Some(user) = lock(tx, id).await? else { return Ok(None) };
-    if !put(tx, &RESETS, id, token, at_most_every).await? {
+    if !link::put(tx, &link::RESETS, id, token, at_most_every).await? {
         return Ok(None);
     }
     tx.note(AuditEvent::new(Act::PASSWORD_FORGOTTEN, token.created_at).about(id)).await?;
@@ -563,10 +519,12 @@ async fn reset_password(
     new: &PasswordHash,
     clock: &SharedClock,
 ) -> sqlx::Result<Option<PasswordSet>> {
-    let Some((id, now)) = consume(tx, &RESETS, token, clock).await? else { return Ok(None) };
+    let Some((id, now)) = link::consume(tx, &link::RESETS, token, clock).await? else {
+        return Ok(None);
+    };
     tx.execute(&SET_PASSWORD, [(&id).into(), new.into(), true.into()]).await?;
     tx.execute(&DROP_VERIFICATION, [(&id).into()]).await?;
-    end_links(tx, &id, now).await?;
+    link::end_pending(tx, &id, now).await?;
     end_logins_and_sessions(tx, &id, None, now).await?;
     tx.note(AuditEvent::new(Act::PASSWORD_RESET, now).about(&id)).await?;
     password_set(tx, &id).await
@@ -581,7 +539,7 @@ async fn change_password(
     let Some(user) = user.filter(|user| user.epoch == *epoch) else { return Ok(None) };
     let now = clock.now();
     tx.execute(&SET_PASSWORD, [id.into(), new.into(), user.email_verified.into()]).await?;
-    tx.execute(&RESETS.end_of, [id.into(), now.into()]).await?;
+    tx.execute(&link::RESETS.end_of, [id.into(), now.into()]).await?;
     end_logins_and_sessions(tx, id, keep.as_deref(), now).await?;
     tx.note(AuditEvent::new(Act::PASSWORD_CHANGED, now).about(id)).await?;
     password_set(tx, id).await
@@ -608,7 +566,7 @@ async fn put_email_change(
     if find_holder(tx, email, token.created_at).await?.is_some() {
         return Ok(Err(EmailChangeError::EmailTaken));
     }
-    let [id, hash, created_at, expires_at, made_by] = link_row(id, token, at_most_every);
+    let [id, hash, created_at, expires_at, made_by] = link::row(id, token, at_most_every);
     let row = [id, hash, created_at, expires_at, made_by, email.into()];
     if tx.execute(&PUT_EMAIL_CHANGE, row).await? == 0 {
         return Ok(Ok(None));
@@ -622,7 +580,7 @@ async fn confirm_email_change(
     token: &TokenHash,
     clock: &SharedClock,
 ) -> sqlx::Result<Result<User, EmailChangeError>> {
-    let Some((id, now)) = consume(tx, &EMAIL_CHANGES, token, clock).await? else {
+    let Some((id, now)) = link::consume(tx, &link::EMAIL_CHANGES, token, clock).await? else {
         return Ok(Err(EmailChangeError::InvalidToken));
     };
     let Some(mut row) = tx.one(&WANTED_EMAIL, [token.into()]).await? else {
@@ -640,7 +598,7 @@ async fn confirm_email_change(
         Err(error) => return Err(error),
     }
     tx.execute(&DROP_VERIFICATION, [(&id).into()]).await?;
-    tx.execute(&RESETS.end_of, [(&id).into(), now.into()]).await?;
+    tx.execute(&link::RESETS.end_of, [(&id).into(), now.into()]).await?;
     tx.note(AuditEvent::new(Act::EMAIL_CHANGED, now).about(&id)).await?;
     Ok(find(tx, &id).await?.ok_or(EmailChangeError::InvalidToken))
 }
@@ -666,7 +624,7 @@ async fn ensure_admin(
         let now = clock.now();
         tx.execute(&SET_PASSWORD, [id.into(), (&admin.password_hash).into(), true.into()]).await?;
         tx.execute(&DROP_VERIFICATION, [id.into()]).await?;
-        end_links(tx, id, now).await?;
+        link::end_pending(tx, id, now).await?;
         end_logins_and_sessions(tx, id, None, now).await?;
         api_key::revoke_all(tx, id, now).await?;
     }
@@ -697,7 +655,7 @@ async fn renew_verification(
 ) -> sqlx::Result<Option<User>> {
     let Some(mut row) = tx.one(&LOCK_UNVERIFIED, [email.into()]).await? else { return Ok(None) };
     let id = row.take()?;
-    if !put(tx, &VERIFICATIONS, &id, token, at_most_every).await? {
+    if !link::put(tx, &link::VERIFICATIONS, &id, token, at_most_every).await? {
         return Ok(None);
     }
     find(tx, &id).await
@@ -708,85 +666,17 @@ async fn verify_email(
     token: &TokenHash,
     now: SystemTime,
 ) -> sqlx::Result<Option<User>> {
-    let Some(mut row) = tx.one(&VERIFICATIONS.lock_user, [token.into()]).await? else {
+    let Some(mut row) = tx.one(&link::VERIFICATIONS.lock_user, [token.into()]).await? else {
         return Ok(None);
     };
     let id: UserId = row.take()?;
-    if tx.execute(&VERIFICATIONS.end, [token.into(), now.into()]).await? == 0 {
+    if tx.execute(&link::VERIFICATIONS.end, [token.into(), now.into()]).await? == 0 {
         return Ok(None);
     }
     tx.execute(&DROP_VERIFICATION, [(&id).into()]).await?;
     tx.execute(&VERIFY, [(&id).into()]).await?;
     tx.note(AuditEvent::new(Act::ADDRESS_VERIFIED, now).about(&id)).await?;
     find(tx, &id).await
-}
-
-/// Gives a user a token in place of one that was made so long before; answers whether it did.
-async fn put(
-    tx: &mut Tx<'_>,
-    links: &'static Links,
-    id: &UserId,
-    token: &LinkToken,
-    at_most_every: Duration,
-) -> sqlx::Result<bool> {
-    Ok(tx.execute(&links.put, link_row(id, token, at_most_every)).await? == 1)
-}
-
-/// A token as it is put, and by when the one before it must have been made.
-fn link_row(id: &UserId, token: &LinkToken, at_most_every: Duration) -> [Value; 5] {
-    let interval = i64::try_from(at_most_every.as_micros()).unwrap_or(i64::MAX);
-    let made_by = to_micros(token.created_at).saturating_sub(interval);
-    let hash = (&token.hash).into();
-    [id.into(), hash, token.created_at.into(), token.expires_at.into(), made_by.into()]
-}
-
-async fn find_link(
-    tx: &mut Tx<'_>,
-    links: &'static Links,
-    token: &TokenHash,
-    now: SystemTime,
-) -> sqlx::Result<Option<UserId>> {
-    let row = tx.one(&links.find, [token.into(), now.into()]).await?;
-    row.map(|mut row| row.take()).transpose()
-}
-
-/// Uses a token up: whose it is, who is locked from then on, and when that was.
-async fn consume(
-    tx: &mut Tx<'_>,
-    links: &'static Links,
-    token: &TokenHash,
-    clock: &SharedClock,
-) -> sqlx::Result<Option<(UserId, SystemTime)>> {
-    let Some(mut row) = tx.one(&links.lock_user, [token.into()]).await? else { return Ok(None) };
-    let (id, now) = (row.take()?, clock.now());
-    let ended = tx.execute(&links.end, [token.into(), now.into()]).await?;
-    Ok((ended == 1).then_some((id, now)))
-}
-
-/// Ends a reset and a change of address that are pending.
-async fn end_links(tx: &mut Tx<'_>, id: &UserId, now: SystemTime) -> sqlx::Result<()> {
-    for links in [&RESETS, &EMAIL_CHANGES] {
-        tx.execute(&links.end_of, [id.into(), now.into()]).await?;
-    }
-    Ok(())
-}
-
-async fn delete_expired_links(
-    tx: &mut Tx<'_>,
-    before: SystemTime,
-    at_most: u32,
-) -> sqlx::Result<u64> {
-    // One that says since when an unverified account holds its address no longer isn't needed for
-    // that: none says so too.
-    let kept = before.checked_sub(LinkToken::KEPT).unwrap_or(SystemTime::UNIX_EPOCH);
-    let mut deleted = 0;
-    for (links, made) in [(&VERIFICATIONS, before), (&RESETS, kept), (&EMAIL_CHANGES, kept)] {
-        let left = u64::from(at_most).saturating_sub(deleted);
-        let left = u32::try_from(left).unwrap_or(u32::MAX);
-        let row = [before.into(), left.into(), made.into()];
-        deleted += tx.execute(&links.delete_expired, row).await?;
-    }
-    Ok(deleted)
 }
 
 async fn count(tx: &mut Tx<'_>) -> sqlx::Result<u64> {
