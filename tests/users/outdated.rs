@@ -1,6 +1,8 @@
-//! A password that is reset while another who knows the old one is at work.
+//! Passwords that were found right, of accounts that are otherwise by then.
 
-use tower_warden::user::{EmailChangeError, UpdateUserError};
+use tower_warden::user::{
+    ChangePasswordError, CheckPasswordError, EmailChangeError, UpdateUserError, UserChange,
+};
 
 use crate::support::{PASSWORD, Register};
 
@@ -25,4 +27,28 @@ async fn password_that_was_reset_meanwhile_takes_nothing_along() {
 
     let checked = register.users.check_password(&user.id, "Brand-New-Pass-1".into()).await;
     register.users.delete_checked(checked.unwrap()).await.unwrap();
+}
+
+/// No password is wrong of an account that is no more.
+#[tokio::test]
+async fn account_that_is_gone_or_suspended_says_so() {
+    for suspended in [false, true] {
+        let register = Register::new();
+        let user = register.register_verified("ada@example.com").await;
+        let check = || register.users.check_password(&user.id, PASSWORD.into());
+        let checked = check().await.unwrap();
+        match suspended {
+            true => {
+                let change = UserChange::new().with_suspended(true);
+                drop(register.users.update(&user.id, change).await.unwrap());
+            }
+            false => drop(register.users.delete(&user.id).await.unwrap()),
+        }
+        let set = register.users.change_password(checked, "Brand-New-Pass-1".into(), None).await;
+        assert!(matches!(set, Err(ChangePasswordError::Gone)), "{set:?}");
+        for password in [PASSWORD, "Wrong-Horse-1"] {
+            let checked = register.users.check_password(&user.id, password.into()).await;
+            assert!(matches!(checked, Err(CheckPasswordError::Gone)), "{checked:?}");
+        }
+    }
 }
