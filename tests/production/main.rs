@@ -17,6 +17,8 @@ mod metrics;
 mod monitoring;
 #[path = "../support/pgbouncer.rs"]
 mod pgbouncer;
+#[path = "../support/ports.rs"]
+mod ports;
 mod postgres;
 #[path = "../support/proxy.rs"]
 mod proxy;

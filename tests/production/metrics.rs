@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     api::Api,
-    redis_server::free_port,
+    ports::free_port,
     scene::{ADMIN, Scene},
 };
 

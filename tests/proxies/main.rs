@@ -19,6 +19,11 @@ use tokio::{
 };
 use tower_warden::{ForwardedHeader, TrustedProxies};
 
+#[path = "../support/ports.rs"]
+mod ports;
+
+use ports::free_port;
+
 const GUIDE: &str = include_str!("../../src/guide/client_addresses.md");
 
 #[tokio::test]
@@ -27,7 +32,7 @@ async fn nginx_as_in_the_guide_tells_the_client_and_not_what_it_claims() {
     let blocks = blocks("nginx");
     assert_eq!(blocks.len(), 2);
     for block in blocks {
-        let (server, port) = (serve().await, free_port().await);
+        let (server, port) = (serve().await, free_port());
         let place = TempDir::new().unwrap();
         let location = block.replace("127.0.0.1:3000", &server.to_string());
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -48,7 +53,7 @@ async fn nginx_as_in_the_guide_tells_the_client_and_not_what_it_claims() {
 #[tokio::test]
 #[ignore = "needs HAProxy: run tests/run"]
 async fn haproxy_as_in_the_guide_tells_the_client_and_not_what_it_claims() {
-    let (server, port) = (serve().await, free_port().await);
+    let (server, port) = (serve().await, free_port());
     let place = TempDir::new().unwrap();
     let [block] = &blocks("haproxy")[..] else { panic!("one configuration") };
     let config = block
@@ -112,10 +117,6 @@ async fn serve() -> SocketAddr {
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async { axum::serve(listener, app).await });
     address
-}
-
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 
 /// The blocks of the guide in this language.

@@ -17,6 +17,9 @@ mod user;
 mod pgbouncer;
 #[cfg(feature = "postgres")]
 mod pooler;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+#[path = "../support/ports.rs"]
+mod ports;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]

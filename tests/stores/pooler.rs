@@ -19,7 +19,8 @@ use tower_warden::{
 };
 
 use crate::{
-    pgbouncer::{Running, as_postgres, directory, free_port, pgbouncer},
+    pgbouncer::{Running, as_postgres, directory, pgbouncer},
+    ports::free_port,
     postgres::new_database,
     sql,
 };

@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,6 +11,8 @@ use std::{
 
 use tempfile::TempDir;
 use url::Url;
+
+use crate::ports::free_port;
 
 /// A program that ends with the test.
 pub(crate) struct Running(pub(crate) Child);
@@ -21,10 +22,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Neither PostgreSQL nor PgBouncer runs as root.

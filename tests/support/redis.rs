@@ -10,6 +10,8 @@ use std::{
 
 use ::redis::{Client, aio::MultiplexedConnection, cmd};
 
+use crate::ports::free_port;
+
 /// The server's URL.
 pub(crate) fn url() -> String {
     variable("TOWER_WARDEN_TEST_REDIS")
@@ -130,9 +132,4 @@ fn spawn(port: u16, arguments: &[String]) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
-}
-
-/// A port that nobody uses now.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -20,6 +20,8 @@ use tower_warden::{
     store::{memory::MemoryRateLimitStore, redis::RedisRateLimitStore},
 };
 
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/redis.rs"]
