@@ -5,10 +5,10 @@ use std::{fmt, sync::Arc};
 use smallvec::SmallVec;
 
 use super::{
-    clients::Clients,
     codec::{self, Note},
-    line::{Guard, Patience},
-    shard::{self, Apart, Begun, Found, Place, Shard, Table},
+    line::{Guard, KEY, Patience},
+    logs::{Begun, head_of},
+    table::{Apart, Found, Held, Place, Table},
 };
 use crate::{
     Answer, Clock, SharedClock, StoreError, SystemClock,
@@ -50,12 +50,7 @@ use crate::{
 pub struct MemoryRateLimitStore {
     time: Time,
     resolution: u32,
-    state: Arc<State>,
-}
-
-struct State {
-    clients: Clients,
-    shards: Box<[Apart<Shard>]>,
+    table: Arc<Apart<Table>>,
 }
 
 /// The clock. The machine's is asked without a detour, which takes as long as the arithmetic.
@@ -65,19 +60,10 @@ enum Time {
     Other(SharedClock),
 }
 
-/// At least so many shards, where each of them has some clients: so many can add one at a time.
-const SHARDS: usize = 16;
-const FEW: usize = 256;
-
-/// A client, and its shard.
-#[derive(Clone, Copy)]
-struct Address {
-    shard: usize,
-    place: Place,
-}
-
-/// What is done with some takes together: of each its line, locked, where it is known.
-type Locked<'a> = SmallVec<[(usize, usize, Guard<'a>); 4]>;
+/// The lines of those clients of a request that are known, locked, by slot.
+type Locked<'a> = SmallVec<[(usize, Guard<'a>); 4]>;
+/// The segments of all of them, by number.
+type Segments<'a> = SmallVec<[Held<'a>; 4]>;
 
 impl MemoryRateLimitStore {
     /// An empty store on the machine's clock.
@@ -86,7 +72,7 @@ impl MemoryRateLimitStore {
         Self {
             time: Time::Machine(SystemClock::new()),
             resolution: RESOLUTION,
-            state: Arc::new(State::new(1_000_000)),
+            table: table(1_000_000),
         }
     }
 
@@ -99,7 +85,7 @@ impl MemoryRateLimitStore {
     /// An empty store that remembers at most about so many clients.
     #[must_use]
     pub fn with_capacity(self, clients: usize) -> Self {
-        Self { state: Arc::new(State::new(clients)), ..self }
+        Self { table: table(clients), ..self }
     }
 
     /// The same with another resolution than [`RESOLUTION`]: limits up to it are exact, above it
@@ -112,7 +98,7 @@ impl MemoryRateLimitStore {
     /// How many clients are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.state.shards.iter().map(|shard| shard.0.len()).sum()
+        self.table().len()
     }
 
     /// Whether none is.
@@ -130,14 +116,16 @@ impl MemoryRateLimitStore {
     }
 
     #[inline]
+    fn table(&self) -> &Table {
+        &self.table.0
+    }
+
+    #[inline]
     fn decide(&self, take: &Take) -> Result<Taken, StoreError> {
         let now = self.now();
-        let address = self.state.address(take.limiter, &take.key);
-        let shard = &self.state.shards[address.shard].0;
-        let Some(found) = shard.find(&address.place) else {
-            return self.decide_alone(take, now);
-        };
-        match self.decide_known(shard, found, take, now) {
+        let place = self.table().place(take.limiter, &take.key);
+        let known = self.table().find(&place);
+        match known.and_then(|found| self.decide_known(&place, found, take, now)) {
             Some(decision) => Ok(Taken::new(decision)),
             None => self.decide_alone(take, now),
         }
@@ -148,12 +136,12 @@ impl MemoryRateLimitStore {
     #[inline(always)]
     fn decide_known(
         &self,
-        shard: &Shard,
+        place: &Place,
         Found { line, state, .. }: Found<'_>,
         take: &Take,
         now: u64,
     ) -> Option<Decision> {
-        let mut head = shard::head_of(line, state);
+        let mut head = head_of(line, state);
         // Others may have been here since the clock was read. For each client time goes forward.
         let now = now.max(head.at);
         let wait = match head.step(now, &take.quota, take.cost, self.resolution) {
@@ -165,8 +153,8 @@ impl MemoryRateLimitStore {
                 0
             }
             Step::Whole if !take.hold => {
-                let Begun { used, oldest } =
-                    shard.begin(line, state, take, now, self.resolution)?;
+                let logs = self.table().logs(place);
+                let Begun { used, oldest } = logs.begin(line, state, take, now, self.resolution)?;
                 (head.used, head.oldest) = (used.get(), oldest);
                 0
             }
@@ -180,21 +168,28 @@ impl MemoryRateLimitStore {
     #[cold]
     #[inline(never)]
     fn decide_alone(&self, take: &Take, now: u64) -> Result<Taken, StoreError> {
-        let address = self.state.address(take.limiter, &take.key);
-        let shard = &self.state.shards[address.shard].0;
-        loop {
-            if let Some((_, guard)) = shard.lock(&address.place) {
-                return Ok(self.decide_whole(shard, guard, take, now));
-            }
-            if let Some(taken) = self.decide_stranger(shard, &address.place, take, now)? {
-                return Ok(taken);
-            }
+        let place = self.table().place(take.limiter, &take.key);
+        if let Some((_, mut guard)) = self.table().lock(&place) {
+            return Ok(self.decide_whole(&place, &mut guard, take, now));
         }
+        let mut segment = self.table().hold(&place);
+        if let Some((_, mut guard)) = segment.lock(&place) {
+            return Ok(self.decide_whole(&place, &mut guard, take, now));
+        }
+        let mut log = SlidingWindow::default();
+        let decision = log.decide(now, &take.quota, take.cost);
+        if !decision.is_allowed() || take.cost == 0 {
+            return Ok(Taken::new(decision));
+        }
+        segment.make_room(now, 1, &[])?;
+        let taken = self.admit(&mut log, take, now);
+        segment.insert(&place, log)?;
+        Ok(taken)
     }
 
     /// Decides by the whole log.
-    fn decide_whole(&self, shard: &Shard, mut guard: Guard<'_>, take: &Take, now: u64) -> Taken {
-        shard.change(&mut guard, |log| {
+    fn decide_whole(&self, place: &Place, guard: &mut Guard<'_>, take: &Take, now: u64) -> Taken {
+        self.table().logs(place).change(guard, |log| {
             let now = now.max(log.head.at);
             log.advance(now, &take.quota);
             let decision = log.decide(now, &take.quota, take.cost);
@@ -212,51 +207,24 @@ impl MemoryRateLimitStore {
         Taken::new(log.decide(now, &take.quota, 0)).with_hold(hold)
     }
 
-    /// Decides for a client that was not found; `None` where it is there after all.
-    #[cold]
-    fn decide_stranger(
-        &self,
-        shard: &Shard,
-        place: &Place,
-        take: &Take,
-        now: u64,
-    ) -> Result<Option<Taken>, StoreError> {
-        let mut log = SlidingWindow::default();
-        let decision = log.decide(now, &take.quota, take.cost);
-        let mut table = shard.table();
-        if shard.find(place).is_some() {
-            return Ok(None);
-        }
-        if !decision.is_allowed() || take.cost == 0 {
-            return Ok(Some(Taken::new(decision)));
-        }
-        shard.make_room(&mut table, &self.state.clients, now, 1)?;
-        let taken = self.admit(&mut log, take, now);
-        shard.insert(&mut table, &self.state.clients, place, log)?;
-        Ok(Some(taken))
-    }
-
     fn decide_all(&self, takes: &[Take]) -> Result<Decisions, StoreError> {
-        let addresses: SmallVec<[Address; 4]> =
-            takes.iter().map(|take| self.state.address(take.limiter, &take.key)).collect();
+        let place = |take: &Take| self.table().place(take.limiter, &take.key);
+        let places: SmallVec<[Place; 4]> = takes.iter().map(place).collect();
         let mut patience = Patience::default();
         loop {
-            if let Some(locked) = self.lock_known(&addresses) {
-                if let Some(decisions) = self.decide_locked(takes, &addresses, locked, None)? {
+            if let Some(mut locked) = self.lock_known(&places, &[]) {
+                let nobody = &mut Segments::new();
+                if let Some(decisions) =
+                    self.decide_locked(takes, &places, &mut locked, nobody, Ok(()))?
+                {
                     return Ok(decisions);
                 }
-                // Somebody isn't known. Under these locks nobody comes or goes.
-                let mut shards: SmallVec<[usize; 4]> =
-                    addresses.iter().map(|address| address.shard).collect();
-                shards.sort_unstable();
-                shards.dedup();
-                let mut tables: Tables<'_> = shards
-                    .into_iter()
-                    .map(|shard| (shard, self.state.shards[shard].0.table()))
-                    .collect();
-                if let Some(locked) = self.lock_known(&addresses)
+                drop(locked);
+                // Somebody isn't known.
+                let (mut segments, room) = self.with_room(takes, &places);
+                if let Some(mut locked) = self.lock_known(&places, &segments)
                     && let Some(decisions) =
-                        self.decide_locked(takes, &addresses, locked, Some(&mut tables))?
+                        self.decide_locked(takes, &places, &mut locked, &mut segments, room)?
                 {
                     return Ok(decisions);
                 }
@@ -265,56 +233,84 @@ impl MemoryRateLimitStore {
         }
     }
 
+    /// The segments of these clients, where from now on nobody comes or goes; and whether they have room
+    /// for those who will be counted and aren't there: for all before any is, so that never half of them
+    /// are counted.
+    fn with_room(
+        &self,
+        takes: &[Take],
+        places: &[Place],
+    ) -> (Segments<'_>, Result<(), StoreError>) {
+        let mut one_each: SmallVec<[&Place; 4]> = places.iter().collect();
+        one_each.sort_unstable_by_key(|place| self.table().segment(place));
+        one_each.dedup_by_key(|place| self.table().segment(place));
+        let mut segments: Segments<'_> =
+            one_each.into_iter().map(|place| self.table().hold(place)).collect();
+        let room = segments.iter_mut().try_for_each(|segment| {
+            let strangers = takes.iter().zip(places).filter(|(take, place)| {
+                take.cost > 0 && segment.is_of(place) && segment.find(place).is_none()
+            });
+            let newcomers = strangers.count();
+            segment.make_room(self.now(), newcomers, places)
+        });
+        (segments, room)
+    }
+
     /// Locks the lines of those that are known, always in the same order, so that two requests never
-    /// wait for one another. `None` where one of them went meanwhile.
-    fn lock_known(&self, addresses: &[Address]) -> Option<Locked<'_>> {
-        let mut known: SmallVec<[(usize, usize, &Place); 4]> = SmallVec::new();
-        for Address { shard, place } in addresses {
-            if let Some(found) = self.state.shards[*shard].0.find(place) {
-                known.push((*shard, found.slot, place));
-            }
-        }
-        known.sort_unstable_by_key(|(shard, slot, _)| (*shard, *slot));
-        known.dedup_by_key(|(shard, slot, _)| (*shard, *slot));
+    /// wait for one another. `None` where one of them went meanwhile, which nobody does whose segment
+    /// is held.
+    fn lock_known<'a>(&'a self, places: &[Place], segments: &[Held<'a>]) -> Option<Locked<'a>> {
+        let find = |place: &Place| match segments.iter().find(|segment| segment.is_of(place)) {
+            Some(segment) => segment.find(place),
+            None => self.table().find(place),
+        };
+        let slot = |place| find(place).map(|found| (found.slot, place));
+        let mut known: SmallVec<[(usize, &Place); 4]> = places.iter().filter_map(slot).collect();
+        known.sort_unstable_by_key(|(slot, _)| *slot);
+        known.dedup_by_key(|(slot, _)| *slot);
         let mut locked = Locked::new();
-        for (shard, slot, place) in known {
-            let (found, guard) = self.state.shards[shard].0.lock(place)?;
-            // It may have gone and come back: to another slot, out of order.
-            if found.slot != slot {
-                return None;
+        for (slot, place) in known {
+            let mut patience = Patience::default();
+            loop {
+                // It may have moved: to another slot, out of order.
+                let found = find(place).filter(|found| found.slot == slot)?;
+                if let Some(guard) = found.line.lock(found.state) {
+                    locked.push((slot, guard));
+                    break;
+                }
+                patience.wait();
             }
-            locked.push((shard, slot, guard));
         }
         Some(locked)
     }
 
     /// Decides some takes of which all lines that are known are locked; `None` where one is needed
-    /// that isn't there, and it was not said under which tables it may be added.
-    fn decide_locked<'a>(
-        &'a self,
+    /// that isn't there, and its segment isn't held.
+    fn decide_locked(
+        &self,
         takes: &[Take],
-        addresses: &[Address],
-        mut locked: Locked<'a>,
-        tables: Option<&mut Tables<'_>>,
+        places: &[Place],
+        locked: &mut Locked<'_>,
+        segments: &mut Segments<'_>,
+        room: Result<(), StoreError>,
     ) -> Result<Option<Decisions>, StoreError> {
         let now = self.now();
         let latest =
             |guard: &Guard<'_>| now.max(codec::head(Note(guard.note()), |i| guard.word(i)).at);
+        let logs = |place: &Place| self.table().logs(place);
         let mut decisions = Decisions::new();
-        let mut strangers: SmallVec<[usize; 4]> = SmallVec::new();
-        for (take, address) in takes.iter().zip(addresses) {
-            let decision = match self.line_of(address, &mut locked) {
-                Some((shard, guard)) => {
+        let mut strangers = false;
+        for (take, place) in takes.iter().zip(places) {
+            let decision = match line_of(place, locked) {
+                Some(guard) => {
                     let now = latest(guard);
-                    shard.change(guard, |log| {
+                    logs(place).change(guard, |log| {
                         log.advance(now, &take.quota);
                         log.decide(now, &take.quota, take.cost)
                     })
                 }
                 None => {
-                    if take.cost > 0 {
-                        strangers.push(address.shard);
-                    }
+                    strangers |= take.cost > 0;
                     SlidingWindow::default().decide(now, &take.quota, take.cost)
                 }
             };
@@ -323,59 +319,48 @@ impl MemoryRateLimitStore {
         if decisions.iter().any(|taken| !taken.decision.is_allowed()) {
             return Ok(Some(decisions));
         }
-        let mut none = Tables::new();
-        let tables = match tables {
-            Some(tables) => tables,
-            None if strangers.is_empty() => &mut none,
-            None => return Ok(None),
-        };
-        // Room for all before any is counted: a shard that has none must not leave half of them.
-        for (shard, table) in tables.iter_mut() {
-            let newcomers = strangers.iter().filter(|stranger| *stranger == shard).count();
-            let shard = &self.state.shards[*shard].0;
-            shard.make_room(table, &self.state.clients, now, newcomers)?;
+        if strangers {
+            if segments.is_empty() {
+                return Ok(None);
+            }
+            room?;
         }
-        for ((take, address), taken) in takes.iter().zip(addresses).zip(decisions.iter_mut()) {
+        for ((take, place), taken) in takes.iter().zip(places).zip(decisions.iter_mut()) {
             if take.cost == 0 {
                 continue;
             }
-            if let Some((shard, guard)) = self.line_of(address, &mut locked) {
+            if let Some(guard) = line_of(place, locked) {
                 let now = latest(guard);
-                *taken = shard.change(guard, |log| self.admit(log, take, now));
-            } else if let Some((_, mut guard)) =
-                // Somebody may be a stranger twice.
-                self.state.shards[address.shard].0.lock(&address.place)
-            {
-                let shard = &self.state.shards[address.shard].0;
-                *taken = shard.change(&mut guard, |log| self.admit(log, take, now));
-            } else if let Some((_, table)) =
-                tables.iter_mut().find(|(shard, _)| *shard == address.shard)
-            {
-                let mut log = SlidingWindow::default();
-                *taken = self.admit(&mut log, take, now);
-                let shard = &self.state.shards[address.shard].0;
-                shard.insert(table, &self.state.clients, &address.place, log)?;
+                *taken = logs(place).change(guard, |log| self.admit(log, take, now));
+            } else if let Some(segment) = segments.iter_mut().find(|segment| segment.is_of(place)) {
+                match segment.lock(place) {
+                    // Somebody may be a stranger twice.
+                    Some((_, mut guard)) => {
+                        *taken = logs(place).change(&mut guard, |log| self.admit(log, take, now));
+                    }
+                    None => {
+                        let mut log = SlidingWindow::default();
+                        *taken = self.admit(&mut log, take, now);
+                        segment.insert(place, log)?;
+                    }
+                }
             }
         }
         Ok(Some(decisions))
     }
-
-    /// The line of this client among those that are locked.
-    fn line_of<'a, 'b>(
-        &'a self,
-        address: &Address,
-        locked: &'b mut Locked<'a>,
-    ) -> Option<(&'a Shard, &'b mut Guard<'a>)> {
-        let is_its = |guard: &Guard<'_>| {
-            Note(guard.note()).whose() == address.place.client.whose
-                && guard.word(super::line::KEY) == address.place.client.key
-        };
-        let found = locked.iter_mut().find(|(_, _, guard)| is_its(guard));
-        found.map(|(shard, _, guard)| (&self.state.shards[*shard].0, guard))
-    }
 }
 
-type Tables<'a> = SmallVec<[(usize, std::sync::MutexGuard<'a, Table>); 4]>;
+/// The line of this client among those that are locked.
+fn line_of<'a, 'b>(place: &Place, locked: &'b mut Locked<'a>) -> Option<&'b mut Guard<'a>> {
+    let is_its = |guard: &Guard<'_>| {
+        Note(guard.note()).whose() == place.client.whose && guard.word(KEY) == place.client.key
+    };
+    locked.iter_mut().map(|(_, guard)| guard).find(|guard| is_its(guard))
+}
+
+fn table(capacity: usize) -> Arc<Apart<Table>> {
+    Arc::new(Apart(Table::new(capacity)))
+}
 
 impl Default for MemoryRateLimitStore {
     fn default() -> Self {
@@ -396,21 +381,24 @@ impl RateLimitStore for MemoryRateLimitStore {
     }
 
     fn settle(&self, hold: Hold, keep: bool) -> Answer<Result<Decision, StoreError>> {
-        let Address { shard, place } = self.state.address(hold.limiter, &hold.key);
-        let shard = &self.state.shards[shard].0;
-        Answer::Ready(Ok(match shard.lock(&place) {
-            Some((_, mut guard)) => shard.change(&mut guard, |log| {
+        let place = self.table().place(hold.limiter, &hold.key);
+        let settle = |guard: &mut Guard<'_>| {
+            self.table().logs(&place).change(guard, |log| {
                 let now = self.now().max(log.head.at);
                 log.settle(now, &hold.quota, hold.cost, self.resolution, hold.mark, keep);
                 log.decide(now, &hold.quota, 0)
-            }),
+            })
+        };
+        let found = self.table().lock(&place);
+        Answer::Ready(Ok(match found.or_else(|| self.table().hold(&place).lock(&place)) {
+            Some((_, mut guard)) => settle(&mut guard),
             None => SlidingWindow::default().decide(self.now(), &hold.quota, 0),
         }))
     }
 
     fn reset(&self, limiter: LimiterName, key: &Key) -> Answer<Result<(), StoreError>> {
-        let Address { shard, place } = self.state.address(limiter, key);
-        self.state.shards[shard].0.forget(&self.state.clients, &place);
+        let place = self.table().place(limiter, key);
+        self.table().hold(&place).forget(&place);
         Answer::Ready(Ok(()))
     }
 
@@ -425,25 +413,6 @@ impl RateLimitStore for MemoryRateLimitStore {
 impl fmt::Debug for MemoryRateLimitStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryRateLimitStore").finish_non_exhaustive()
-    }
-}
-
-impl State {
-    fn new(capacity: usize) -> Self {
-        let few = (capacity / FEW).clamp(1, SHARDS);
-        let shards = capacity.div_ceil(shard::MOST).max(few);
-        let each = capacity.div_ceil(shards);
-        let shards = std::iter::repeat_with(|| Apart(Shard::new(each))).take(shards);
-        Self { clients: Clients::default(), shards: shards.collect() }
-    }
-
-    #[inline]
-    fn address(&self, limiter: LimiterName, key: &Key) -> Address {
-        let client = self.clients.client(limiter, key);
-        let hash = self.clients.place(client);
-        // By the upper half of the hash, scaled.
-        let shard = ((hash >> 32) * self.shards.len() as u64) >> 32;
-        Address { shard: shard as usize, place: Place { client, hash } }
     }
 }
 

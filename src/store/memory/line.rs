@@ -11,18 +11,18 @@ use super::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
 ///    decided upon is still so, and from then on nobody else writes. It writes, and its [`Guard`]
 ///    unlocks: with another version where anything was written, else as it was.
 /// 3. Whose line it is changes under the lock too, so that a reader or writer who found it as
-///    another's fails as by any other change.
+///    another's fails as by any other change. What moves to another line is there before it is gone
+///    here, and both are locked meanwhile.
 ///
 /// Why it holds: a writer's words come after its swap of the state (`fence(Release)`), a reader's
 /// second look after its words (`fence(Acquire)`). Who has read a word of a writer's therefore sees
 /// the swap, or what followed it. A lock needs no such fence: who swaps later has seen this one's
 /// unlocking, and no load sees what is written after it. `tests/models` tries all interleavings of
 /// small cases.
-#[repr(align(64))]
-#[derive(Debug, Default)]
-pub(super) struct Line([AtomicU64; WORDS]);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'a>(pub(super) &'a [AtomicU64; WORDS]);
 
-const WORDS: usize = 8;
+pub(super) const WORDS: usize = 8;
 /// Whose line it is.
 pub(super) const KEY: usize = 0;
 const STATE: usize = 1;
@@ -53,28 +53,28 @@ impl State {
     }
 }
 
-impl Line {
+impl<'a> Line<'a> {
     #[inline]
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(self) -> State {
         State(self.0[STATE].load(Ordering::Acquire))
     }
 
     /// A word, for who asks [`is_still`](Self::is_still) or [`lock`](Self::lock) afterwards.
     #[inline]
-    pub(super) fn word(&self, index: usize) -> u64 {
+    pub(super) fn word(self, index: usize) -> u64 {
         self.0[index].load(Ordering::Relaxed)
     }
 
     /// Whether what was read since this state is from one moment.
     #[inline]
-    pub(super) fn is_still(&self, state: State) -> bool {
+    pub(super) fn is_still(self, state: State) -> bool {
         fence(Ordering::Acquire);
         !state.is_locked() && self.0[STATE].load(Ordering::Relaxed) == state.0
     }
 
     /// The line as it was in this state, for writing; `None` where it is so no more.
     #[inline]
-    pub(super) fn lock(&self, state: State) -> Option<Guard<'_>> {
+    pub(super) fn lock(self, state: State) -> Option<Guard<'a>> {
         if state.is_locked() {
             return None;
         }
@@ -87,10 +87,18 @@ impl Line {
     }
 }
 
+/// What stands in a line, while it moves to another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Contents {
+    pub(super) key: u64,
+    pub(super) note: u64,
+    body: Body,
+}
+
 /// A line that is locked, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Guard<'a> {
-    line: &'a Line,
+    line: Line<'a>,
     state: State,
     /// What the state will be.
     unlocked: u64,
@@ -112,6 +120,18 @@ impl Guard<'_> {
     pub(super) fn set(&mut self, index: usize, word: u64) {
         self.line.0[index].store(word, Ordering::Relaxed);
         self.change();
+    }
+
+    /// All that stands here.
+    pub(super) fn contents(&self) -> Contents {
+        let body = std::array::from_fn(|index| self.word(BODY + index));
+        Contents { key: self.word(KEY), note: self.note(), body }
+    }
+
+    /// Lets that stand here instead.
+    pub(super) fn put(&mut self, Contents { key, note, body }: Contents) {
+        self.set(KEY, key);
+        self.set_all(body, note);
     }
 
     /// All but the key.

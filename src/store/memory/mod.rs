@@ -8,10 +8,11 @@ mod clients;
 mod codec;
 mod limit;
 mod line;
+mod logs;
 mod ring;
 mod second_factor;
-mod shard;
 mod sync;
+mod table;
 mod token;
 mod user;
 

@@ -114,11 +114,9 @@ mod twins {
 
     /// What the store has of a client, as the arithmetic sees it.
     fn kept(store: &MemoryRateLimitStore, who: usize) -> SlidingWindow {
-        let Address { shard, place } = store.state.address(name("twins"), &Key::from(who as u64));
-        let shard = &store.state.shards[shard].0;
-        let found = shard.lock(&place);
-        found.map_or_else(Default::default, |(_, mut guard)| {
-            shard.change(&mut guard, |log| log.clone())
+        let place = store.table().place(name("twins"), &Key::from(who as u64));
+        store.table().hold(&place).lock(&place).map_or_else(Default::default, |(_, mut guard)| {
+            store.table().logs(&place).change(&mut guard, |log| log.clone())
         })
     }
 
@@ -398,7 +396,7 @@ fn what_a_log_no_longer_needs_is_another_clients() {
         }
         clock.advance(Duration::from_secs(60));
         take(&store, "client", 64).unwrap();
-        units.push(store.state.shards.iter().map(|shard| shard.0.in_use()).sum::<usize>());
+        units.push(store.table().in_use());
     }
     assert!(units.iter().all(|used| *used == units[0]), "{units:?}");
 }
