@@ -561,3 +561,30 @@ fn what_is_given_back_is_room_again() {
     log.settle(2, &quota, 1, RESOLUTION, mark, false);
     assert_eq!(log.room(), 31);
 }
+
+#[test]
+fn what_is_on_trial_is_found_again_whatever_is_merged_beside_it() {
+    let quota = |limit, millis| Quota::new(limit, Duration::from_millis(millis)).unwrap();
+    // At a resolution of 2 only the second lets requests share an entry.
+    let (rare, often) = (quota(2, 1_000), quota(100, 10));
+    let mut log = SlidingWindow::default();
+    let mark = log.admit(0, &rare, 1, 2, true);
+    for request in 1..=40 {
+        log.advance(6_000 * request, &often);
+        log.admit(6_000 * request, &often, 1, 2, false);
+    }
+    assert!(log.entries().count() < 20, "some were merged");
+    let used = log.head.used;
+    log.settle(240_000, &rare, 1, 2, mark, false);
+    assert_eq!(log.head.used, used - 1);
+}
+
+#[test]
+fn a_clock_that_steps_back_leaves_a_log_as_far_from_its_limit() {
+    let (quota, mut log) = (Quota::per_minute(10), SlidingWindow::default());
+    assert!(log.take(1_000, &quota, 9, 64).is_allowed());
+    let room = log.room();
+    assert!(room > 0 && room < 32, "{room}");
+    log.advance(500, &quota);
+    assert_eq!((log.head.at, log.room()), (500, room));
+}

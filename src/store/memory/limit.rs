@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::{
     codec::{self, Note},
     line::{Guard, KEY, Patience},
-    logs::{Begun, head_of},
+    logs::head_of,
     table::{Apart, Found, Held, Place, Table},
 };
 use crate::{
@@ -154,8 +154,7 @@ impl MemoryRateLimitStore {
             }
             Step::Whole if !take.hold => {
                 let logs = self.table().logs(place);
-                let Begun { used, oldest } = logs.begin(line, state, take, now, self.resolution)?;
-                (head.used, head.oldest) = (used.get(), oldest);
+                logs.begin((line, state), &mut head, take, now, self.resolution)?;
                 0
             }
             _ => return None,

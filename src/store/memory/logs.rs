@@ -1,10 +1,7 @@
 //! What clients' logs are made of beside their lines: the rings and blocks that some need, and how a
 //! log is read from all of it, changed, and written again.
 
-use std::{
-    num::NonZeroU32,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
     codec::{self, Counted, Form, Note, Ones},
@@ -31,42 +28,33 @@ struct Blocks {
     free: Vec<u32>,
 }
 
-/// A log whose newest entry is a request that has just begun it: what of its head is answered.
-// In two registers.
-pub(super) struct Begun {
-    pub(super) used: NonZeroU32,
-    pub(super) oldest: u64,
-}
-
 impl Logs {
     /// For so many lines.
     pub(super) fn new(lines: usize) -> Self {
         Self { rings: Rings::new(lines), blocks: Mutex::default() }
     }
 
-    /// Counts a request as [`Head::begin`] does, where the line is still as it was in this state.
+    /// Counts a request as [`Head::begin`] does, where the line is still as it was in this state, when
+    /// its head was this. `None` where it isn't, or more is needed; what the head is then, means nothing.
     #[inline(never)]
     pub(super) fn begin(
         &self,
-        line: Line<'_>,
-        state: State,
+        (line, state): (Line<'_>, State),
+        head: &mut Head,
         take: &Take,
         now: u64,
         resolution: u32,
-    ) -> Option<Begun> {
+    ) -> Option<()> {
         let mut guard = line.lock(state)?;
-        let note = Note(state.note());
-        let before = codec::head(note, |index| line.word(index));
-        let mut head = before;
-        let (now, quota, cost) = (now.max(head.at), &take.quota, take.cost);
-        let (step, older, is_full) = match note.form() {
+        let (before, quota, cost) = (*head, &take.quota, take.cost);
+        let (step, older, is_full) = match Note(state.note()).form() {
             Form::Ones(len) => {
                 let mut ones = Ones::of(&guard, len);
                 let step = head.begin(&mut ones, now, quota, cost, resolution);
                 (step, ones.words(), len as usize == FEW)
             }
             Form::Counted => {
-                let mut counted = Counted::of(&guard, &head);
+                let mut counted = Counted::of(&guard, head);
                 let step = head.begin(&mut counted, now, quota, cost, resolution);
                 (step, counted.words(), false)
             }
@@ -80,14 +68,14 @@ impl Logs {
             Form::Block => return None,
         };
         match step {
-            Step::Counted => codec::write_begun(&mut guard, &head, older),
+            Step::Counted => codec::write_begun(&mut guard, head, older),
             _ if is_full => {
-                head = before;
-                self.begin_in_longer(&mut guard, &mut head, take, now, resolution)?;
+                *head = before;
+                self.begin_in_longer(&mut guard, head, take, now, resolution)?;
             }
             _ => return None,
         }
-        Some(Begun { used: NonZeroU32::new(head.used)?, oldest: head.oldest })
+        Some(())
     }
 
     /// The same with a ring that is longer than what the log has.

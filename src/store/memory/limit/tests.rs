@@ -303,7 +303,7 @@ fn a_limit_holds_whoever_asks_at_once_while_strangers_come_and_go() {
             admitted
         });
         assert_eq!(admitted, 7 * (limit - begun) as usize);
-        assert!(store.len() <= 2_010, "each shard rounds up");
+        assert!(store.len() <= 2_010, "each segment rounds up");
     }
 }
 
@@ -379,6 +379,60 @@ fn clients_come_and_go_and_the_rest_are_found() {
         };
     }
     assert_eq!(store.len(), 0);
+}
+
+#[test]
+fn a_log_that_needs_its_block_no_more_leaves_it_to_others() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone())).with_capacity(16);
+    let guess = || Take::new(name("ip"), "client", Quota::per_minute(64));
+    let mut units = Vec::new();
+    for _ in 0..20 {
+        // As one is on trial, all are in a block; once none is, they are too many for a line.
+        let hold = store.decide(&guess().on_trial()).unwrap().hold.unwrap();
+        for _ in 0..12 {
+            clock.advance(Duration::from_secs(1));
+            store.decide(&guess()).unwrap();
+        }
+        assert!(matches!(store.settle(*hold, true), Answer::Ready(Ok(_))));
+        clock.advance(Duration::from_secs(60));
+        units.push(store.table().in_use());
+    }
+    assert!(units.iter().all(|used| *used == units[0]), "{units:?}");
+}
+
+#[test]
+fn clients_are_found_and_their_limits_hold_while_there_are_more_and_more_others() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock)).with_capacity(40_000);
+    // By one limit and by two at once.
+    let known = |i: usize| Take::new(name("known"), i as u64, Quota::per_minute(1_500));
+    for i in 0..40 {
+        assert!(store.decide(&known(i)).unwrap().decision.is_allowed());
+    }
+    let admitted = yeses(4, |thread| {
+        let mut admitted = 0;
+        for i in 0..16_000 {
+            if thread < 2 {
+                let stranger =
+                    Take::new(name("new"), (2 * i + thread) as u64, Quota::per_minute(9));
+                assert!(store.decide(&stranger).unwrap().decision.is_allowed());
+            }
+            let (one, other) = (known(i % 40), known((i + 7) % 40));
+            if i % 7 == 0 {
+                let taken = store.decide_all(&[one, other]).unwrap();
+                let both = taken.iter().all(|taken| taken.decision.is_allowed());
+                admitted += 2 * usize::from(both);
+            } else {
+                admitted += usize::from(store.decide(&one).unwrap().decision.is_allowed());
+            }
+        }
+        admitted
+    });
+    let left = |i| store.decide(&known(i).with_cost(0)).unwrap().decision.remaining() as usize;
+    assert_eq!(admitted, (0..40).map(|i| 1_499 - left(i)).sum::<usize>());
+    assert!(admitted > 55_000, "{admitted}: nearly all that there was room for");
+    assert_eq!(store.len(), 32_040, "nobody is there twice");
 }
 
 #[test]
