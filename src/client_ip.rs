@@ -112,8 +112,10 @@ pub struct NoPeerAddr;
 /// ```
 #[derive(Clone, Copy)]
 pub struct ClientIp {
-    /// In canonical form.
-    address: IpAddr,
+    // Words, since an `IpAddr` is moved byte by byte, which takes as long as to find it.
+    /// The canonical form of the address: both halves of IPv6, or IPv4 in the second.
+    halves: [u64; 2],
+    is_ipv6: bool,
     /// How many bits of an IPv6 address count: 1 to 64.
     prefix: u8,
 }
@@ -124,7 +126,7 @@ const NARROWEST: u8 = 64;
 impl From<IpAddr> for ClientIp {
     #[inline]
     fn from(address: IpAddr) -> Self {
-        Self { address: address.to_canonical(), prefix: NARROWEST }
+        Self::of_canonical(address.to_canonical())
     }
 }
 
@@ -136,15 +138,28 @@ impl From<SocketAddr> for ClientIp {
 
 impl From<ClientIp> for IpAddr {
     fn from(client: ClientIp) -> Self {
-        client.address
+        client.addr()
     }
 }
 
 impl ClientIp {
+    #[inline]
+    fn of_canonical(address: IpAddr) -> Self {
+        let (is_ipv6, halves) = match address {
+            IpAddr::V4(v4) => (false, [0, v4.to_bits().into()]),
+            IpAddr::V6(v6) => (true, [(v6.to_bits() >> 64) as u64, v6.to_bits() as u64]),
+        };
+        Self { halves, is_ipv6, prefix: NARROWEST }
+    }
+
     /// The address itself, whole.
     #[must_use]
     pub fn addr(self) -> IpAddr {
-        self.address
+        let [upper, lower] = self.halves;
+        match self.is_ipv6 {
+            false => Ipv4Addr::from_bits(lower as u32).into(),
+            true => Ipv6Addr::from_bits(u128::from(upper) << 64 | u128::from(lower)).into(),
+        }
     }
 
     /// The same client, counted by the net of so many bits where it is IPv6; 64 unless said. Changes
@@ -157,23 +172,21 @@ impl ClientIp {
     /// Whether it is IPv6.
     #[must_use]
     pub fn is_ipv6(self) -> bool {
-        self.address.is_ipv6()
+        self.is_ipv6
     }
 
     /// What counts of it: the kind (0: IPv4; 1: IPv6 by /64; 2: IPv6 by a wider net), and bits by which
     /// it is told from all others of its kind.
     #[inline]
     pub(crate) fn bits(self) -> (u8, u64) {
-        match self.address {
-            IpAddr::V4(v4) => (0, v4.to_bits().into()),
-            IpAddr::V6(v6) => {
-                let upper = (v6.to_bits() >> 64) as u64;
-                match NARROWEST - self.prefix {
-                    0 => (1, upper),
-                    // A one behind the prefix, and nothing after it, so that no two nets share bits.
-                    spare => (2, (upper >> spare << 1 | 1) << (spare - 1)),
-                }
-            }
+        let [upper, lower] = self.halves;
+        if !self.is_ipv6 {
+            return (0, lower);
+        }
+        match NARROWEST - self.prefix {
+            0 => (1, upper),
+            // A one behind the prefix, and nothing after it, so that no two nets share bits.
+            spare => (2, (upper >> spare << 1 | 1) << (spare - 1)),
         }
     }
 }
@@ -194,7 +207,7 @@ impl Hash for ClientIp {
 
 impl fmt::Display for ClientIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
+        match self.addr() {
             IpAddr::V4(v4) => v4.fmt(f),
             IpAddr::V6(v6) => {
                 let spare = 128 - u32::from(self.prefix);
@@ -210,22 +223,24 @@ impl fmt::Debug for ClientIp {
     }
 }
 
-fn peer_addr(extensions: &Extensions) -> Option<SocketAddr> {
+/// The address at the other end of the connection.
+#[inline(always)]
+fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
     #[cfg(feature = "axum")]
     {
         use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
-        if let Some(ConnectInfo(peer)) = extensions.get() {
-            return Some(*peer);
+        if let Some(ConnectInfo(peer)) = extensions.get::<ConnectInfo<SocketAddr>>() {
+            return Some(peer.ip());
         }
-        if let Some(MockConnectInfo(peer)) = extensions.get() {
-            return Some(*peer);
+        if let Some(MockConnectInfo(peer)) = extensions.get::<MockConnectInfo<SocketAddr>>() {
+            return Some(peer.ip());
         }
     }
     #[cfg(feature = "tonic")]
     if let Some(peer) = tonic_peer(extensions) {
-        return Some(peer);
+        return Some(peer.ip());
     }
-    extensions.get().map(|PeerAddr(peer)| *peer)
+    extensions.get().map(|PeerAddr(peer)| peer.ip())
 }
 
 /// What tonic's own server says of a connection.

@@ -175,13 +175,11 @@ pub(crate) fn is_called_by(caller: &Identity) {
 }
 
 /// A limiter has decided. A refusal counts before all else, then what was said last.
+#[inline(always)]
 pub(crate) fn is_decided(limiter: &'static str, outcome: &'static str) {
     let _ = CURRENT.try_with(|origin| {
         if let Some(observed) = &origin.0.observed {
-            let mut decided = observed.decided.lock().unwrap_or_else(PoisonError::into_inner);
-            if decided.is_none_or(|(_, before)| before != REFUSED) {
-                *decided = Some((limiter, outcome));
-            }
+            observed.decide((limiter, outcome));
         }
     });
 }
@@ -191,6 +189,15 @@ pub(crate) const REFUSED: &str = "refused";
 impl Observed {
     pub(crate) fn new(span: tracing::Span) -> Self {
         Self { span, decided: Mutex::default() }
+    }
+
+    // Apart, so that it costs nothing where nobody observes.
+    #[cold]
+    fn decide(&self, what: Decided) {
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        if decided.is_none_or(|(_, before)| before != REFUSED) {
+            *decided = Some(what);
+        }
     }
 
     pub(crate) fn decided(&self) -> Option<Decided> {

@@ -13,7 +13,7 @@ use std::{
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
-use super::{ClientIp, NoPeerAddr, peer_addr};
+use super::{ClientIp, NoPeerAddr, peer_ip};
 
 /// The one forwarding header that the proxies in front of a server set.
 ///
@@ -184,18 +184,18 @@ impl TrustedProxies {
     ///
     /// # Errors
     /// [`NoPeerAddr`] where the server was built without one.
+    #[inline(always)]
     pub fn client_ip(
         &self,
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Result<ClientIp, NoPeerAddr> {
-        let peer = peer_addr(extensions).ok_or(NoPeerAddr)?.ip().to_canonical();
+        let peer = peer_ip(extensions).ok_or(NoPeerAddr)?.to_canonical();
         let client = match &self.trust {
-            Trust::Networks(nets) if trusts(nets, peer) => self.beyond(nets, headers),
-            Trust::Networks(_) => None,
-            Trust::Hops(hops) => self.hop(hops.get(), headers),
+            Trust::Networks(nets) if nets.is_empty() => peer,
+            _ => self.forwarded_by(peer, headers).unwrap_or(peer),
         };
-        Ok(ClientIp::from(client.unwrap_or(peer)))
+        Ok(ClientIp::of_canonical(client))
     }
 
     /// Whether the forwarding header is believed where this peer sends it: then its connections are
@@ -205,6 +205,16 @@ impl TrustedProxies {
         match &self.trust {
             Trust::Networks(nets) => trusts(nets, peer.to_canonical()),
             Trust::Hops(_) => true,
+        }
+    }
+
+    /// Whom the forwarding header names, where this peer is believed.
+    #[inline(never)]
+    fn forwarded_by(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        match &self.trust {
+            Trust::Networks(nets) if trusts(nets, peer) => self.beyond(nets, headers),
+            Trust::Networks(_) => None,
+            Trust::Hops(hops) => self.hop(hops.get(), headers),
         }
     }
 

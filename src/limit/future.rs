@@ -1,7 +1,6 @@
 //! The response of [`RateLimitService`](super::RateLimitService): ask, pass on or refuse, settle.
 
 use std::{
-    convert::Infallible,
     fmt,
     future::Future,
     pin::Pin,
@@ -17,12 +16,9 @@ use tower_service::Service;
 
 use super::{
     layer::Shared,
-    question::Question,
-    rule::NotAsked,
-    store::Decisions,
-    verdict::{Boxed, Finished, Pending, Verdict},
+    verdict::{Awaited, Boxed, Finished, Pending, Verdict},
 };
-use crate::{ResponseBody, StoreError};
+use crate::{RequestHead, ResponseBody};
 
 pin_project! {
     /// The response of [`RateLimitService`](super::RateLimitService).
@@ -43,6 +39,10 @@ pin_project! {
     {
         Waiting {
             request: Option<Box<Waiting<S, B>>>,
+        },
+        Passing {
+            #[pin]
+            future: S::Future,
         },
         Admitted {
             #[pin]
@@ -68,15 +68,13 @@ pub(super) struct Waiting<S, B> {
     pub(super) request: Request<B>,
 }
 
-/// For what it waits: for what to ask the store, or for what the store answers to that.
-pub(super) enum Awaited {
-    Question(Boxed<Result<Question, NotAsked>>),
-    Decisions(Question, Boxed<Result<Decisions, StoreError>>),
-}
-
 impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
-    pub(super) fn admitted(future: S::Future, pending: Option<Pending>) -> Self {
-        Self { state: State::Admitted { future, pending } }
+    pub(super) fn passing(future: S::Future) -> Self {
+        Self { state: State::Passing { future } }
+    }
+
+    pub(super) fn admitted(future: S::Future, pending: Pending) -> Self {
+        Self { state: State::Admitted { future, pending: Some(pending) } }
     }
 
     pub(super) fn refused(response: Response<Bytes>) -> Self {
@@ -89,32 +87,51 @@ impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
 }
 
 impl<S, B> Waiting<S, B> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict<Infallible>> {
-        if let Awaited::Question(question) = &mut self.awaited {
-            let question = match ready!(question.as_mut().poll(cx)) {
-                Ok(question) => question,
-                Err(not_asked) => {
-                    let refusal = self.shared.not_asked((&self.request).into(), &not_asked);
-                    return Poll::Ready(Verdict::Refused(refusal));
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+        loop {
+            let request = RequestHead::from(&self.request);
+            let verdict = match &mut self.awaited {
+                Awaited::Question(question) => match ready!(question.as_mut().poll(cx)) {
+                    Ok(question) => self.shared.put(request, question),
+                    Err(not_asked) => Verdict::Refused(self.shared.not_asked(request, &not_asked)),
+                },
+                Awaited::Decisions(question, decisions) => {
+                    let decisions = ready!(decisions.as_mut().poll(cx));
+                    self.shared.verdict(request, question, decisions)
                 }
             };
-            self.awaited = match self.shared.put((&self.request).into(), &question) {
-                Verdict::Admitted(pending) => return Poll::Ready(Verdict::Admitted(pending)),
-                Verdict::Refused(response) => return Poll::Ready(Verdict::Refused(response)),
-                Verdict::Waiting(decisions) => Awaited::Decisions(question, decisions),
-            };
+            match verdict {
+                Verdict::Waiting(awaited) => self.awaited = awaited,
+                verdict => return Poll::Ready(verdict),
+            }
         }
-        let Awaited::Decisions(question, decisions) = &mut self.awaited else {
-            return Poll::Pending;
-        };
-        let decisions = ready!(decisions.as_mut().poll(cx));
-        Poll::Ready(self.shared.verdict((&self.request).into(), question, decisions))
     }
 }
 
 impl<S: Service<Request<B>>, B> State<S, B> {
     fn refused(response: Response<Bytes>) -> Self {
         Self::Refused { response: Some(response) }
+    }
+
+    /// What follows, once it is known.
+    // Apart from `poll`, which is quick where nothing has to be waited for.
+    #[inline(never)]
+    fn after(waiting: &mut Option<Box<Waiting<S, B>>>, cx: &mut Context<'_>) -> Poll<Self> {
+        let Some(request) = waiting else { return Poll::Pending };
+        let verdict = ready!(request.poll(cx));
+        let Some(request) = waiting.take() else { return Poll::Pending };
+        let Waiting { shared, mut inner, request, .. } = *request;
+        Poll::Ready(match verdict {
+            Verdict::Passes => Self::Passing { future: inner.call(request) },
+            Verdict::Admitted(pending) => {
+                Self::Admitted { future: inner.call(request), pending: Some(pending) }
+            }
+            Verdict::Refused(response) => Self::refused(response),
+            Verdict::Waiting(awaited) => {
+                let waiting = Waiting { awaited, shared, inner, request };
+                Self::Waiting { request: Some(Box::new(waiting)) }
+            }
+        })
     }
 }
 
@@ -129,23 +146,13 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                Projected::Waiting { request } => {
-                    let Some(waiting) = request else { return Poll::Pending };
-                    let verdict = ready!(waiting.poll(cx));
-                    let Some(waiting) = request.take() else { return Poll::Pending };
-                    let Waiting { mut inner, request, .. } = *waiting;
-                    match verdict {
-                        Verdict::Admitted(pending) => {
-                            State::Admitted { future: inner.call(request), pending }
-                        }
-                        Verdict::Refused(response) => State::refused(response),
-                    }
+                Projected::Waiting { request } => ready!(State::after(request, cx)),
+                Projected::Passing { future } => {
+                    return future.poll(cx).map_ok(ResponseBody::inner);
                 }
                 Projected::Admitted { future, pending } => {
                     let response = ready!(future.poll(cx))?;
-                    let Some(pending) = pending.take() else {
-                        return Poll::Ready(Ok(ResponseBody::inner(response)));
-                    };
+                    let Some(pending) = pending.take() else { return Poll::Pending };
                     match pending.finish(response) {
                         Finished::Done(response) => {
                             return Poll::Ready(Ok(response));

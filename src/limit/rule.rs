@@ -374,33 +374,37 @@ impl Rule {
     }
 
     /// What to take for this request.
-    #[inline]
     pub(super) fn ask(&self, request: &RequestHead<'_>, clock: &SharedClock) -> Answer<Asked> {
-        if self.applies.as_ref().is_some_and(|applies| !applies(request)) {
-            return Answer::Ready(Ok(None));
-        }
-        let (key, quota) = match self.choose(request) {
-            Ok(Some(choice)) => choice,
-            Ok(None) => return Answer::Ready(Ok(None)),
-            Err(not_asked) => return Answer::Ready(Err(not_asked)),
-        };
-        let mut take = Take::new(self.name, key, quota);
-        take.hold = self.charge.on_trial() && self.role != RoleOfRule::Guards;
-        if self.is_plain() {
-            Answer::Ready(Ok(Some(take)))
-        } else {
-            self.refine(take, request, clock)
+        match self.take(request) {
+            Ok(Some(take)) if !self.is_plain() => self.refine(take, request, clock),
+            asked => Answer::Ready(asked),
         }
     }
 
-    /// Whether whom it counts, and by which quota, is all that there is to it.
-    fn is_plain(&self) -> bool {
+    /// Whether whom it counts, and by which quota, is all that there is to it: [`take`](Self::take)
+    /// tells all.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
         self.cost.is_none()
             && self.quotas.is_none()
             && self.access.is_none()
             && self.penalty.is_none()
     }
 
+    /// What to take for this request, as far as whom it counts tells.
+    // With all that it calls: what is found goes from hand to hand in registers, which saves a third.
+    #[inline(always)]
+    pub(super) fn take(&self, request: &RequestHead<'_>) -> Asked {
+        if self.applies.as_ref().is_some_and(|applies| !applies(request)) {
+            return Ok(None);
+        }
+        let Some((key, quota)) = self.choose(request)? else { return Ok(None) };
+        let mut take = Take::new(self.name, key, quota);
+        take.hold = self.charge.on_trial() && self.role != RoleOfRule::Guards;
+        Ok(Some(take))
+    }
+
+    #[inline(always)]
     fn choose(&self, request: &RequestHead<'_>) -> Result<Option<(Key, Quota)>, NotAsked> {
         let address = |proxies: &TrustedProxies| {
             proxies.client_ip(request.headers, request.extensions).map_err(NotAsked::NoPeer)

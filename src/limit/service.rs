@@ -10,13 +10,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{
-    ResponseFuture,
-    future::{Awaited, Waiting},
-    layer::Shared,
-    question::Question,
-    verdict::Verdict,
-};
+use super::{ResponseFuture, future::Waiting, layer::Shared, verdict::Verdict};
 use crate::{RequestHead, ResponseBody};
 
 /// What [`RateLimitLayer`](super::RateLimitLayer) makes of a service.
@@ -68,20 +62,13 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let head = RequestHead::from(&request);
-        let mut question = Question::default();
-        let awaited = match self.shared.ask(&head, &mut question) {
-            Ok(None) => match self.shared.put(head, &question) {
-                Verdict::Admitted(pending) => {
-                    return ResponseFuture::admitted(self.inner.call(request), pending);
-                }
-                Verdict::Refused(response) => return ResponseFuture::refused(response),
-                Verdict::Waiting(decisions) => Awaited::Decisions(question, decisions),
-            },
-            Ok(Some(question)) => Awaited::Question(question),
-            Err(not_asked) => {
-                return ResponseFuture::refused(self.shared.not_asked(head, &not_asked));
+        let awaited = match self.shared.judge(RequestHead::from(&request)) {
+            Verdict::Passes => return ResponseFuture::passing(self.inner.call(request)),
+            Verdict::Admitted(pending) => {
+                return ResponseFuture::admitted(self.inner.call(request), pending);
             }
+            Verdict::Refused(response) => return ResponseFuture::refused(response),
+            Verdict::Waiting(awaited) => awaited,
         };
         let (inner, shared) = (self.take_ready(), Arc::clone(&self.shared));
         ResponseFuture::waiting(Waiting { awaited, shared, inner, request })

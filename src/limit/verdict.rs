@@ -22,12 +22,20 @@ use crate::{Answer, RequestHead, ResponseBody, StoreError, origin, problem::Watc
 pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What becomes of a request.
-pub(super) enum Verdict<Waiting> {
-    /// It passes; with what is to be said and settled afterwards, where the store decided.
-    Admitted(Option<Pending>),
+pub(super) enum Verdict {
+    /// It passes, and that is all.
+    Passes,
+    /// It passes, and this is to be said and settled afterwards.
+    Admitted(Pending),
     Refused(Response<Bytes>),
     /// That depends on this.
-    Waiting(Waiting),
+    Waiting(Awaited),
+}
+
+/// What is waited for: what to ask the store, or what the store answers to that.
+pub(super) enum Awaited {
+    Question(Boxed<Result<Question, NotAsked>>),
+    Decisions(Question, Boxed<Result<Decisions, StoreError>>),
 }
 
 /// What an admitted request leaves to be done: headers, and holds to settle. Dropped before there
@@ -39,30 +47,51 @@ pub(super) struct Pending {
 }
 
 impl Shared {
-    /// What to ask the store of this request: added to the question, which is empty, or waited for.
-    // Not returned: a question is large, and copied from hand to hand otherwise.
-    #[inline]
-    pub(super) fn ask(
-        &self,
-        request: &RequestHead<'_>,
-        question: &mut Question,
-    ) -> Result<Option<Boxed<Result<Question, NotAsked>>>, NotAsked> {
+    /// What becomes of a request, as far as that is known at once.
+    pub(super) fn judge(self: &Arc<Self>, request: RequestHead<'_>) -> Verdict {
+        match &*self.rules {
+            // As most layers have it, and most stores answer it: without a list of anything.
+            [rule] if rule.is_plain() && rule.role() == RoleOfRule::Enforces => {
+                let asked = match rule.take(&request) {
+                    Ok(Some(take)) => match self.store.take_now(&take) {
+                        Some(answer) => return self.lone(request, &take, answer),
+                        None => Ok(Some(take)),
+                    },
+                    asked => asked,
+                };
+                self.judge_all(request, [(rule.role(), Answer::Ready(asked))])
+            }
+            rules => {
+                let asked = |rule: &Rule| (rule.role(), rule.ask(&request, &self.clock));
+                self.judge_all(request, rules.iter().map(asked))
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn judge_all(
+        self: &Arc<Self>,
+        request: RequestHead<'_>,
+        asked: impl IntoIterator<Item = (RoleOfRule, Answer<Asked>)>,
+    ) -> Verdict {
+        let mut question = Question::default();
         let mut waiting: Vec<(RoleOfRule, Boxed<Asked>)> = Vec::new();
-        for rule in &self.rules {
-            match rule.ask(request, &self.clock) {
-                Answer::Ready(Ok(Some(take))) => question.add(rule.role(), take),
+        for (role, asked) in asked {
+            match asked {
+                Answer::Ready(Ok(Some(take))) => question.add(role, take),
                 Answer::Ready(Ok(None)) => {}
-                Answer::Ready(Err(not_asked)) => return Err(not_asked),
-                Answer::Pending(take) => waiting.push((rule.role(), take)),
+                Answer::Ready(Err(not_asked)) => {
+                    return Verdict::Refused(self.not_asked(request, &not_asked));
+                }
+                Answer::Pending(asked) => waiting.push((role, asked)),
             }
         }
         if waiting.is_empty() {
-            return Ok(None);
+            return self.put(request, question);
         }
-        let mut question = mem::take(question);
-        Ok(Some(Box::pin(async move {
-            for (role, take) in waiting {
-                if let Some(take) = take.await? {
+        Verdict::Waiting(Awaited::Question(Box::pin(async move {
+            for (role, asked) in waiting {
+                if let Some(take) = asked.await? {
                     question.add(role, take);
                 }
             }
@@ -71,33 +100,26 @@ impl Shared {
     }
 
     /// Asks the store, and says what its answer means where it is there at once.
-    #[inline]
-    pub(super) fn put(
-        self: &Arc<Self>,
-        request: RequestHead<'_>,
-        question: &Question,
-    ) -> Verdict<Boxed<Result<Decisions, StoreError>>> {
+    pub(super) fn put(self: &Arc<Self>, request: RequestHead<'_>, question: Question) -> Verdict {
         if question.is_empty() {
-            return Verdict::Admitted(None);
+            return Verdict::Passes;
         }
-        match question.put_now(&*self.store) {
-            Some((take, Ok(taken))) => return self.lone(request, take, taken),
-            Some((_, Err(error))) => return self.without_decision(request, &error),
-            None => {}
+        if let Some((take, answer)) = question.put_now(&*self.store) {
+            return self.lone(request, take, answer);
         }
         match question.put(&self.store) {
-            Answer::Ready(answer) => self.verdict(request, question, answer),
-            Answer::Pending(answer) => Verdict::Waiting(answer),
+            Answer::Ready(answer) => self.verdict(request, &question, answer),
+            Answer::Pending(answer) => Verdict::Waiting(Awaited::Decisions(question, answer)),
         }
     }
 
     /// What the store's answer means.
-    pub(super) fn verdict<Waiting>(
+    pub(super) fn verdict(
         self: &Arc<Self>,
         request: RequestHead<'_>,
         question: &Question,
         answer: Result<Decisions, StoreError>,
-    ) -> Verdict<Waiting> {
+    ) -> Verdict {
         let taken = match answer {
             Ok(taken) => taken,
             Err(error) => return self.without_decision(request, &error),
@@ -122,48 +144,48 @@ impl Shared {
         if let Some(&longest) = reports.refusal() {
             return Verdict::Refused(self.refuse(request, longest, &reports));
         }
-        Verdict::Admitted(self.pending(reports, holds))
+        if holds.is_empty() && (self.headers.is_silent() || reports.0.is_empty()) {
+            return Verdict::Passes;
+        }
+        Verdict::Admitted(Pending { shared: Arc::clone(self), reports, holds })
     }
 
     /// The same of one limit that is enforced.
-    #[inline]
-    fn lone<Waiting>(
+    #[inline(always)]
+    fn lone(
         self: &Arc<Self>,
         request: RequestHead<'_>,
         take: &Take,
-        taken: Taken,
-    ) -> Verdict<Waiting> {
-        let (limiter, allowed) = (take.limiter, taken.decision.is_allowed());
-        decided(limiter, allowed);
-        if !allowed {
-            let report = Report { limiter, decision: self.punish(take, taken.decision) };
+        answer: Result<Taken, StoreError>,
+    ) -> Verdict {
+        let Taken { decision, hold } = match answer {
+            Ok(taken) => taken,
+            Err(error) => return self.without_decision(request, &error),
+        };
+        let limiter = take.limiter;
+        decided(limiter, decision.is_allowed());
+        if !decision.is_allowed() {
+            let report = Report { limiter, decision: self.punish(take, decision) };
             return Verdict::Refused(self.refuse(request, report, &Reports(Few::One(report))));
         }
-        let reports = Reports(Few::One(Report { limiter, decision: taken.decision }));
-        let holds = taken.hold.map_or(Vec::new(), |hold| vec![*hold]);
-        Verdict::Admitted(self.pending(reports, holds))
-    }
-
-    /// What is left to be done, where there is anything.
-    #[inline]
-    fn pending(self: &Arc<Self>, reports: Reports, holds: Vec<Hold>) -> Option<Pending> {
-        let over = holds.is_empty() && (self.headers.is_silent() || reports.0.is_empty());
-        (!over).then(|| Pending { shared: Arc::clone(self), reports, holds })
+        let holds = match hold {
+            None if self.headers.is_silent() => return Verdict::Passes,
+            None => Vec::new(),
+            Some(hold) => vec![*hold],
+        };
+        let reports = Reports(Few::One(Report { limiter, decision }));
+        Verdict::Admitted(Pending { shared: Arc::clone(self), reports, holds })
     }
 
     #[cold]
-    fn without_decision<Waiting>(
-        &self,
-        request: RequestHead<'_>,
-        cause: &StoreError,
-    ) -> Verdict<Waiting> {
+    fn without_decision(&self, request: RequestHead<'_>, cause: &StoreError) -> Verdict {
         let error = cause as &dyn std::error::Error;
         // Not louder: an outage would write a line for every request. The counter tells, and
         // `FallbackStore` says once that it begins and once that it ends.
         tracing::debug!(error, policy = ?self.on_failure, "limits can't be decided");
         signals::limit_undecided(self.on_failure.as_str());
         match self.on_failure {
-            OnFailure::Allow => Verdict::Admitted(None),
+            OnFailure::Allow => Verdict::Passes,
             OnFailure::Deny => Verdict::Refused(self.undecided(request, cause)),
         }
     }
@@ -195,10 +217,15 @@ impl Shared {
 impl Pending {
     /// Settles what was taken on trial, but for what only the trailers will tell, and writes the headers.
     /// A store that answers at once needs no future.
-    pub(super) fn finish<B: Body>(mut self, response: Response<B>) -> Finished<B> {
+    pub(super) fn finish<B: Body>(self, response: Response<B>) -> Finished<B> {
         if self.holds.is_empty() {
             return Finished::Done(self.write(response));
         }
+        self.settle(response)
+    }
+
+    #[inline(never)]
+    fn settle<B: Body>(mut self, response: Response<B>) -> Finished<B> {
         let (parts, body) = response.into_parts();
         let ended = body.is_end_stream();
         let counts = |limiter| self.shared.counts(limiter, &parts, ended);
@@ -252,6 +279,7 @@ pub(super) enum Finished<B> {
 }
 
 /// Said to all who ask how limits decide.
+#[inline(always)]
 pub(super) fn decided(limiter: LimiterName, allowed: bool) {
     signals::limit_decided(limiter.as_str(), allowed);
     origin::is_decided(limiter.as_str(), if allowed { "allowed" } else { origin::REFUSED });
