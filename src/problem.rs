@@ -73,12 +73,14 @@ pub(crate) fn response(
     headers: HeaderMap,
     document: Vec<u8>,
 ) -> Response<Bytes> {
+    const JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+    const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
     let mut response = Response::new(Bytes::from(document));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
     response.extensions_mut().insert(ProblemCode(code));
     response
 }

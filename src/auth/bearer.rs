@@ -65,23 +65,23 @@ impl Authenticate for Hs256Bridge {
 /// [`AuthError::Missing`] without a header of this scheme, [`AuthError::Ambiguous`] with two
 /// `Authorization` headers.
 pub fn bearer(headers: &HeaderMap) -> Result<&[u8], AuthError> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Err(AuthError::Missing),
-        (Some(_), Some(_)) => Err(AuthError::Ambiguous),
-        (Some(value), None) => token(value),
+    let value = headers.get(header::AUTHORIZATION).ok_or(AuthError::Missing)?;
+    // Of most requests no header comes twice, which is soon known.
+    if headers.len() > headers.keys_len()
+        && headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some()
+    {
+        return Err(AuthError::Ambiguous);
     }
+    token(value).ok_or(AuthError::Missing)
 }
 
-fn token(value: &HeaderValue) -> Result<&[u8], AuthError> {
-    let bytes = value.as_bytes();
-    let (scheme, rest) =
-        bytes.split_at(bytes.iter().position(|b| *b == b' ').unwrap_or(bytes.len()));
-    let token = rest.trim_ascii();
-    if !scheme.eq_ignore_ascii_case(b"bearer") || token.is_empty() {
-        return Err(AuthError::Missing);
+fn token(value: &HeaderValue) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer";
+    let (scheme, rest) = value.as_bytes().split_at_checked(SCHEME.len())?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) || !rest.starts_with(b" ") {
+        return None;
     }
-    Ok(token)
+    Some(rest.trim_ascii()).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]

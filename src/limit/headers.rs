@@ -42,10 +42,6 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY_LIST: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT_LIST: HeaderName = HeaderName::from_static("ratelimit");
 
-/// So many headers at most, and one (`Content-Length`) that a server writes after them: a map that
-/// grows for it would put all of them in place again.
-const ROOM: usize = 5 + 1;
-
 /// Which headers tell how limits stand.
 ///
 /// ```
@@ -107,6 +103,12 @@ impl Writer {
         self.families == LimitHeaders::None
     }
 
+    /// How many headers are written.
+    pub(super) fn count(&self) -> usize {
+        let Self { families, .. } = self;
+        2 * usize::from(families.has_lists()) + 3 * usize::from(families.has_numbers())
+    }
+
     /// Writes the headers of all limiters to a response of this status. Where layers further in, or the
     /// handler, have written theirs, the lists are joined, and the tightest speaks; of a limiter that they
     /// name they know more. What anybody else wrote there is replaced.
@@ -118,7 +120,9 @@ impl Writer {
         clock: &SharedClock,
     ) {
         if !self.is_silent() {
-            headers.reserve(ROOM);
+            // With one (`Content-Length`) that a server writes after them: a map that grows for it would
+            // put all of them in place again.
+            headers.reserve(self.count() + 1);
             self.write_beside(None, reports, headers, status, clock);
         }
     }

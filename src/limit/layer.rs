@@ -214,7 +214,7 @@ impl Shared {
         let mut response = if otherwise {
             self.refuse_in_other_words(request, longest, reports)
         } else {
-            exceeded::response(wait, reports, HeaderMap::with_capacity(ROOM_OF_REFUSAL))
+            exceeded::response(wait, reports, HeaderMap::with_capacity(self.room_of_refusal()))
         };
         if let Some(wait) = wait {
             response.headers_mut().insert(http::header::RETRY_AFTER, headers::number(wait));
@@ -224,6 +224,12 @@ impl Shared {
         }
         self.write_headers(reports, &mut response);
         response
+    }
+
+    /// How many headers a refusal has, with one that a server writes after them.
+    // No more: a map for six takes a third of the time of the next larger one.
+    fn room_of_refusal(&self) -> usize {
+        3 + self.headers.count() + 1
     }
 
     /// The hook's, or gRPC's.
@@ -277,9 +283,6 @@ impl Shared {
         self.headers.write(reports, response.headers_mut(), status, &self.clock);
     }
 }
-
-/// Eight headers, and one that a server writes after them.
-const ROOM_OF_REFUSAL: usize = 8 + 1;
 
 fn no_key() -> Problem {
     let detail = "The request does not say for whom it counts";

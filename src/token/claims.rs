@@ -109,7 +109,9 @@ impl Rules {
         identity: &Identity,
         now: SystemTime,
     ) -> Result<(), TokenError> {
-        let past = identity.expires_at().and_then(|end| now.duration_since(end).ok());
+        // Of most that is all that has to be known.
+        let ended = identity.expires_at().filter(|end| *end <= now);
+        let past = ended.and_then(|end| now.duration_since(end).ok());
         match past {
             Some(past) if past >= self.leeway => Err(TokenError::Expired),
             _ => Ok(()),

@@ -2,7 +2,6 @@
 //! signature costs a hundred times what it costs to recognize it.
 
 use std::{
-    borrow::Borrow,
     fmt,
     hash::{Hash, Hasher},
     sync::atomic::{
@@ -13,7 +12,7 @@ use std::{
 
 use foldhash::quality::RandomState;
 use quick_cache::{
-    UnitWeighter,
+    Equivalent, UnitWeighter,
     sync::{Cache, DefaultLifecycle},
 };
 use zeroize::Zeroizing;
@@ -33,6 +32,17 @@ pub(super) struct VerifiedTokens {
 /// The whole text of a token, so that one that resembles another is not taken for it.
 #[derive(PartialEq, Eq)]
 struct Token(Zeroizing<Box<[u8]>>);
+
+/// A token that is looked up: in the place of its end, and then compared in whole.
+///
+/// The end is the signature's, which tells genuine tokens apart as well as all of their text does, and
+/// only they are kept: who has no key can't fill one place with many. To be compared at all, a token
+/// must end as one that is kept does, which says of 384 bits that its sender has them already; so how
+/// long the comparison takes tells nothing that could be guessed from.
+struct Presented<'a>(&'a [u8]);
+
+/// Some 384 bits of a signature in base64url.
+const END: usize = 64;
 
 impl VerifiedTokens {
     /// Room for so many; with none, nothing is remembered.
@@ -54,7 +64,7 @@ impl VerifiedTokens {
     }
 
     pub(super) fn get(&self, token: &[u8]) -> Option<Identity> {
-        let (age, identity) = self.known.get(token)?;
+        let (age, identity) = self.known.get(&Presented(token))?;
         (age == self.age()).then_some(identity)
     }
 
@@ -81,16 +91,22 @@ impl fmt::Debug for VerifiedTokens {
     }
 }
 
-impl Borrow<[u8]> for Token {
-    fn borrow(&self) -> &[u8] {
-        &self.0
+impl Equivalent<Token> for Presented<'_> {
+    fn equivalent(&self, known: &Token) -> bool {
+        *self.0 == **known.0
     }
 }
 
-/// As its text hashes, by which it is looked up.
+impl Hash for Presented<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0.last_chunk::<END>().map_or(self.0, |end| end));
+    }
+}
+
+/// As it is looked up.
 impl Hash for Token {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (**self.0).hash(state);
+        Presented(&self.0).hash(state);
     }
 }
 
@@ -110,6 +126,23 @@ mod tests {
         assert!((1..=8).contains(&found), "{found}");
         assert_eq!(tokens.get(b"100"), None);
         assert!(!format!("{tokens:?}").contains("99"));
+    }
+
+    #[test]
+    fn tokens_that_begin_or_end_alike_are_told_apart() {
+        let tokens = VerifiedTokens::new(100);
+        let (long, longer) = ("x".repeat(END - 1), "x".repeat(END));
+        let texts = ["a", "b", "", &long, &longer, &format!("a{longer}"), &format!("b{longer}")];
+        for text in texts {
+            tokens.insert(0, text.as_bytes(), Identity::new(UserId::from(text), Role::VIEWER));
+        }
+        for text in texts {
+            let found = tokens.get(text.as_bytes());
+            assert_eq!(found.unwrap().user_id().as_str(), text);
+        }
+        for other in [format!("c{longer}"), format!("{longer}a"), "x".to_owned()] {
+            assert_eq!(tokens.get(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]
