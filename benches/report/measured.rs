@@ -53,7 +53,11 @@ impl Measured {
         for result in json(&target.join("servers.json")).as_array().into_iter().flatten() {
             let text = |key: &str| result[key].as_str().unwrap_or_default();
             let rate = result["requests_per_second"].as_f64();
-            measured.add(format!("server {}/{}", text("group"), text("name")), rate);
+            let name = format!("server {}/{}", text("group"), text("name"));
+            for (other, ratio) in result["ratios"].as_object().into_iter().flatten() {
+                measured.add(format!("{name} to {other}"), ratio.as_f64());
+            }
+            measured.add(name, rate);
         }
         measured
     }

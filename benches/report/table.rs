@@ -61,7 +61,10 @@ impl Row {
             return None;
         }
         // Where rounds were paired, the median of their ratios: steadier than that of the medians.
-        if let Some(paired) = measured.get(&format!("{}/ratio{}", self.group, self.value)) {
+        let Self { group, value, ours, against, .. } = self;
+        let of_group = format!("{group}/ratio{value}");
+        let of_two = format!("{group}/{ours}{value} to {against}{value}");
+        if let Some(paired) = measured.get(&of_group).or_else(|| measured.get(&of_two)) {
             return Some(paired);
         }
         let rival = self.figure(measured, self.against).filter(|rival| *rival > 0.0)?;

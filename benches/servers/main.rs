@@ -1,6 +1,10 @@
 //! Whole servers under load, each with the same route behind another door: `servers` starts them,
 //! drives wrk at them in turn, and prints how many requests a second each answered.
 //!
+//! They take turns in rounds of a second each, there and back again, so that what else the machine does
+//! falls on all alike. What is kept is the median of each one's rounds, and of two of a group the median
+//! of the rounds' ratios.
+//!
 //! `REDIS_URL` names a Redis to count in; without it, those contestants are left out.
 
 mod ours;
@@ -9,6 +13,7 @@ mod tokens;
 mod wrk;
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     io::{BufRead, BufReader},
     net::TcpListener,
@@ -38,7 +43,8 @@ const IN_PROCESS: &str = "in process";
 const REFUSING: &str = "refusing";
 const REDIS: &str = "Redis";
 
-/// The first of each group is what the others are compared with.
+/// The first of each group is what the table printed compares the others with. Those that are compared in
+/// the report stand beside one another, so that little happens between them.
 const CONTESTANTS: [Contestant; 16] = [
     contestant(IN_PROCESS, "bare axum, no headers", StatusCode::OK),
     contestant(IN_PROCESS, "tower-warden, no headers", StatusCode::OK),
@@ -58,7 +64,8 @@ const CONTESTANTS: [Contestant; 16] = [
     contestant(REDIS, "jsonwebtoken, ConnectionManager", StatusCode::OK),
 ];
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 18;
+const QUICK_ROUNDS: usize = 4;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -156,37 +163,41 @@ fn compare() -> Outcome<()> {
     let servers: Vec<_> =
         contestants.iter().map(|contestant| Server::start(contestant)).collect::<Outcome<_>>()?;
     let mut measured: Vec<Vec<Measured>> = contestants.iter().map(|_| Vec::new()).collect();
-    for round in 0..=ROUNDS {
-        for ((contestant, server), measured) in contestants.iter().zip(&servers).zip(&mut measured)
-        {
-            let figures = wrk::drive(server.port, &presented, 2, contestant.status)?;
+    let rounds = if env::var_os("BENCHES_QUICK").is_some() { QUICK_ROUNDS } else { ROUNDS };
+    for round in 0..=rounds {
+        let there = 0..contestants.len();
+        let turns: Vec<_> =
+            if round % 2 == 0 { there.collect() } else { there.rev().collect() };
+        for at in turns {
+            let figures = wrk::drive(servers[at].port, &presented, 1, contestants[at].status)?;
             // The first warms up.
             if round > 0 {
-                measured.push(figures);
+                measured[at].push(figures);
             }
         }
-        eprintln!("round {round} of {ROUNDS}");
+        eprintln!("round {round} of {rounds}");
     }
 
-    let medians: Vec<_> = measured.iter().map(|rounds| Measured::median(rounds)).collect();
     let mut rows = Vec::new();
     let mut group = "";
-    let mut reference = 0.0;
-    for (contestant, median) in contestants.iter().zip(&medians) {
+    for (contestant, own) in contestants.iter().zip(&measured) {
+        let group_of = contestants.iter().zip(&measured).filter(|(one, _)| one.group == contestant.group);
+        let ratios: Vec<_> =
+            group_of.map(|(other, theirs)| (other.name, wrk::ratio(own, theirs))).collect();
+        let median = Measured::median(own);
         if contestant.group != group {
-            (group, reference) = (contestant.group, median.per_second);
-            println!("\n{:36} {:>10} {:>7} {:>9}", group, "requests/s", "ratio", "p99");
+            group = contestant.group;
+            println!("\n{group:36} {:>10} {:>7} {:>9}", "requests/s", "ratio", "p99");
         }
-        let ratio = median.per_second / reference;
         println!(
-            "{:36} {:>10.0} {ratio:>7.2} {:>6.2} ms",
-            contestant.name, median.per_second, median.p99_ms
+            "{:36} {:>10.0} {:>7.3} {:>6.2} ms",
+            contestant.name, median.per_second, ratios[0].1, median.p99_ms
         );
         rows.push(json!({
             "group": group,
             "name": contestant.name,
             "requests_per_second": median.per_second.round(),
-            "ratio": ratio,
+            "ratios": ratios.into_iter().collect::<BTreeMap<_, _>>(),
             "p99_ms": median.p99_ms,
         }));
     }

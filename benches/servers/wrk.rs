@@ -23,6 +23,14 @@ impl Measured {
     }
 }
 
+/// How many times the other's rate the one's is, in the round in the middle.
+pub(crate) fn ratio(one: &[Measured], other: &[Measured]) -> f64 {
+    let ratios = one.iter().zip(other).map(|(one, other)| one.per_second / other.per_second);
+    let mut ratios: Vec<_> = ratios.collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
+}
+
 /// The part of the requests whose token had been presented before, where each token has a first time.
 pub(crate) fn hit_rate(rounds: &[Measured]) -> f64 {
     let requests: u64 = rounds.iter().map(|round| round.requests).sum();
