@@ -15,6 +15,7 @@ mod sync;
 mod table;
 mod token;
 mod user;
+mod words;
 
 pub use account::MemoryStore;
 pub use limit::MemoryRateLimitStore;

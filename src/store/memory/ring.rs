@@ -3,10 +3,13 @@
 
 use std::{
     iter,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use super::sync::AtomicU64;
+use super::words::Words;
 use crate::limit::window::Past;
 
 /// What a line knows of its ring, whose entries are consecutive, as one goes round.
@@ -16,27 +19,22 @@ use crate::limit::window::Past;
 pub(super) struct Ring {
     /// Unit and size, as [`Rings`] gave it.
     pub(super) number: u32,
-    /// Where the oldest is.
+    /// Where the oldest is, counted on as one goes round.
     pub(super) first: u32,
     pub(super) len: u32,
     /// Of the counts.
     pub(super) sum: u32,
 }
 
-type Chunks = Box<[OnceLock<Box<[Unit]>>]>;
+type Chunks = Box<[OnceLock<Words>]>;
 
-/// The rings of a shard. Each is some consecutive units long.
+/// The rings of some clients. Each is some consecutive units long.
 pub(super) struct Rings {
     most_chunks: usize,
     /// Made with the first ring.
     chunks: OnceLock<Chunks>,
     free: Mutex<Free>,
 }
-
-/// Two cache lines of entries.
-#[derive(Default)]
-#[repr(align(128))]
-struct Unit([AtomicU64; UNIT]);
 
 #[derive(Default)]
 struct Free {
@@ -46,7 +44,9 @@ struct Free {
     rings: [Vec<u32>; SIZES],
 }
 
+/// Two cache lines of entries.
 const UNIT: usize = 16;
+/// In units.
 const CHUNK: usize = 256;
 /// 16, 32 and 64 entries.
 const SIZES: usize = 3;
@@ -101,7 +101,8 @@ impl Rings {
         }
         let unit = free.begun;
         let chunks = || iter::repeat_with(OnceLock::new).take(self.most_chunks).collect();
-        self.chunks.get_or_init(chunks).get(unit / CHUNK)?.get_or_init(new_chunk);
+        let chunk = self.chunks.get_or_init(chunks).get(unit / CHUNK)?;
+        chunk.get_or_init(|| Words::zeroed(CHUNK * UNIT));
         free.begun += units;
         Some(number(unit, size))
     }
@@ -124,25 +125,23 @@ impl Rings {
     pub(super) fn at(&self, ring: Ring) -> Option<Entries<'_>> {
         let unit = (ring.number >> SIZE_BITS) as usize;
         let chunk = self.chunks.get()?.get(unit / CHUNK)?.get()?;
-        Some(Entries { units: chunk.get(unit % CHUNK..)?, ring })
+        let words = chunk.from(unit % CHUNK * UNIT)?;
+        Some(Entries { words: words.get(..ring.capacity() as usize)?, ring })
     }
-}
-
-fn new_chunk() -> Box<[Unit]> {
-    iter::repeat_with(Unit::default).take(CHUNK).collect()
 }
 
 /// The entries of a [`Ring`].
 pub(super) struct Entries<'a> {
-    units: &'a [Unit],
+    /// As many as the ring has room for: a power of two.
+    words: &'a [AtomicU64],
     pub(super) ring: Ring,
 }
 
 impl Entries<'_> {
     #[inline(always)]
     fn word(&self, index: u32) -> Option<&AtomicU64> {
-        let index = (self.ring.first.wrapping_add(index) & (self.ring.capacity() - 1)) as usize;
-        Some(&self.units.get(index / UNIT)?.0[index % UNIT])
+        let index = self.ring.first.wrapping_add(index) as usize;
+        self.words.get(index & self.words.len().wrapping_sub(1))
     }
 
     /// All of them, oldest first: lower half of the instant, count.
@@ -167,16 +166,16 @@ impl Past for Entries<'_> {
     fn pop(&mut self) -> Option<(u32, Option<u32>)> {
         let left = self.ring.len.checked_sub(1)?;
         let (_, count) = self.get(0)?;
+        let next = if left > 0 { Some(self.get(1)?.0) } else { None };
         let Ring { number, first, sum, .. } = self.ring;
-        let first = (first + 1) & (self.ring.capacity() - 1);
-        self.ring = Ring { number, first, len: left, sum: sum.wrapping_sub(count) };
-        let next = if left > 0 { Some(self.get(0)?.0) } else { None };
+        self.ring =
+            Ring { number, first: first.wrapping_add(1), len: left, sum: sum.wrapping_sub(count) };
         Some((count, next))
     }
 
     #[inline(always)]
     fn push(&mut self, at: u32, count: u32) -> bool {
-        if self.ring.len >= self.ring.capacity() {
+        if self.ring.len as usize >= self.words.len() {
             return false;
         }
         let Some(word) = self.word(self.ring.len) else { return false };

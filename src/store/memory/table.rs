@@ -8,28 +8,25 @@
 //! segment fills up, all of them are looked for in more lines. Who looks for one meanwhile may miss it,
 //! so only [`Held`] knows that somebody isn't there.
 //!
-//! Locks are taken in this order, so that nobody waits for one another: segments, by number; lines, by
-//! slot. Who holds a line never waits for a segment, and who makes room never waits for the lines of
-//! the request that he makes room for: it locks them later.
+//! Locks are taken in this order, so that no two wait for one another: segments, by number; lines, by
+//! slot. Who moves clients locks their lines, so a request holds none of its own while room is made for it.
 
 use std::{
-    alloc::{Layout, handle_alloc_error},
     cmp::Reverse,
     iter,
     ops::Range,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
-
-use zerocopy::FromZeros;
 
 use super::{
     clients::{Client, Clients},
     codec::Note,
     line::{Contents, Guard, KEY, Line, Patience, State, WORDS},
     logs::{Logs, head_of},
+    words::Words,
 };
 use crate::{
     Key, StoreError,
@@ -43,7 +40,7 @@ pub(super) struct Apart<T>(pub(super) T);
 
 pub(super) struct Table {
     clients: Clients,
-    lines: Lines,
+    lines: Words,
     /// In so many lines of a segment clients are looked for first. Grows, for all segments at once.
     length: AtomicUsize,
     longest: usize,
@@ -66,14 +63,15 @@ struct Segment {
     hand: usize,
 }
 
-/// A segment has so many clients at most, where there are others, and at least so many, where there are
-/// fewer than [`SEGMENTS`] of them: so that many can come at once, and none takes long to rearrange.
-const MOST: usize = 3_584;
-const FEW: usize = 256;
+/// The most clients of a segment: few, so that all are soon moved.
+const MOST: usize = 3_200;
+/// There are so many segments, unless that leaves them fewer clients than this: so many can come at once.
 const SEGMENTS: usize = 16;
+const FEW: usize = 256;
 const SHORTEST: usize = 16;
-/// Lines behind the longest length, for who finds none free before. With a load of 7/8 the chance that
-/// so many need one is below 10^-28: so long does no queue get whose server is free for an eighth of the time.
+/// Lines behind the longest length, for who finds none free before. As at most 4 of 5 lines are in use,
+/// the chance that a segment needs so many is below 10^-50: that of a queue so long whose server, which
+/// takes one each time, has nothing to do for a fifth of the time.
 const SPARE: usize = 256;
 /// Looked at for each new client, so that idle ones leave as fast as new ones come.
 const SWEPT: usize = 10;
@@ -103,12 +101,12 @@ impl Table {
         let few = (capacity / FEW).clamp(1, SEGMENTS);
         let segments = capacity.div_ceil(MOST).max(few);
         let capacity = capacity.div_ceil(segments);
-        let longest = (capacity * 8 / 7).max(SHORTEST);
+        let longest = (capacity * 5 / 4).max(SHORTEST);
         let logs = segments.min(SEGMENTS);
         let lines_of_logs = (capacity * segments).div_ceil(logs);
         Self {
             clients: Clients::default(),
-            lines: Lines::new(segments * (longest + SPARE)),
+            lines: Words::zeroed(segments * (longest + SPARE) * WORDS),
             length: AtomicUsize::new(SHORTEST),
             longest,
             capacity,
@@ -139,6 +137,11 @@ impl Table {
         self.segment(place) * (self.longest + SPARE) + scaled(place.hash & LOWER, length)
     }
 
+    #[inline(always)]
+    fn line(&self, slot: usize) -> Option<Line<'_>> {
+        self.lines.from(slot * WORDS)?.first_chunk().map(Line)
+    }
+
     /// What the client has beside its line.
     #[inline]
     pub(super) fn logs(&self, place: &Place) -> &Logs {
@@ -155,7 +158,7 @@ impl Table {
     #[inline(always)]
     fn find_from(&self, place: &Place, mut slot: usize) -> Option<Found<'_>> {
         loop {
-            let line = self.lines.get(slot)?;
+            let line = self.line(slot)?;
             let state = line.state();
             let whose = Note(state.note()).whose();
             if line.word(KEY) == place.client.key && whose == place.client.whose {
@@ -300,13 +303,13 @@ impl<'a> Held<'a> {
         let slot = slots.find(|slot| table.client(*slot).is_none())?;
         self.segment.end = self.segment.end.max(slot + 1 - first);
         // Nobody else locks a line that is nobody's.
-        let line = table.lines.get(slot)?;
+        let line = table.line(slot)?;
         line.lock(line.state())
     }
 
     /// A line of somebody who may have to leave.
     fn candidate(&self, slot: usize, own: &[Place]) -> Option<(Line<'a>, State)> {
-        let line = self.table.lines.get(slot)?;
+        let line = self.table.line(slot)?;
         let (state, client) = (line.state(), self.table.client(slot)?);
         let free = !state.is_locked() && own.iter().all(|place| place.client != client);
         free.then_some((line, state))
@@ -314,7 +317,7 @@ impl<'a> Held<'a> {
 
     /// Removes who stands there, unless the line was changed since it was in this state.
     fn remove_from(&mut self, slot: usize, state: State) {
-        if let Some(guard) = self.table.lines.get(slot).and_then(|line| line.lock(state)) {
+        if let Some(guard) = self.table.line(slot).and_then(|line| line.lock(state)) {
             self.remove(slot, guard);
         }
     }
@@ -342,13 +345,13 @@ impl<'a> Held<'a> {
     }
 
     fn is_full_with(&self, newcomers: usize) -> bool {
-        (self.segment.clients + newcomers) * 8 > self.segment.length * 7
+        (self.segment.clients + newcomers) * 5 > self.segment.length * 4
     }
 
     /// Lets all segments have more lines, from this one on. `false` where they have all.
     fn lengthen(&mut self) -> bool {
         let length = self.segment.length;
-        let longer = (length + length / 4).min(self.table.longest);
+        let longer = (length + length / 6).min(self.table.longest);
         self.table.length.fetch_max(longer, Ordering::Relaxed);
         self.follow();
         longer > length
@@ -380,7 +383,7 @@ impl<'a> Held<'a> {
 impl Table {
     /// Who stands in a slot, for who holds its segment.
     fn client(&self, slot: usize) -> Option<Client> {
-        let line = self.lines.get(slot)?;
+        let line = self.line(slot)?;
         let whose = Note(line.state().note()).whose();
         (whose != 0).then(|| Client { whose, key: line.word(KEY) })
     }
@@ -388,7 +391,7 @@ impl Table {
     /// The line of whoever stands in a slot, for who holds its segment.
     fn lock_slot(&self, slot: usize) -> Option<Guard<'_>> {
         let found = || {
-            let line = self.lines.get(slot)?;
+            let line = self.line(slot)?;
             self.client(slot).map(|_| Found { slot, line, state: line.state() })
         };
         locked(found).map(|(_, guard)| guard)
@@ -404,32 +407,6 @@ fn locked<'a>(find: impl Fn() -> Option<Found<'a>>) -> Option<(usize, Guard<'a>)
             return Some((found.slot, guard));
         }
         patience.wait();
-    }
-}
-
-/// Lines beside one another, none of which takes memory before it is used: zeroes that the system
-/// gives when they are first asked for.
-struct Lines {
-    words: Box<[AtomicU64]>,
-    /// Where a cache line begins.
-    first: usize,
-}
-
-impl Lines {
-    fn new(lines: usize) -> Self {
-        let count = (lines + 1) * WORDS;
-        let words = <[AtomicU64]>::new_box_zeroed_with_elems(count).unwrap_or_else(|_| {
-            let layout = Layout::array::<AtomicU64>(count);
-            handle_alloc_error(layout.unwrap_or(Layout::new::<AtomicU64>()))
-        });
-        let first = words.as_ptr().align_offset(WORDS * size_of::<u64>());
-        Self { words, first: first.min(WORDS) }
-    }
-
-    #[inline(always)]
-    fn get(&self, slot: usize) -> Option<Line<'_>> {
-        let at = self.first + slot * WORDS;
-        self.words.get(at..)?.first_chunk().map(Line)
     }
 }
 

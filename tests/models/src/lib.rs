@@ -19,11 +19,15 @@ mod sync {
     };
 }
 
-use line::{Guard, KEY, Line, State};
+use line::{Guard, KEY, Line, State, WORDS};
 use loom::{sync::Arc, thread};
+use sync::AtomicU64;
 
 const USED: usize = 2;
 const TWICE: usize = 7;
+
+/// The words of a line.
+type Words = [AtomicU64; WORDS];
 
 /// What a reader has seen of a line.
 #[derive(Clone, Copy)]
@@ -34,7 +38,8 @@ struct Seen {
     twice: u64,
 }
 
-fn look(line: &Line) -> Seen {
+fn look(words: &Words) -> Seen {
+    let line = Line(words);
     let state = line.state();
     Seen { state, key: line.word(KEY), used: line.word(USED), twice: line.word(TWICE) }
 }
@@ -46,8 +51,8 @@ fn set(guard: &mut Guard<'_>, used: u64) {
 
 /// As `decide_by_head` does: decided by what was read, and counted under the lock of that very state;
 /// `None` where somebody was here meanwhile, or it is another's.
-fn decide(line: &Line, key: u64, limit: u64) -> Option<bool> {
-    let seen = look(line);
+fn decide(words: &Words, key: u64, limit: u64) -> Option<bool> {
+    let (line, seen) = (Line(words), look(words));
     if seen.key != key || seen.state.note() == 0 {
         return None;
     }
@@ -65,26 +70,42 @@ fn decide(line: &Line, key: u64, limit: u64) -> Option<bool> {
 }
 
 /// The line of a client of this key, who has used so many.
-fn line(key: u64, used: u64) -> Arc<Line> {
-    let line = Line::default();
-    give(&line, key, used);
-    Arc::new(line)
+fn line(key: u64, used: u64) -> Arc<Words> {
+    let words = free();
+    give(&words, key, used);
+    words
 }
 
-fn give(line: &Line, key: u64, used: u64) {
+/// A line that is nobody's.
+fn free() -> Arc<Words> {
+    Arc::new(std::array::from_fn(|_| AtomicU64::new(0)))
+}
+
+fn give(words: &Words, key: u64, used: u64) {
+    let line = Line(words);
     let mut guard = line.lock(line.state()).expect("nobody else locks it");
     guard.set(KEY, key);
     set(&mut guard, used);
     guard.set_note(1);
 }
 
-fn used(line: &Line) -> u64 {
-    look(line).used
+fn used(words: &Words) -> u64 {
+    look(words).used
 }
 
 /// Both ask twice at most: so that loom comes to an end.
-fn ask(line: &Line, key: u64, limit: u64) -> Option<bool> {
+fn ask(line: &Words, key: u64, limit: u64) -> Option<bool> {
     decide(line, key, limit).or_else(|| decide(line, key, limit))
+}
+
+fn locked(words: &Words) -> Guard<'_> {
+    loop {
+        let line = Line(words);
+        match line.lock(line.state()) {
+            Some(guard) => return guard,
+            None => thread::yield_now(),
+        }
+    }
 }
 
 #[test]
@@ -125,6 +146,7 @@ fn a_reader_sees_one_moment_while_another_gives_back() {
         let other = {
             let line = Arc::clone(&line);
             thread::spawn(move || {
+                let line = Line(&line);
                 let mut guard = line.lock(line.state()).expect("the reader never locks");
                 set(&mut guard, 1);
                 drop(guard);
@@ -133,7 +155,7 @@ fn a_reader_sees_one_moment_while_another_gives_back() {
             })
         };
         let seen = look(&line);
-        if line.is_still(seen.state) {
+        if Line(&line).is_still(seen.state) {
             assert_eq!(seen.twice, 2 * seen.used);
         }
         other.join().expect("no panic");
@@ -147,9 +169,9 @@ fn who_finds_a_line_that_is_given_to_another_counts_nothing_there() {
         let other = {
             let line = Arc::clone(&line);
             thread::spawn(move || {
-                // As a shard does that makes room: only tried.
+                // As a segment does that makes room: only tried.
                 let seen = look(&line);
-                let Some(mut guard) = line.lock(seen.state) else { return false };
+                let Some(mut guard) = Line(&line).lock(seen.state) else { return false };
                 guard.set_note(0);
                 drop(guard);
                 give(&line, 8, 0);
@@ -172,16 +194,10 @@ fn two_limits_are_counted_together_or_not_at_all_and_nobody_waits_for_ever() {
     loom::model(|| {
         let lines = [line(7, 0), line(8, 0)];
         // As `decide_all` does: both locked in one order, decided, counted.
-        let both = |lines: &[Arc<Line>; 2]| {
+        let both = |lines: &[Arc<Words>; 2]| {
             let mut guards = Vec::new();
             for line in lines {
-                loop {
-                    if let Some(guard) = line.lock(line.state()) {
-                        guards.push(guard);
-                        break;
-                    }
-                    thread::yield_now();
-                }
+                guards.push(locked(line));
             }
             let room = guards.iter().all(|guard| guard.word(USED) < 1);
             if room {
@@ -199,5 +215,64 @@ fn two_limits_are_counted_together_or_not_at_all_and_nobody_waits_for_ever() {
         let answers = [both(&lines), other.join().expect("no panic")];
         assert_eq!(answers.iter().filter(|answer| **answer).count(), 1);
         assert_eq!(lines.each_ref().map(|line| used(line)), [1, 1]);
+    });
+}
+
+/// As `Held::remove` does: the client of the first line goes, and the second's follows into it.
+fn remove_first([first, second]: &[Arc<Words>; 2]) {
+    let mut hole = locked(first);
+    hole.set_note(0);
+    let mut other = locked(second);
+    hole.put(other.contents());
+    other.set_note(0);
+    drop(hole);
+    drop(other);
+}
+
+/// As a table is searched from the first line on. `None` where it says nothing: not found, or changed meanwhile.
+fn find_and_ask(lines: &[Arc<Words>; 2], key: u64, limit: u64) -> Option<bool> {
+    for line in lines {
+        let seen = look(line);
+        if seen.key == key && seen.state.note() != 0 {
+            return decide(line, key, limit);
+        }
+        if seen.state.note() == 0 {
+            return None;
+        }
+    }
+    None
+}
+
+#[test]
+fn who_moves_meanwhile_is_counted_where_he_is_then_or_not_at_all() {
+    loom::model(|| {
+        let lines = [line(8, 0), line(7, 1)];
+        let other = {
+            let lines = lines.clone();
+            thread::spawn(move || find_and_ask(&lines, 7, 2))
+        };
+        remove_first(&lines);
+        let answer = other.join().expect("no panic");
+        let [first, second] = lines.each_ref().map(|line| look(line));
+        assert_eq!((first.key, first.state.note() != 0), (7, true));
+        assert_eq!(second.state.note(), 0, "he is in one place");
+        assert_eq!(first.used, 1 + u64::from(answer == Some(true)), "{answer:?}");
+        assert_eq!(first.twice, 2 * first.used);
+    });
+}
+
+#[test]
+fn who_is_refused_is_refused_wherever_he_moves() {
+    loom::model(|| {
+        let lines = [line(8, 0), line(7, 2)];
+        let other = {
+            let lines = lines.clone();
+            thread::spawn(move || find_and_ask(&lines, 7, 2))
+        };
+        remove_first(&lines);
+        assert_ne!(other.join().expect("no panic"), Some(true));
+        // The line that he left is another's soon.
+        give(&lines[1], 9, 0);
+        assert_eq!(find_and_ask(&lines, 7, 2), Some(false));
     });
 }
