@@ -160,12 +160,12 @@ impl Limiter for OurScript {
     async fn admits(&self, client: Ipv4Addr) -> bool {
         let mut call = self.script.key(format!("rl:ip:{client}"));
         // As the head of the script says: one quota, and one row of it.
-        let quota = [&self.limit.to_le_bytes()[..], &60_000_000_u64.to_le_bytes()].concat();
-        let numbers = [1_u32, 1, 1, 1].map(u32::to_le_bytes).concat();
-        call.arg("").arg(64).arg(quota).arg([&numbers[..], &[0; 9]].concat());
+        let quota = [&self.limit.to_le_bytes()[..], &60_000_000_u64.to_le_bytes(), b"\x0560000"];
+        let numbers = [1_u32, 1, 1, 1, 1].map(u32::to_le_bytes).concat();
+        call.arg("").arg(64).arg(quota.concat()).arg([&numbers[..], &[0; 9]].concat());
         let reply: Vec<u8> =
             call.invoke_async(&mut self.connection.clone()).await.expect("a decision");
-        reply[16] == 1
+        reply[16] >= 2
     }
 }
 

@@ -228,6 +228,23 @@ async fn requests_that_travel_together_are_decided_as_one_after_the_other() {
 
 #[tokio::test]
 #[ignore = "needs Redis: run tests/run"]
+async fn one_refused_of_many_alike_waits_for_what_its_own_window_counts() {
+    let clock = ManualClock::new();
+    let store = RedisRateLimitStore::new(&support::url()).unwrap().with_prefix(&prefix());
+    let store = store.with_clock_for_tests(Arc::new(clock.clone()));
+    decide(&store, take(5, 60 * MINUTE).with_cost(5)).await;
+    clock.advance(2 * MINUTE);
+    // In a runtime of one thread they all wait before any is carried.
+    let asked = (0..3).map(|_| store.take(&[take(2, MINUTE)]).into_future());
+    let mut found = Vec::new();
+    for task in asked.map(tokio::spawn).collect::<Vec<_>>() {
+        found.push(task.await.unwrap().unwrap()[0].decision.retry_after());
+    }
+    assert_eq!(found, [None, None, Some(MINUTE)]);
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: run tests/run"]
 async fn key_lives_a_window_after_its_last_request() {
     let (store, prefix, mut redis) = store().await;
     let key = format!("{prefix}:ip:=a");

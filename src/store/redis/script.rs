@@ -15,9 +15,8 @@ use crate::{
 
 const CODE: &str = include_str!("window.lua");
 
-/// How many bytes of a reply stand before those of the rows, and how many are one row's.
+/// How many bytes of a reply stand before those of the rows.
 const HEAD: usize = 16;
-const PER_ROW: usize = 25;
 
 /// One question: may this pass all of these limits, or how does this hold end?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -112,7 +111,7 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new(resolution: u32) -> Self {
-        Self { script: Script::new(CODE), resolution }
+        Self { script: Script::new(CODE), resolution: resolution.max(1) }
     }
 
     /// Puts these questions to the server, in one call. `now` in place of the server's time is for
@@ -141,10 +140,11 @@ impl Window {
     }
 
     fn command(&self, mut command: Cmd, batch: &Batch<'_>, now: Option<u64>) -> Cmd {
-        let (mut rows, mut quotas) = (Vec::new(), Vec::<Quota>::new());
+        let (mut runs, mut quotas) = (Runs::default(), Vec::<Quota>::new());
         command.arg(batch.rows());
         for &(request, times) in &batch.distinct {
             let count = if request.verb != Verb::Take { 0 } else { request.rows.len() as u32 };
+            let run = runs.begin(count, times);
             for row in &request.rows {
                 command.arg(&row.key);
                 // There are as many as rules, which are few.
@@ -153,24 +153,59 @@ impl Window {
                     quotas.push(row.quota);
                     quotas.len() - 1
                 });
-                for number in [count, times, place as u32 + 1, row.cost] {
-                    rows.extend_from_slice(&number.to_le_bytes());
-                }
-                rows.push(row.what(request.verb));
-                rows.extend_from_slice(&row.number(request.verb).to_le_bytes());
+                runs.packed.extend_from_slice(&(place as u32 + 1).to_le_bytes());
+                runs.packed.extend_from_slice(&row.cost.to_le_bytes());
+                runs.packed.push(row.what(request.verb));
+                runs.packed.extend_from_slice(&row.number(request.verb).to_le_bytes());
             }
+            runs.end(run);
         }
-        let mut packed = Vec::with_capacity(quotas.len() * 12);
+        let mut packed = Vec::with_capacity(quotas.len() * 24);
         for quota in quotas {
             packed.extend_from_slice(&quota.limit().to_le_bytes());
             packed.extend_from_slice(&quota.window_us().to_le_bytes());
+            let milliseconds = quota.window_us().div_ceil(1_000).to_string();
+            packed.push(milliseconds.len() as u8);
+            packed.extend_from_slice(milliseconds.as_bytes());
         }
         match now {
             Some(now) => command.arg(now),
             None => command.arg(""),
         };
-        command.arg(self.resolution).arg(packed).arg(rows);
+        command.arg(self.resolution).arg(packed).arg(runs.packed);
         command
+    }
+}
+
+/// The numbers of requests, packed. Those of requests that are alike but for their keys, and follow one
+/// another, stand once.
+#[derive(Default)]
+struct Runs {
+    packed: Vec<u8>,
+    /// Where the last one begins: how many requests it has, in four bytes, and what they are.
+    last: usize,
+}
+
+impl Runs {
+    /// Says where the run begins whose rows follow.
+    fn begin(&mut self, count: u32, times: u32) -> usize {
+        let begun = self.packed.len();
+        for number in [1, count, times] {
+            self.packed.extend_from_slice(&number.to_le_bytes());
+        }
+        begun
+    }
+
+    /// Makes it one with the last, where they are alike.
+    fn end(&mut self, begun: usize) {
+        let (before, run) = self.packed.split_at_mut(begun);
+        match before.get_mut(self.last..).and_then(<[u8]>::split_first_chunk_mut) {
+            Some((requests, last)) if *last == run[4..] => {
+                *requests = (u32::from_le_bytes(*requests) + 1).to_le_bytes();
+                self.packed.truncate(begun);
+            }
+            _ => self.last = begun,
+        }
     }
 }
 
@@ -210,10 +245,7 @@ impl<'a> Batch<'a> {
 
     fn read(&self, reply: Value) -> RedisResult<Verdicts> {
         let Value::BulkString(reply) = reply else { return Err(odd_reply()) };
-        if reply.len() != HEAD + self.rows() * PER_ROW {
-            return Err(odd_reply());
-        }
-        let (mut head, mut rest) = reply.split_at(HEAD);
+        let (mut head, mut rest) = reply.split_at_checked(HEAD).ok_or_else(odd_reply)?;
         let mark = Mark(u64::from_le_bytes(number(&mut head)?));
         let replaced = u64::from_le_bytes(number(&mut head)?);
         let mut answers = Vec::with_capacity(self.distinct.len());
@@ -221,6 +253,9 @@ impl<'a> Batch<'a> {
             let rows = request.rows.iter();
             let rows = rows.map(|row| RowAnswer::read(&mut rest, row, *times));
             answers.push(rows.collect::<RedisResult<SmallVec<[_; 2]>>>()?);
+        }
+        if !rest.is_empty() {
+            return Err(odd_reply());
         }
         let verdict = |&(place, nth): &(usize, u32)| {
             let rows = answers[place].iter().zip(&self.distinct[place].0.rows);
@@ -250,17 +285,11 @@ struct RowAnswer {
 impl RowAnswer {
     fn read(bytes: &mut &[u8], row: &Row, times: u32) -> RedisResult<Self> {
         let admitted = u32::from_le_bytes(number(bytes)?);
-        let room = match number(bytes)? {
-            [0] => false,
-            [1] => true,
-            _ => return Err(odd_reply()),
-        };
+        let (admitted, room) = (admitted / 2, admitted % 2 == 1);
         let remaining = u32::from_le_bytes(number(bytes)?);
         let reset_after = Duration::from_micros(u64::from_le_bytes(number(bytes)?));
-        let retry_after = match u64::from_le_bytes(number(bytes)?) {
-            0 => None,
-            wait => Some(Duration::from_micros(wait)),
-        };
+        let wait = if room { 0 } else { u64::from_le_bytes(number(bytes)?) };
+        let retry_after = (wait > 0).then(|| Duration::from_micros(wait));
         // What the first of them found must be a number as well.
         let first = u64::from(remaining) + u64::from(admitted) * u64::from(row.cost);
         if admitted > times || first > u64::from(u32::MAX) {
@@ -308,8 +337,8 @@ mod tests {
         let read = |numbers| Batch::of(&[&request]).read(Value::BulkString(reply(&[numbers])));
         let sound = (1, 1, 2, 60_000_000, 0);
         assert!(read(sound).is_ok());
+        assert!(read((1, 0, 2, 60_000_000, 0)).is_ok());
         assert!(read((2, 1, 2, 60_000_000, 0)).is_err());
-        assert!(read((1, 2, 2, 60_000_000, 0)).is_err());
         assert!(read((1, 1, u32::MAX, 60_000_000, 0)).is_err());
         let bytes = reply(&[sound]);
         let longer = [&bytes[..], &[0]].concat();
@@ -345,20 +374,33 @@ mod tests {
         assert!(found.eq(expected));
     }
 
+    #[test]
+    fn requests_that_differ_in_their_keys_alone_are_told_once() {
+        let mut runs = Runs::default();
+        for (count, times, row) in [(1, 1, 7), (1, 1, 7), (1, 2, 7), (1, 2, 8), (1, 2, 8), (0, 2, 8)] {
+            let run = runs.begin(count, times);
+            runs.packed.push(row);
+            runs.end(run);
+        }
+        let told = runs.packed.chunks(13).map(|run| [run[0], run[4], run[8], run[12]]);
+        assert!(told.eq([[2, 1, 1, 7], [1, 1, 2, 7], [2, 1, 2, 8], [1, 0, 2, 8]]));
+    }
+
     fn request(cost: u32) -> Request {
         let (key, quota) = ("rl:ip:a".to_owned(), Quota::per_minute(3));
         let row = Row { key, quota, cost, flag: false, mark: 0, lease: None };
         Request { verb: Verb::Take, rows: SmallVec::from_iter([row]) }
     }
 
-    fn reply(rows: &[(u32, u8, u32, u64, u64)]) -> Vec<u8> {
+    fn reply(rows: &[(u32, u32, u32, u64, u64)]) -> Vec<u8> {
         let mut bytes = [&7_u64.to_le_bytes()[..], &0_u64.to_le_bytes()].concat();
         for (admitted, room, remaining, reset, retry) in rows {
-            bytes.extend_from_slice(&admitted.to_le_bytes());
-            bytes.push(*room);
+            bytes.extend_from_slice(&(2 * admitted + room).to_le_bytes());
             bytes.extend_from_slice(&remaining.to_le_bytes());
             bytes.extend_from_slice(&reset.to_le_bytes());
-            bytes.extend_from_slice(&retry.to_le_bytes());
+            if *room == 0 {
+                bytes.extend_from_slice(&retry.to_le_bytes());
+            }
         }
         bytes
     }
