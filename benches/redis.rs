@@ -99,6 +99,13 @@ impl Bench {
             let rounds = self.alternate(&rivals, &clients, WAITING).await;
             self.tell("waiting", which, &rivals, &rounds);
         }
+        let (which, clients) = ("1,000,000 in turn", even(1_000_000));
+        println!("\n{WAITING} waiting, clients: {which}");
+        self.server.empty();
+        let rivals = self.rivals().await;
+        let rounds = self.alternate(&rivals[..3], &clients, WAITING).await;
+        self.tell("waiting", which, &rivals[..3], &rounds);
+        self.server.empty();
     }
 
     async fn rivals(&self) -> Vec<(&'static str, Box<dyn Load>)> {
@@ -184,15 +191,17 @@ impl Bench {
         let names =
             ["tower-warden, one", "tower-warden, three", "a call each, one", "a call each, three"];
         self.tell_times("limits", &names, times);
-        println!("\none limit and three, {WAITING} waiting");
         let loads: [(_, Box<dyn Load>); 4] = [
             (names[0], Box::new(one)),
             (names[1], Box::new(three)),
             (names[2], Box::new(rival)),
             (names[3], Box::new(rivals)),
         ];
-        let rounds = self.alternate(&loads, &clients, WAITING).await;
-        self.tell("limits", "waiting", &loads, &rounds);
+        for (which, waiting) in [("64 waiting", 64), ("256 waiting", WAITING)] {
+            println!("\none limit and three, {which}");
+            let rounds = self.alternate(&loads, &clients, waiting).await;
+            self.tell("limits", which, &loads, &rounds);
+        }
     }
 
     /// Who is refused already.
@@ -337,24 +346,28 @@ impl Bench {
         loads: &[(&'static str, Box<dyn Load>)],
         rounds: &[Vec<Round>],
     ) {
-        let rate =
-            |rounds: &Vec<Round>| median(rounds.iter().map(|round| round.per_second).collect());
-        let ours = rate(&rounds[0]);
-        for ((name, _), rounds) in loads.iter().zip(rounds) {
+        let names: Vec<_> = loads.iter().map(|(name, _)| *name).collect();
+        let rates: Vec<Vec<f64>> =
+            rounds.iter().map(|all| all.iter().map(|round| round.per_second).collect()).collect();
+        for ((name, rounds), rates_of) in names.iter().zip(rounds).zip(&rates) {
+            let (rate, ratios) = (median(rates_of.clone()), ratios(&names, &rates, rates_of));
             let cpu = rounds.iter().filter_map(|round| round.cpu);
             let (here, there): (Vec<_>, Vec<_>) = cpu.unzip();
             let cpu = match here.is_empty() {
                 true => String::new(),
-                false => format!("{:>9.2?} here {:>9.2?} in Redis", median(here), median(there)),
+                false => {
+                    let (here, there) = (median(here), median(there));
+                    self.results.push(json!({
+                        "bench": format!("{bench}: in Redis"), "clients": which, "who": name,
+                        "nanoseconds": there.as_nanos() as u64,
+                    }));
+                    format!("{here:>9.2?} here {there:>9.2?} in Redis")
+                }
             };
-            println!(
-                "  {name:<40}{:>9.0} /s  ours {:>5.2} times{cpu}",
-                rate(rounds),
-                ours / rate(rounds)
-            );
+            let ours = 1.0 / ratios[names[0]].as_f64().unwrap_or(1.0);
+            println!("  {name:<40}{rate:>9.0} /s  ours {ours:>5.2} times{cpu}");
             self.results.push(json!({
-                "bench": bench, "clients": which, "who": name, "per_second": rate(rounds),
-                "rounds": rounds.iter().map(|round| round.per_second).collect::<Vec<_>>(),
+                "bench": bench, "clients": which, "who": name, "per_second": rate, "ratios": ratios,
             }));
         }
     }
@@ -365,12 +378,15 @@ impl Bench {
         names: &[&str; N],
         times: [Vec<Duration>; N],
     ) {
-        let times = times.map(median);
-        for (name, time) in names.iter().zip(times) {
-            let micros = time.as_secs_f64() * 1e6;
-            let ratio = times[0].div_duration_f64(time);
-            println!("  {name:<40}{micros:>9.1} µs  ours {ratio:>5.2} times");
-            self.results.push(json!({ "bench": bench, "who": name, "microseconds": micros }));
+        let times = times.map(|all| all.iter().map(|time| time.as_secs_f64() * 1e6).collect());
+        let times: [Vec<f64>; N] = times;
+        for (name, of) in names.iter().zip(&times) {
+            let (micros, ratios) = (median(of.clone()), ratios(names, &times, of));
+            let ours = 1.0 / ratios[names[0]].as_f64().unwrap_or(1.0);
+            println!("  {name:<40}{micros:>9.1} µs  ours {ours:>5.2} times");
+            self.results.push(
+                json!({ "bench": bench, "who": name, "microseconds": micros, "ratios": ratios }),
+            );
         }
     }
 
@@ -381,6 +397,12 @@ impl Bench {
             json!({ "bench": "size", "of": of, "size": size, "per_second": round.per_second }),
         );
     }
+}
+
+/// These figures beside those of each contestant: the median of the rounds' ratios.
+fn ratios(names: &[&str], all: &[Vec<f64>], figures: &[f64]) -> Value {
+    let to = |others: &Vec<f64>| median(figures.iter().zip(others).map(|(a, b)| a / b).collect());
+    names.iter().zip(all).map(|(name, others)| ((*name).to_owned(), json!(to(others)))).collect()
 }
 
 /// A [`Limiter`] of any kind.

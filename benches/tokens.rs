@@ -244,32 +244,29 @@ fn seen_tokens(c: &mut Criterion) {
 /// A token of ours, a key, and a token of another issuer, each seen before; and what it costs that some
 /// were revoked.
 fn known_callers(c: &mut Criterion) {
-    let mut group = c.benchmark_group("known caller");
+    const NONE: &str = "nothing revoked";
+    const MANY: &str = "10,000 sessions revoked";
     let token = &ACCESS_TOKENS[0];
     let tokens = token_service();
     let caller = tokens.verify(token).expect("genuine");
-    group.bench_function("a token, nothing revoked", |b| {
-        b.iter(|| tokens.verify(black_box(token)).expect("seen"));
-    });
     let revoked = tokens.revocations();
-    group.bench_function("the look-up alone, nothing revoked", |b| {
-        b.iter(|| revoked.is_revoked(black_box(&caller)));
-    });
-    for seq in 0..TOKENS as u64 {
-        let ended = Revoked::Session(FamilyId::random());
-        revoked.apply(&Revocation::new(seq, SystemTime::now(), ended));
+    for name in [NONE, MANY] {
+        c.benchmark_group("caller: a token").bench_function(name, |b| {
+            b.iter(|| tokens.verify(black_box(token)).expect("seen"));
+        });
+        c.benchmark_group("caller: the look-up").bench_function(name, |b| {
+            b.iter(|| revoked.is_revoked(black_box(&caller)));
+        });
+        for seq in 0..TOKENS as u64 {
+            let ended = Revoked::Session(FamilyId::random());
+            revoked.apply(&Revocation::new(seq, SystemTime::now(), ended));
+        }
     }
-    group.bench_function("a token, 10,000 sessions revoked", |b| {
-        b.iter(|| tokens.verify(black_box(token)).expect("seen"));
-    });
-    group.bench_function("the look-up alone, 10,000 sessions revoked", |b| {
-        b.iter(|| revoked.is_revoked(black_box(&caller)));
-    });
 
     let verifier = TokenVerifier::new(ISSUER, AUDIENCE)
         .with_algorithms([KeyAlgorithm::Rs256])
         .with_jwks(&token_service().jwks());
-    group.bench_function("a token of another issuer", |b| {
+    c.benchmark_group("caller: a foreign token").bench_function(NONE, |b| {
         b.iter(|| verifier.verify(black_box(token)).expect("genuine"));
     });
 
@@ -285,7 +282,7 @@ fn known_callers(c: &mut Criterion) {
         keys.verify(key.expose()).await.expect("good");
         (keys, key)
     });
-    group.bench_function("an API key", |b| {
+    c.benchmark_group("caller: an API key").bench_function(NONE, |b| {
         b.iter(|| now(keys.verify(black_box(key.expose()))).expect("seen"));
     });
 }

@@ -1,6 +1,6 @@
 //! What the benches measured, as the tables of the README and as plots: reads what criterion and the
 //! other programs left under `target`, rewrites the part of `README.md` between its two `report`
-//! marks, as far as it was measured, and draws `plots/`.
+//! marks and between its two `headlines` marks, as far as it was measured, and draws `plots/`.
 //!
 //!     cargo run --release --bin report
 
@@ -14,30 +14,19 @@ use measured::Measured;
 use plot::Series;
 use table::{Row, SECTIONS};
 
-const BEGIN: &str = "<!-- report -->\n";
-const END: &str = "<!-- /report -->";
+/// Before and behind a part that is rewritten.
+type Marks = (&'static str, &'static str);
+const REPORT: Marks = ("<!-- report -->\n", "<!-- /report -->");
+const HEADLINES: Marks = ("<!-- headlines -->\n", "<!-- /headlines -->");
 
 fn main() {
     let measured = Measured::read();
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
 
     let readme = fs::read_to_string(home.join("README.md")).expect("the README");
-    let (before, rest) = readme.split_once(BEGIN).expect("the first mark");
-    let (_, after) = rest.split_once(END).expect("the second mark");
-    let there = sections(rest);
-    let mut report = String::new();
-    for section in SECTIONS {
-        // What was not measured here stands as it was.
-        let new = table::markdown(section, &measured);
-        let new = new.map(|table| format!("{table}\n{}", measured::machine()));
-        let old = there.iter().find(|(title, _)| *title == section.title);
-        if let Some(text) = new.or_else(|| old.map(|(_, text)| (*text).to_owned())) {
-            report += &format!("### {}\n\n{}\n", section.title, text.trim());
-            report.push('\n');
-        }
-    }
-    fs::write(home.join("README.md"), format!("{before}{BEGIN}\n{report}{END}{after}"))
-        .expect("to write the README");
+    let readme = rewritten(&readme, HEADLINES, |old| table::headlines(old, &measured));
+    let readme = rewritten(&readme, REPORT, |old| report(old, &measured));
+    fs::write(home.join("README.md"), readme).expect("to write the README");
 
     if !measured.has_decisions() {
         return;
@@ -47,9 +36,33 @@ fn main() {
     }
 }
 
-/// Of the report that is there: titles, and what stands below each.
+/// A text whose part between these marks is another.
+fn rewritten(text: &str, (begin, end): Marks, part: impl FnOnce(&str) -> String) -> String {
+    let (before, rest) = text.split_once(begin).expect("the first mark");
+    let (old, after) = rest.split_once(end).expect("the second mark");
+    format!("{before}{begin}\n{}\n{end}{after}", part(old))
+}
+
+/// All tables. What was not measured here stands as it was.
+fn report(old: &str, measured: &Measured) -> String {
+    let there = sections(old);
+    let mut report = String::new();
+    for section in SECTIONS {
+        let new = table::markdown(section, measured);
+        let new = new.map(|table| format!("{table}\n{}", measured::machine()));
+        let old = there.iter().find(|(title, _)| *title == section.title);
+        if let Some(text) = new.or_else(|| old.map(|(_, text)| (*text).to_owned())) {
+            if !report.is_empty() {
+                report.push('\n');
+            }
+            report += &format!("### {}\n\n{}\n", section.title, text.trim());
+        }
+    }
+    report
+}
+
+/// Of a report: titles, and what stands below each.
 fn sections(report: &str) -> Vec<(&str, &str)> {
-    let report = report.split_once(END).map_or(report, |(report, _)| report);
     let sections = report.split("### ").skip(1);
     sections.filter_map(|section| section.split_once('\n')).collect()
 }

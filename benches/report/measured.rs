@@ -48,7 +48,11 @@ impl Measured {
             let nanoseconds = result["microseconds"].as_f64().map(|micros| micros * 1e3);
             let figure = nanoseconds.or(result["nanoseconds"].as_f64());
             let figure = figure.or(result["per_second"].as_f64()).or(result["commands"].as_f64());
-            measured.add(format!("{group}/{who}"), figure);
+            let name = format!("{group}/{who}");
+            for (other, ratio) in result["ratios"].as_object().into_iter().flatten() {
+                measured.add(format!("{name} to {other}"), ratio.as_f64());
+            }
+            measured.add(name, figure);
         }
         for result in json(&target.join("servers.json")).as_array().into_iter().flatten() {
             let text = |key: &str| result[key].as_str().unwrap_or_default();

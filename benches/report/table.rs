@@ -71,8 +71,12 @@ impl Row {
         Some(self.figure(measured, self.ours)? / rival)
     }
 
-    /// How long ours takes by the rival's time, and how long it may; of what is timed.
+    /// How long ours takes by the rival's time, and how long it may; of what is timed beside a rival.
     pub fn slower(&self, measured: &Measured) -> Option<(f64, Option<f64>)> {
+        let is_ours = |who: &str| who.starts_with("tower-warden");
+        if !is_ours(self.ours) || is_ours(self.against) {
+            return None;
+        }
         let goal = match self.goal {
             Goal::Ratio(goal) => Some(goal),
             Goal::Times(goal) => Some(1.0 / goal),
@@ -85,14 +89,35 @@ impl Row {
         }
     }
 
-    /// Whether the goal is missed, of what was measured.
-    fn misses(&self, measured: &Measured) -> bool {
+    /// Whether the goal is reached, of what was measured.
+    fn reaches(&self, measured: &Measured) -> Option<bool> {
         match self.goal {
-            Goal::Ratio(goal) => self.ratio(measured).is_some_and(|ratio| ratio > goal),
-            Goal::Times(goal) => self.ratio(measured).is_some_and(|ratio| ratio < goal),
-            Goal::AtMost(goal) => self.figure(measured, self.ours).is_some_and(|ours| ours > goal),
-            Goal::None => false,
+            Goal::Ratio(goal) => self.ratio(measured).map(|ratio| ratio <= goal),
+            Goal::Times(goal) => self.ratio(measured).map(|ratio| ratio >= goal),
+            Goal::AtMost(goal) => self.figure(measured, self.ours).map(|ours| ours <= goal),
+            Goal::None => None,
         }
+    }
+
+    fn shown(&self, measured: &Measured, who: &str) -> String {
+        self.figure(measured, who).map_or("–".to_owned(), |figure| self.show(figure))
+    }
+
+    /// The ratio, and the goal with a mark whether it is reached.
+    fn outcome(&self, measured: &Measured) -> (String, String) {
+        let ratio = self.ratio(measured).map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
+        let goal = match self.goal {
+            Goal::Ratio(goal) => format!("≤ {goal:.2} of {}", self.against),
+            Goal::Times(goal) => format!("≥ {goal:.2} of {}", self.against),
+            Goal::AtMost(figure) => format!("≤ {}", self.show(figure)),
+            Goal::None => return (ratio, "–".to_owned()),
+        };
+        let mark = match self.reaches(measured) {
+            Some(true) => " ✓",
+            Some(false) => " ✗",
+            None => "",
+        };
+        (ratio, format!("{goal}{mark}"))
     }
 
     fn show(&self, figure: f64) -> String {
@@ -119,21 +144,40 @@ pub fn markdown(section: &Section, measured: &Measured) -> Option<String> {
     let _ = writeln!(text, "| | {} | ratio | goal |", columns.join(" | "));
     let _ = writeln!(text, "| --- |{}", " ---: |".repeat(columns.len() + 2));
     for row in *rows {
-        let figures = columns.iter().map(|who| {
-            row.figure(measured, who).map_or("–".to_owned(), |figure| row.show(figure))
-        });
+        let figures = columns.iter().map(|who| row.shown(measured, who));
         let figures = figures.collect::<Vec<_>>().join(" | ");
-        let ratio = row.ratio(measured).map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
-        let goal = match row.goal {
-            Goal::Ratio(goal) => format!("≤ {goal:.2} of {}", row.against),
-            Goal::Times(goal) => format!("≥ {goal:.2} of {}", row.against),
-            Goal::AtMost(figure) => format!("≤ {}", row.show(figure)),
-            Goal::None => "–".to_owned(),
-        };
-        let missed = if row.misses(measured) { " ✗" } else { "" };
-        let _ = writeln!(text, "| {} | {figures} | {ratio} | {goal}{missed} |", row.what);
+        let (ratio, goal) = row.outcome(measured);
+        let _ = writeln!(text, "| {} | {figures} | {ratio} | {goal} |", row.what);
     }
     Some(text)
+}
+
+/// The rows that decide, each beside one rival. What was not measured stands as it did in the old one.
+pub fn headlines(old: &str, measured: &Measured) -> String {
+    let mut text = String::from("| | tower-warden | a rival | which | ratio | goal |\n");
+    text += "| --- | ---: | ---: | --- | ---: | ---: |\n";
+    for row in HEADLINES {
+        let begin = format!("| {} | ", row.what);
+        if row.figure(measured, row.ours).is_none() {
+            let line = old.lines().find(|line| line.starts_with(&begin));
+            text.extend(line.into_iter().flat_map(|line| [line, "\n"]));
+            continue;
+        }
+        let (ours, rival) = (row.shown(measured, row.ours), row.shown(measured, row.against));
+        let (ratio, goal) = row.outcome(measured);
+        let _ = writeln!(text, "{begin}{ours} | {rival} | {} | {ratio} | {goal} |", row.against);
+    }
+    text
+}
+
+/// Who was seen before, where sessions were revoked, against where none were.
+const fn caller(what: &'static str, at: (&'static str, &'static str), goal: Goal) -> Row {
+    Row { ours: "10,000 sessions revoked", ..row(what, at, Time, "nothing revoked", goal) }
+}
+
+/// A request under three limits, against one under one.
+const fn three(what: &'static str, group: &'static str, unit: Unit, goal: Goal) -> Row {
+    Row { ours: "tower-warden, three", ..row(what, (group, ""), unit, "tower-warden, one", goal) }
 }
 
 /// What leases do to a hot key.
@@ -173,6 +217,33 @@ const fn decision(
 
 use Goal::{AtMost, Ratio, Times};
 use Unit::{Bytes, Instructions, Rate, Requests, Time, TimeOverBare};
+
+/// What most will decide by.
+const HEADLINES: &[Row] = &[
+    row("admitted in the worst minute, of 100", ("burst", ""), Requests, "governor", AtMost(100.0)),
+    decision("a decision, 10,000 clients at 50 a minute", "10k clients, real limit", "/1", 0.8),
+    decision("the same, 2 threads", "10k clients, real limit", "/2", 0.8),
+    decision("a decision, 1,000,000 clients at 50 a minute", "1M clients, real limit", "/1", 0.8),
+    decision("one client, refused again and again", "one client, refused", "/1", 0.6),
+    row("memory of a client with 5 requests", ("memory", "/5"), Bytes, "governor", AtMost(100.0)),
+    instructions("instructions of the layer, no headers", ", no headers", Ratio(1.5)),
+    instructions("instructions of the layer, two headers", ", two headers", Ratio(1.0)),
+    row(
+        "decisions on Redis, 256 waiting, each its own client",
+        ("redis waiting, 256, each its own", ""),
+        Rate,
+        "MultiplexedConnection",
+        Times(2.0),
+    ),
+    row(
+        "the same, a connection from a pool each",
+        ("redis waiting, 256, each its own", ""),
+        Rate,
+        "deadpool-redis, a checkout each",
+        Times(5.0),
+    ),
+    server("a whole server, five headers", ", five headers"),
+];
 
 pub const SECTIONS: &[Section] = &[
     Section {
@@ -295,18 +366,13 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         title: "A caller that was seen before",
-        columns: &[
-            "a token, nothing revoked",
-            "a token, 10,000 sessions revoked",
-            "the look-up alone, nothing revoked",
-            "the look-up alone, 10,000 sessions revoked",
-            "a token of another issuer",
-            "an API key",
+        columns: &["10,000 sessions revoked", "nothing revoked"],
+        rows: &[
+            caller("a token of ours", ("caller: a token", ""), Ratio(1.1)),
+            caller("of that, the look-up of revocations", ("caller: the look-up", ""), AtMost(50.0)),
+            caller("a token of another issuer", ("caller: a foreign token", ""), Goal::None),
+            caller("an API key", ("caller: an API key", ""), Goal::None),
         ],
-        rows: &[Row {
-            ours: "a token, 10,000 sessions revoked",
-            ..row("verified", ("known caller", ""), Time, "a token, nothing revoked", Goal::None)
-        }],
     },
     Section {
         title: "Redis",
@@ -347,6 +413,20 @@ pub const SECTIONS: &[Section] = &[
                 "MultiplexedConnection",
                 Times(2.0),
             ),
+            row(
+                "256 waiting, 1,000,000 clients in turn",
+                ("redis waiting, 1,000,000 in turn", ""),
+                Rate,
+                "MultiplexedConnection",
+                Times(2.0),
+            ),
+            row(
+                "the last, of that in Redis",
+                ("redis waiting: in Redis, 1,000,000 in turn", ""),
+                Time,
+                "MultiplexedConnection",
+                Ratio(0.5),
+            ),
         ],
     },
     Section {
@@ -370,10 +450,17 @@ pub const SECTIONS: &[Section] = &[
             "a call each, three",
             "a call each, one",
         ],
-        rows: &[Row {
-            ours: "tower-warden, three",
-            ..row("nobody else waits", ("redis limits", ""), Time, "tower-warden, one", Ratio(1.3))
-        }],
+        rows: &[
+            three("nobody else waits", "redis limits", Time, Ratio(1.3)),
+            three("64 waiting", "redis limits, 64 waiting", Rate, Times(1.0 / 1.3)),
+            three("256 waiting", "redis limits, 256 waiting", Rate, Times(1.0 / 1.3)),
+            three(
+                "256 waiting, of that in Redis",
+                "redis limits: in Redis, 256 waiting",
+                Time,
+                Goal::None,
+            ),
+        ],
     },
     Section {
         title: "Redis, one hot key over several servers, 256 waiting",
