@@ -369,7 +369,11 @@ pub const SECTIONS: &[Section] = &[
         columns: &["10,000 sessions revoked", "nothing revoked"],
         rows: &[
             caller("a token of ours", ("caller: a token", ""), Ratio(1.1)),
-            caller("of that, the look-up of revocations", ("caller: the look-up", ""), AtMost(50.0)),
+            caller(
+                "of that, the look-up of revocations",
+                ("caller: the look-up", ""),
+                AtMost(50.0),
+            ),
             caller("a token of another issuer", ("caller: a foreign token", ""), Goal::None),
             caller("an API key", ("caller: an API key", ""), Goal::None),
         ],
