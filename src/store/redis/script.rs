@@ -377,7 +377,9 @@ mod tests {
     #[test]
     fn requests_that_differ_in_their_keys_alone_are_told_once() {
         let mut runs = Runs::default();
-        for (count, times, row) in [(1, 1, 7), (1, 1, 7), (1, 2, 7), (1, 2, 8), (1, 2, 8), (0, 2, 8)] {
+        for (count, times, row) in
+            [(1, 1, 7), (1, 1, 7), (1, 2, 7), (1, 2, 8), (1, 2, 8), (0, 2, 8)]
+        {
             let run = runs.begin(count, times);
             runs.packed.push(row);
             runs.end(run);
