@@ -285,8 +285,8 @@ impl MemoryRateLimitStore {
         Some(locked)
     }
 
-    /// Decides some takes of which all lines that are known are locked; `None` where one is needed
-    /// that isn't there, and its segment isn't held.
+    /// Decides some takes of which all lines that are known are locked; `None` where one isn't there,
+    /// and no segments are held, so that it may be after all.
     fn decide_locked(
         &self,
         takes: &[Take],
@@ -300,7 +300,6 @@ impl MemoryRateLimitStore {
             |guard: &Guard<'_>| now.max(codec::head(Note(guard.note()), |i| guard.word(i)).at);
         let logs = |place: &Place| self.table().logs(place);
         let mut decisions = Decisions::new();
-        let mut strangers = false;
         for (take, place) in takes.iter().zip(places) {
             let decision = match line_of(place, locked) {
                 Some(guard) => {
@@ -310,22 +309,15 @@ impl MemoryRateLimitStore {
                         log.decide(now, &take.quota, take.cost)
                     })
                 }
-                None => {
-                    strangers |= take.cost > 0;
-                    SlidingWindow::default().decide(now, &take.quota, take.cost)
-                }
+                None if segments.is_empty() => return Ok(None),
+                None => SlidingWindow::default().decide(now, &take.quota, take.cost),
             };
             decisions.push(Taken::new(decision));
         }
         if decisions.iter().any(|taken| !taken.decision.is_allowed()) {
             return Ok(Some(decisions));
         }
-        if strangers {
-            if segments.is_empty() {
-                return Ok(None);
-            }
-            room?;
-        }
+        room?;
         for ((take, place), taken) in takes.iter().zip(places).zip(decisions.iter_mut()) {
             if take.cost == 0 {
                 continue;

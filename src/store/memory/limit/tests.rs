@@ -51,7 +51,30 @@ fn a_store_full_of_clients_at_their_limit_says_that_it_cannot_decide() {
         assert!(take(&store, &format!("client {i}"), 1).unwrap());
     }
     assert!(take(&store, "stranger", 1).unwrap_err().is_unavailable());
+    let of = |key| Take::new(name("ip"), key, Quota::per_minute(1));
+    let error = store.decide_all(&[of("one stranger"), of("another")]).unwrap_err();
+    assert!(error.is_unavailable());
+    assert_eq!(store.len(), 10);
     assert!(!take(&store, "client 3", 1).unwrap());
+    let refused = store.decide_all(&[of("stranger"), of("client 3")]).unwrap();
+    assert!(!refused[1].decision.is_allowed(), "that is known, room or not");
+}
+
+#[test]
+fn of_clients_at_their_limit_one_that_is_idle_makes_room() {
+    for _ in 0..10 {
+        let clock = ManualClock::new();
+        let store =
+            MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone())).with_capacity(30);
+        assert!(take(&store, "early", 1).unwrap());
+        clock.advance(Duration::from_secs(50));
+        for i in 0..29 {
+            assert!(take(&store, &format!("client {i}"), 1).unwrap());
+        }
+        clock.advance(Duration::from_secs(10));
+        assert!(take(&store, "stranger", 1).unwrap());
+        assert_eq!(store.len(), 30);
+    }
 }
 
 #[test]
@@ -399,6 +422,71 @@ fn a_log_that_needs_its_block_no_more_leaves_it_to_others() {
         units.push(store.table().in_use());
     }
     assert!(units.iter().all(|used| *used == units[0]), "{units:?}");
+}
+
+#[test]
+fn who_is_forgotten_leaves_what_it_had_to_others() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock.clone())).with_capacity(16);
+    let mut units = Vec::new();
+    for _ in 0..20 {
+        for _ in 0..40 {
+            clock.advance(Duration::from_secs(1));
+            assert!(take(&store, "client", 64).unwrap());
+        }
+        assert!(matches!(store.reset(name("ip"), &Key::from("client")), Answer::Ready(Ok(()))));
+        units.push(store.table().in_use());
+    }
+    assert!(units.iter().all(|used| *used == units[0]), "{units:?}");
+}
+
+#[test]
+fn who_was_not_looked_for_since_the_table_grew_is_known_by_every_way() {
+    let of = |key: u64| Take::new(name("ip"), key, Quota::per_minute(1));
+    // A client at its limit who was looked for in other lines when it came. The first look puts all in
+    // their places, so each way has a store of its own.
+    let grown = || {
+        let clock = ManualClock::new();
+        let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock)).with_capacity(10_000);
+        let place = |key| store.table().place(name("ip"), &Key::from(key));
+        let in_first = |key: &u64| store.table().segment(&place(*key)) == 0;
+        let known = (0..10_000).filter(in_first).take(30);
+        let known: Vec<(u64, Box<Hold>)> = known
+            .map(|key| (key, store.decide(&of(key).on_trial()).unwrap().hold.unwrap()))
+            .collect();
+        for key in (0..10_000).filter(|key| !in_first(key)).take(5_000) {
+            assert!(store.decide(&of(key)).unwrap().decision.is_allowed());
+        }
+        let missed = known.into_iter().find(|(key, _)| store.table().find(&place(*key)).is_none());
+        let (key, hold) = missed.expect("the table has grown");
+        (store, key, hold)
+    };
+    let (store, key, _) = grown();
+    assert!(!store.decide(&of(key)).unwrap().decision.is_allowed());
+    let (store, key, _) = grown();
+    let looks = [of(key).with_cost(0), of(20_000).with_cost(0)];
+    assert_eq!(store.decide_all(&looks).unwrap()[0].decision.remaining(), 0);
+    let (store, key, hold) = grown();
+    assert!(matches!(store.settle(*hold, false), Answer::Ready(Ok(_))));
+    assert!(store.decide(&of(key)).unwrap().decision.is_allowed());
+    let (store, key, _) = grown();
+    assert!(matches!(store.reset(name("ip"), &Key::from(key)), Answer::Ready(Ok(()))));
+    assert!(store.decide(&of(key)).unwrap().decision.is_allowed());
+}
+
+#[test]
+fn who_is_known_stays_so_while_the_table_grows_for_another_of_the_same_request() {
+    let clock = ManualClock::new();
+    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock)).with_capacity(10_000);
+    let of = |key: u64| Take::new(name("ip"), key, Quota::per_minute(1_000));
+    let segment = |key| store.table().segment(&store.table().place(name("ip"), &Key::from(key)));
+    let known: Vec<u64> = (0..10_000).filter(|key| segment(*key) == 0).take(5).collect();
+    let strangers = (0..20_000).filter(|key| segment(*key) == 15).take(600);
+    for (i, stranger) in strangers.enumerate() {
+        let taken = store.decide_all(&[of(known[i % 5]), of(stranger)]).unwrap();
+        let remaining = [0, 1].map(|which| taken[which].decision.remaining());
+        assert_eq!(remaining, [999 - i as u32 / 5, 999]);
+    }
 }
 
 #[test]
