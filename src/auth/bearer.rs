@@ -65,10 +65,10 @@ impl Authenticate for Hs256Bridge {
 /// [`AuthError::Missing`] without a header of this scheme, [`AuthError::Ambiguous`] with two
 /// `Authorization` headers.
 pub fn bearer(headers: &HeaderMap) -> Result<&[u8], AuthError> {
-    let value = headers.get(header::AUTHORIZATION).ok_or(AuthError::Missing)?;
+    let value = headers.get(&header::AUTHORIZATION).ok_or(AuthError::Missing)?;
     // Of most requests no header comes twice, which is soon known.
     if headers.len() > headers.keys_len()
-        && headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some()
+        && headers.get_all(&header::AUTHORIZATION).iter().nth(1).is_some()
     {
         return Err(AuthError::Ambiguous);
     }
@@ -76,9 +76,9 @@ pub fn bearer(headers: &HeaderMap) -> Result<&[u8], AuthError> {
 }
 
 fn token(value: &HeaderValue) -> Option<&[u8]> {
-    const SCHEME: &[u8] = b"bearer";
-    let (scheme, rest) = value.as_bytes().split_at_checked(SCHEME.len())?;
-    if !scheme.eq_ignore_ascii_case(SCHEME) || !rest.starts_with(b" ") {
+    let (scheme, rest) = value.as_bytes().split_first_chunk::<7>()?;
+    // In the case that nearly all write it takes two comparisons.
+    if scheme != b"Bearer " && !scheme.eq_ignore_ascii_case(b"bearer ") {
         return None;
     }
     Some(rest.trim_ascii()).filter(|token| !token.is_empty())
