@@ -10,6 +10,10 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+/// In the extensions of a request whose caller was asked for, and isn't known.
+#[derive(Clone, Copy)]
+pub(crate) struct Unknown;
+
 /// The identifier of a user, as the store or the token's `sub` has it: opaque text.
 ///
 /// Cheap to clone. [`UserId::random`] makes a UUID (version 4).

@@ -166,8 +166,7 @@ fn compare() -> Outcome<()> {
     let rounds = if env::var_os("BENCHES_QUICK").is_some() { QUICK_ROUNDS } else { ROUNDS };
     for round in 0..=rounds {
         let there = 0..contestants.len();
-        let turns: Vec<_> =
-            if round % 2 == 0 { there.collect() } else { there.rev().collect() };
+        let turns: Vec<_> = if round % 2 == 0 { there.collect() } else { there.rev().collect() };
         for at in turns {
             let figures = wrk::drive(servers[at].port, &presented, 1, contestants[at].status)?;
             // The first warms up.
@@ -181,7 +180,8 @@ fn compare() -> Outcome<()> {
     let mut rows = Vec::new();
     let mut group = "";
     for (contestant, own) in contestants.iter().zip(&measured) {
-        let group_of = contestants.iter().zip(&measured).filter(|(one, _)| one.group == contestant.group);
+        let group_of =
+            contestants.iter().zip(&measured).filter(|(one, _)| one.group == contestant.group);
         let ratios: Vec<_> =
             group_of.map(|(other, theirs)| (other.name, wrk::ratio(own, theirs))).collect();
         let median = Measured::median(own);

@@ -17,8 +17,8 @@ use tower_service::Service;
 
 use super::{AuthError, Authenticate};
 use crate::{
-    Answer, Identity, Refusal, RefusalHook, RefusalReason, RequestHead, ResponseBody, origin,
-    problem::checked_realm,
+    Answer, Identity, Refusal, RefusalHook, RefusalReason, RequestHead, ResponseBody,
+    identity::Unknown, origin, problem::checked_realm,
 };
 
 /// Lets callers pass that an authenticator knows, with their [`Identity`] in the extensions of the
@@ -121,7 +121,10 @@ impl RequireAuth {
                 request.extensions_mut().insert(identity);
                 Ok(())
             }
-            Err(_) if self.only_identifies => Ok(()),
+            Err(_) if self.only_identifies => {
+                request.extensions_mut().insert(Unknown);
+                Ok(())
+            }
             Err(reason) => Err(reason),
         }
     }

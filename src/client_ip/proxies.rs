@@ -86,7 +86,7 @@ impl FromStr for ForwardedHeader {
 pub struct TrustedProxies {
     trust: Trust,
     header: ForwardedHeader,
-    /// Whether it was said that a proxy sends no header.
+    /// Whether it was said that a proxy sends no header, or that one seems to be there which is not trusted.
     told: Arc<AtomicBool>,
 }
 
@@ -192,7 +192,12 @@ impl TrustedProxies {
     ) -> Result<ClientIp, NoPeerAddr> {
         let peer = peer_ip(extensions).ok_or(NoPeerAddr)?.to_canonical();
         let client = match &self.trust {
-            Trust::Networks(nets) if nets.is_empty() => peer,
+            Trust::Networks(nets) if nets.is_empty() => {
+                if is_near(peer) {
+                    self.tell_of_proxy(headers);
+                }
+                peer
+            }
             _ => self.forwarded_by(peer, headers).unwrap_or(peer),
         };
         Ok(ClientIp::of_canonical(client))
@@ -262,6 +267,20 @@ impl TrustedProxies {
         }
     }
 
+    /// Once: where no proxy is trusted, and a peer that is none of the internet's says for whom it asks, as
+    /// a rule it is a proxy, and all of its clients share its limits.
+    #[inline(never)]
+    fn tell_of_proxy(&self, headers: &HeaderMap) {
+        let says = |header: &ForwardedHeader| headers.contains_key(header.name());
+        let lists = [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded];
+        if lists.iter().any(says) && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "a peer in a private network sends forwarding headers, and no proxy is trusted: if it is \
+                 one, all of its clients share one address, and its limits; see `TrustedProxies`"
+            );
+        }
+    }
+
     /// Once: it may be a health check of the proxy's own, but as a rule it is a proxy that was not told
     /// to send this header.
     fn tell(&self) {
@@ -278,6 +297,15 @@ impl TrustedProxies {
 
 fn text(line: &HeaderValue) -> &str {
     line.to_str().unwrap_or_default()
+}
+
+/// Whether it is an address of this machine or of a private network.
+#[inline]
+fn is_near(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
 }
 
 fn trusts(nets: &[IpNet], address: IpAddr) -> bool {

@@ -1,6 +1,14 @@
 //! Whom to count, and by which quota.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
     AccessList, Charge, Decision, Key, LimiterName, Penalty, Quota, access::Access,
@@ -8,6 +16,7 @@ use super::{
 };
 use crate::{
     Answer, Identity, NoPeerAddr, Plan, RequestHead, Role, SharedClock, StoreError, TrustedProxies,
+    identity::Unknown,
 };
 
 /// One limiter: for each request it says whom to count, by which quota, and how much; or that the
@@ -47,9 +56,24 @@ type Choose = dyn Fn(&RequestHead<'_>) -> Option<(Key, Quota)> + Send + Sync;
 
 #[derive(Clone)]
 enum Whom {
-    ClientIp { quota: Quota, proxies: TrustedProxies, prefix: u8, only_ipv6: bool },
-    User { quota: Quota, plans: Vec<(Plan, Quota)>, exempt: Vec<Role> },
-    Chosen { choose: Arc<Choose>, otherwise: Otherwise, proxies: TrustedProxies },
+    ClientIp {
+        quota: Quota,
+        proxies: TrustedProxies,
+        prefix: u8,
+        only_ipv6: bool,
+    },
+    User {
+        quota: Quota,
+        plans: Vec<(Plan, Quota)>,
+        exempt: Vec<Role>,
+        /// Whether it was said that nobody asks who calls.
+        told: Arc<AtomicBool>,
+    },
+    Chosen {
+        choose: Arc<Choose>,
+        otherwise: Otherwise,
+        proxies: TrustedProxies,
+    },
 }
 
 /// Who has no key.
@@ -119,14 +143,17 @@ impl Rule {
     /// Counts by user. **Requests without an [`Identity`] are not limited by this rule**: put its layer
     /// inside of [`RequireAuth`](crate::RequireAuth) or
     /// [`identify_only`](crate::RequireAuth::identify_only), and give strangers a rule of their own.
-    /// In the wrong order it limits nobody, and nothing says so but a missing `RateLimit` header: see
+    /// In the wrong order it limits nobody; a warning in the log says so, and a missing `RateLimit` header: see
     /// [the order of layers](crate::guide::order_of_layers).
     ///
     /// # Panics
     /// Where `name` is no [`LimiterName`]; one that comes from a configuration is made by
     /// [`LimiterName::new`] first.
     pub fn per_user(name: impl AsRef<str>, quota: Quota) -> Self {
-        Self::new(name, Whom::User { quota, plans: Vec::new(), exempt: Vec::new() })
+        Self::new(
+            name,
+            Whom::User { quota, plans: Vec::new(), exempt: Vec::new(), told: Arc::default() },
+        )
     }
 
     /// Counts by the key that the function finds in a request: an API key, a tenant, a claim.
@@ -415,13 +442,14 @@ impl Rule {
                 let counts = client.is_ipv6() || !only_ipv6;
                 Ok(counts.then(|| (Key::from(client), *quota)))
             }
-            Whom::User { quota, plans, exempt } => {
-                let caller = request.identity();
-                let caller = caller.filter(|caller| !exempt.contains(caller.role()));
-                let counted = |caller: &Identity| {
-                    (Key::from(caller.user_id()), quota_of(caller, plans, quota))
+            Whom::User { quota, plans, exempt, told } => {
+                let Some(caller) = request.identity() else {
+                    self.tell_of_nobody(request, told);
+                    return Ok(None);
                 };
-                Ok(caller.map(counted))
+                let counts = !exempt.contains(caller.role());
+                let quota = || quota_of(caller, plans, quota);
+                Ok(counts.then(|| (Key::from(caller.user_id()), quota())))
             }
             Whom::Chosen { choose, otherwise, proxies } => match (choose(request), otherwise) {
                 (Some(choice), _) => Ok(Some(choice)),
@@ -431,6 +459,18 @@ impl Rule {
                 (None, Otherwise::Refused) => Err(NotAsked::NoKey(self.name)),
                 (None, Otherwise::Exempt) => Ok(None),
             },
+        }
+    }
+
+    /// Once: a layer in the wrong order would limit nobody otherwise, and nobody would hear of it.
+    #[cold]
+    fn tell_of_nobody(&self, request: &RequestHead<'_>, told: &AtomicBool) {
+        if request.extensions.get::<Unknown>().is_none() && !told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                limiter = %self.name,
+                "nothing outside of a limit per user has asked who calls, so it limits nobody: put its layer \
+                 inside of `RequireAuth` or of its form `identify_only`"
+            );
         }
     }
 
@@ -506,7 +546,7 @@ impl fmt::Debug for Rule {
             Whom::ClientIp { quota, proxies, prefix, .. } => {
                 debug.field("per_ip", quota).field("ipv6_prefix", prefix).field("behind", proxies)
             }
-            Whom::User { quota, plans, exempt } => {
+            Whom::User { quota, plans, exempt, .. } => {
                 debug.field("per_user", quota).field("plans", plans).field("exempt", exempt)
             }
             Whom::Chosen { otherwise, .. } => debug.field("by", &"…").field("or", otherwise),

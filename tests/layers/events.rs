@@ -25,7 +25,7 @@ use tracing_subscriber::{layer::Context, prelude::*};
 
 use crate::{
     store_failure::Gone,
-    support::{Gateway, inner, memory, request, send},
+    support::{Gateway, from, inner, memory, request, send},
 };
 
 thread_local! {
@@ -181,6 +181,46 @@ async fn a_missing_peer_address_is_logged_with_what_to_add() {
     send(&limit.layer(inner()), http::Request::builder()).await;
     let words = &["into_make_service_with_connect_info", "tower_warden::PeerAddr"];
     assert_tells(the_event(), Level::ERROR, words);
+}
+
+#[tokio::test]
+async fn a_limit_per_user_that_nobody_authenticates_for_is_told_of_once() {
+    events();
+    let rule = || [Rule::per_user("user", Quota::per_minute(1))];
+    let limit = || RateLimitLayer::new(memory(&ManualClock::new()), rule());
+    let auth = RequireAuth::new(Gateway);
+    let wrong = ServiceBuilder::new().layer(limit()).layer(auth.clone()).service(inner());
+    for _ in 0..2 {
+        send(&wrong, request().header("x-user", "ada")).await;
+    }
+    assert_tells(the_event(), Level::WARN, &["limiter=user", "limits nobody", "RequireAuth"]);
+    for right in [auth.identify_only(), auth] {
+        let right = ServiceBuilder::new().layer(right).layer(limit()).service(inner());
+        send(&right, request()).await;
+        send(&right, request().header("x-user", "ada")).await;
+        let warnings = events().into_iter().filter(|(level, _)| *level <= Level::WARN);
+        assert_eq!(warnings.count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_trusted_is_told_of_once() {
+    let service = || {
+        let rules = [Rule::per_ip("ip", Quota::per_minute(9))];
+        RateLimitLayer::new(memory(&ManualClock::new()), rules).layer(inner())
+    };
+    let of = |ip| from(ip).header("x-forwarded-for", "198.51.100.1");
+    events();
+    let behind = service();
+    for _ in 0..2 {
+        send(&behind, of([10, 0, 0, 1])).await;
+    }
+    assert_tells(the_event(), Level::WARN, &["no proxy is trusted", "TrustedProxies"]);
+    // On the internet anybody sends such headers; and who sends none is no proxy.
+    let open = service();
+    send(&open, of([203, 0, 113, 9])).await;
+    send(&open, from([127, 0, 0, 1])).await;
+    assert_eq!(events(), []);
 }
 
 #[tokio::test]
