@@ -32,7 +32,9 @@ pub(crate) struct TowerWarden {
 
 impl TowerWarden {
     pub(crate) fn new(url: &str, limit: u32) -> Self {
+        // trypema's cleaning may keep the server for hundreds of milliseconds.
         let store = RedisRateLimitStore::new(url).expect("a URL");
+        let store = store.with_patience(Duration::from_secs(5));
         Self { store, quota: Quota::per_minute(limit), limiters: &["ip"] }
     }
 

@@ -424,6 +424,7 @@ local function visit(key, quota, wanted, cost, times, most, lease, how)
   return admitted, pack('<I4I4I8I8', 2 * admitted, remaining, reset, retry)
 end
 
+-- Of each: limit, window, its milliseconds as text, how long an entry is joined, the shape of its logs.
 local quotas, place, packed, position = { 0 }, 0, ARGV[3], 1
 while position <= #packed do
   local limit, window, ttl
