@@ -64,8 +64,8 @@ const CONTESTANTS: [Contestant; 16] = [
     contestant(REDIS, "jsonwebtoken, ConnectionManager", StatusCode::OK),
 ];
 
-const ROUNDS: usize = 18;
-const QUICK_ROUNDS: usize = 4;
+const ROUNDS: usize = 17;
+const QUICK_ROUNDS: usize = 5;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();

@@ -23,7 +23,7 @@ impl Measured {
     }
 }
 
-/// How many times the other's rate the one's is, in the round in the middle.
+/// How many times the other's rate the one's is, in the round in the middle; there must be one.
 pub(crate) fn ratio(one: &[Measured], other: &[Measured]) -> f64 {
     let ratios = one.iter().zip(other).map(|(one, other)| one.per_second / other.per_second);
     let mut ratios: Vec<_> = ratios.collect();
