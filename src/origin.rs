@@ -192,7 +192,7 @@ impl Observed {
     }
 
     // Apart, so that it costs nothing where nobody observes.
-    #[cold]
+    #[inline(never)]
     fn decide(&self, what: Decided) {
         let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
         if decided.is_none_or(|(_, before)| before != REFUSED) {

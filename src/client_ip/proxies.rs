@@ -193,7 +193,7 @@ impl TrustedProxies {
         let peer = peer_ip(extensions).ok_or(NoPeerAddr)?.to_canonical();
         let client = match &self.trust {
             Trust::Networks(nets) if nets.is_empty() => {
-                if is_near(peer) {
+                if is_near(peer) && !self.told.load(Ordering::Relaxed) {
                     self.tell_of_proxy(headers);
                 }
                 peer

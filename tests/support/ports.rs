@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A port that nobody uses now. It is none of those that the system gives to clients, who could have
-/// it before the server does, nor of those that `tests/run` takes; and no test gets it twice.
+/// it before the server does; and no test gets it twice.
 pub(crate) fn free_port() -> u16 {
     const FIRST: u32 = 22_000;
     const COUNT: u32 = 10_000;

@@ -22,6 +22,7 @@ use super::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a>(pub(super) &'a [AtomicU64; WORDS]);
 
+/// As many as a cache line holds.
 pub(super) const WORDS: usize = 8;
 /// Whose line it is.
 pub(super) const KEY: usize = 0;

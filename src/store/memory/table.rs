@@ -125,16 +125,22 @@ impl Table {
         Place { client, hash: self.clients.place(client) }
     }
 
-    /// By the upper half of the hash, scaled.
+    /// The number of the segment where a client is, or would be: by the upper half of the hash.
     #[inline]
-    pub(super) fn segment(&self, place: &Place) -> usize {
+    pub(super) fn segment_of(&self, place: &Place) -> usize {
         scaled(place.hash >> 32, self.segments.len())
     }
 
     /// The slot where a client's line is looked for first, by the lower half.
     #[inline]
     fn home(&self, place: &Place, length: usize) -> usize {
-        self.segment(place) * (self.longest + SPARE) + scaled(place.hash & LOWER, length)
+        self.first_of(self.segment_of(place)) + scaled(place.hash & LOWER, length)
+    }
+
+    /// The first slot of a segment.
+    #[inline]
+    fn first_of(&self, segment: usize) -> usize {
+        segment * (self.longest + SPARE)
     }
 
     #[inline(always)]
@@ -178,19 +184,35 @@ impl Table {
 
     /// The segment where this client is, or would be.
     pub(super) fn hold(&self, place: &Place) -> Held<'_> {
-        let number = self.segment(place);
-        let mut held = Held { table: self, number, segment: self.segment_of(number) };
+        let number = self.segment_of(place);
+        let mut held = Held { table: self, number, segment: self.lock_segment(number) };
         held.follow();
         held
     }
 
-    fn segment_of(&self, number: usize) -> MutexGuard<'_, Segment> {
+    /// Who stands in a slot, for who holds its segment.
+    fn client(&self, slot: usize) -> Option<Client> {
+        let line = self.line(slot)?;
+        let whose = Note(line.state().note()).whose();
+        (whose != 0).then(|| Client { whose, key: line.word(KEY) })
+    }
+
+    /// The line of whoever stands in a slot, for who holds its segment.
+    fn lock_slot(&self, slot: usize) -> Option<Guard<'_>> {
+        let found = || {
+            let line = self.line(slot)?;
+            self.client(slot).map(|_| Found { slot, line, state: line.state() })
+        };
+        locked(found).map(|(_, guard)| guard)
+    }
+
+    fn lock_segment(&self, number: usize) -> MutexGuard<'_, Segment> {
         // No code that runs under these locks leaves anything half changed.
         self.segments[number].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn len(&self) -> usize {
-        (0..self.segments.len()).map(|number| self.segment_of(number).clients).sum()
+        (0..self.segments.len()).map(|number| self.lock_segment(number).clients).sum()
     }
 
     /// How much beside the lines was ever in use at once.
@@ -210,7 +232,7 @@ pub(super) struct Held<'a> {
 impl<'a> Held<'a> {
     /// Whether it is this client's.
     pub(super) fn is_of(&self, place: &Place) -> bool {
-        self.table.segment(place) == self.number
+        self.table.segment_of(place) == self.number
     }
 
     /// The line of a client; `None` where it isn't known.
@@ -284,7 +306,7 @@ impl<'a> Held<'a> {
 
     /// The slots of its lines: of those that were ever in use.
     fn slots(&self) -> Range<usize> {
-        let first = self.number * (self.table.longest + SPARE);
+        let first = self.table.first_of(self.number);
         first..first + self.segment.end
     }
 
@@ -298,8 +320,7 @@ impl<'a> Held<'a> {
     /// The first line for this client that is free, locked.
     fn free(&mut self, place: &Place) -> Option<Guard<'a>> {
         let (table, first) = (self.table, self.slots().start);
-        let last = first + table.longest + SPARE;
-        let mut slots = self.home(place)..last;
+        let mut slots = self.home(place)..table.first_of(self.number + 1);
         let slot = slots.find(|slot| table.client(*slot).is_none())?;
         self.segment.end = self.segment.end.max(slot + 1 - first);
         // Nobody else locks a line that is nobody's.
@@ -377,24 +398,6 @@ impl<'a> Held<'a> {
                 self.segment.clients += 1;
             }
         }
-    }
-}
-
-impl Table {
-    /// Who stands in a slot, for who holds its segment.
-    fn client(&self, slot: usize) -> Option<Client> {
-        let line = self.line(slot)?;
-        let whose = Note(line.state().note()).whose();
-        (whose != 0).then(|| Client { whose, key: line.word(KEY) })
-    }
-
-    /// The line of whoever stands in a slot, for who holds its segment.
-    fn lock_slot(&self, slot: usize) -> Option<Guard<'_>> {
-        let found = || {
-            let line = self.line(slot)?;
-            self.client(slot).map(|_| Found { slot, line, state: line.state() })
-        };
-        locked(found).map(|(_, guard)| guard)
     }
 }
 

@@ -7,8 +7,7 @@ use std::{
 
 use zerocopy::FromZeros;
 
-/// The words of a cache line.
-pub(super) const LINE: usize = 8;
+use super::line::WORDS;
 
 /// Words in one piece, from the beginning of a cache line on. All are 0 at first: pages that the system
 /// gives when they are first written.
@@ -19,13 +18,13 @@ pub(super) struct Words {
 
 impl Words {
     pub(super) fn zeroed(count: usize) -> Self {
-        let count = count + LINE;
+        let count = count + WORDS;
         let words = <[AtomicU64]>::new_box_zeroed_with_elems(count).unwrap_or_else(|_| {
             let layout = Layout::array::<AtomicU64>(count);
             handle_alloc_error(layout.unwrap_or(Layout::new::<AtomicU64>()))
         });
-        let first = words.as_ptr().align_offset(LINE * size_of::<u64>());
-        Self { words, first: first.min(LINE) }
+        let first = words.as_ptr().align_offset(WORDS * size_of::<u64>());
+        Self { words, first: first.min(WORDS) }
     }
 
     /// All from this one on.

@@ -449,7 +449,7 @@ fn who_was_not_looked_for_since_the_table_grew_is_known_by_every_way() {
         let clock = ManualClock::new();
         let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock)).with_capacity(10_000);
         let place = |key| store.table().place(name("ip"), &Key::from(key));
-        let in_first = |key: &u64| store.table().segment(&place(*key)) == 0;
+        let in_first = |key: &u64| store.table().segment_of(&place(*key)) == 0;
         let known = (0..10_000).filter(in_first).take(30);
         let known: Vec<(u64, Box<Hold>)> = known
             .map(|key| (key, store.decide(&of(key).on_trial()).unwrap().hold.unwrap()))
@@ -479,7 +479,7 @@ fn who_is_known_stays_so_while_the_table_grows_for_another_of_the_same_request()
     let clock = ManualClock::new();
     let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock)).with_capacity(10_000);
     let of = |key: u64| Take::new(name("ip"), key, Quota::per_minute(1_000));
-    let segment = |key| store.table().segment(&store.table().place(name("ip"), &Key::from(key)));
+    let segment = |key| store.table().segment_of(&store.table().place(name("ip"), &Key::from(key)));
     let known: Vec<u64> = (0..10_000).filter(|key| segment(*key) == 0).take(5).collect();
     let strangers = (0..20_000).filter(|key| segment(*key) == 15).take(600);
     for (i, stranger) in strangers.enumerate() {
