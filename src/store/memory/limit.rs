@@ -8,7 +8,7 @@ use super::{
     codec::{self, Note},
     line::{Guard, KEY, Patience},
     logs::head_of,
-    table::{Apart, Found, Held, Place, Table},
+    table::{Apart, Found, Held, Place, Slot, Table},
 };
 use crate::{
     Answer, Clock, SharedClock, StoreError, SystemClock,
@@ -63,7 +63,7 @@ enum Time {
 }
 
 /// The lines of those clients of a request that are known, locked, by slot.
-type Locked<'a> = SmallVec<[(usize, Guard<'a>); 4]>;
+type Locked<'a> = SmallVec<[(Slot, Guard<'a>); 4]>;
 /// The segments of all of them, by number.
 type Segments<'a> = SmallVec<[Held<'a>; 4]>;
 
@@ -266,7 +266,7 @@ impl MemoryRateLimitStore {
             None => self.table().find(place),
         };
         let slot = |place| find(place).map(|found| (found.slot, place));
-        let mut known: SmallVec<[(usize, &Place); 4]> = places.iter().filter_map(slot).collect();
+        let mut known: SmallVec<[(Slot, &Place); 4]> = places.iter().filter_map(slot).collect();
         known.sort_unstable_by_key(|(slot, _)| *slot);
         known.dedup_by_key(|(slot, _)| *slot);
         let mut locked = Locked::new();

@@ -14,7 +14,6 @@
 use std::{
     cmp::Reverse,
     iter,
-    ops::Range,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -73,6 +72,10 @@ const SHORTEST: usize = 16;
 /// the chance that a segment needs so many is below 10^-50: that of a queue so long whose server, which
 /// takes one each time, has nothing to do for a fifth of the time.
 const SPARE: usize = 256;
+/// So many lines of a segment stand beside one another; then come as many of each other segment, and then
+/// the next of this one. So what is in use is in few pages of memory, however many there may come to be:
+/// the line of a client whose page the processor doesn't know takes twice as long.
+const RUN: usize = 16;
 /// Looked at for each new client, so that idle ones leave as fast as new ones come.
 const SWEPT: usize = 10;
 /// So many are looked at for one that makes room.
@@ -85,10 +88,17 @@ pub(super) struct Place {
     hash: u64,
 }
 
+/// A line, by its number in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Slot {
+    segment: usize,
+    index: usize,
+}
+
 /// A line that was found.
 #[derive(Clone, Copy)]
 pub(super) struct Found<'a> {
-    pub(super) slot: usize,
+    pub(super) slot: Slot,
     pub(super) line: Line<'a>,
     /// As which it was the client's.
     pub(super) state: State,
@@ -106,7 +116,7 @@ impl Table {
         let lines_of_logs = (capacity * segments).div_ceil(logs);
         Self {
             clients: Clients::default(),
-            lines: Words::zeroed(segments * (longest + SPARE) * WORDS),
+            lines: Words::zeroed(segments * (longest + SPARE).next_multiple_of(RUN) * WORDS),
             length: AtomicUsize::new(SHORTEST),
             longest,
             capacity,
@@ -131,21 +141,16 @@ impl Table {
         scaled(place.hash >> 32, self.segments.len())
     }
 
-    /// The slot where a client's line is looked for first, by the lower half.
+    /// Where a client's line is looked for first: by the segment, and the lower half of the hash.
     #[inline]
-    fn home(&self, place: &Place, length: usize) -> usize {
-        self.first_of(self.segment_of(place)) + scaled(place.hash & LOWER, length)
-    }
-
-    /// The first slot of a segment.
-    #[inline]
-    fn first_of(&self, segment: usize) -> usize {
-        segment * (self.longest + SPARE)
+    fn home(&self, place: &Place, length: usize) -> Slot {
+        Slot { segment: self.segment_of(place), index: scaled(place.hash & LOWER, length) }
     }
 
     #[inline(always)]
-    fn line(&self, slot: usize) -> Option<Line<'_>> {
-        self.lines.from(slot * WORDS)?.first_chunk().map(Line)
+    fn line(&self, Slot { segment, index }: Slot) -> Option<Line<'_>> {
+        let run = index / RUN * self.segments.len() + segment;
+        self.lines.from((run * RUN + index % RUN) * WORDS)?.first_chunk().map(Line)
     }
 
     /// What the client has beside its line.
@@ -162,7 +167,7 @@ impl Table {
     }
 
     #[inline(always)]
-    fn find_from(&self, place: &Place, mut slot: usize) -> Option<Found<'_>> {
+    fn find_from(&self, place: &Place, mut slot: Slot) -> Option<Found<'_>> {
         loop {
             let line = self.line(slot)?;
             let state = line.state();
@@ -173,12 +178,12 @@ impl Table {
             if whose == 0 {
                 return None;
             }
-            slot += 1;
+            slot.index += 1;
         }
     }
 
     /// The line of a client, locked; `None` as [`find`](Self::find) says it.
-    pub(super) fn lock(&self, place: &Place) -> Option<(usize, Guard<'_>)> {
+    pub(super) fn lock(&self, place: &Place) -> Option<(Slot, Guard<'_>)> {
         locked(|| self.find(place))
     }
 
@@ -191,14 +196,14 @@ impl Table {
     }
 
     /// Who stands in a slot, for who holds its segment.
-    fn client(&self, slot: usize) -> Option<Client> {
+    fn client(&self, slot: Slot) -> Option<Client> {
         let line = self.line(slot)?;
         let whose = Note(line.state().note()).whose();
         (whose != 0).then(|| Client { whose, key: line.word(KEY) })
     }
 
     /// The line of whoever stands in a slot, for who holds its segment.
-    fn lock_slot(&self, slot: usize) -> Option<Guard<'_>> {
+    fn lock_slot(&self, slot: Slot) -> Option<Guard<'_>> {
         let found = || {
             let line = self.line(slot)?;
             self.client(slot).map(|_| Found { slot, line, state: line.state() })
@@ -241,7 +246,7 @@ impl<'a> Held<'a> {
     }
 
     /// The same, locked.
-    pub(super) fn lock(&self, place: &Place) -> Option<(usize, Guard<'a>)> {
+    pub(super) fn lock(&self, place: &Place) -> Option<(Slot, Guard<'a>)> {
         locked(|| self.find(place))
     }
 
@@ -300,36 +305,34 @@ impl<'a> Held<'a> {
         }
     }
 
-    fn home(&self, place: &Place) -> usize {
+    fn home(&self, place: &Place) -> Slot {
         self.table.home(place, self.segment.length)
     }
 
-    /// The slots of its lines: of those that were ever in use.
-    fn slots(&self) -> Range<usize> {
-        let first = self.table.first_of(self.number);
-        first..first + self.segment.end
+    fn slot(&self, index: usize) -> Slot {
+        Slot { segment: self.number, index }
     }
 
     /// The next slot that is looked at for who might leave.
-    fn next(&mut self) -> usize {
+    fn next(&mut self) -> Slot {
         let segment = &mut *self.segment;
         segment.hand = if segment.hand + 1 < segment.end { segment.hand + 1 } else { 0 };
-        self.slots().start + self.segment.hand
+        let hand = segment.hand;
+        self.slot(hand)
     }
 
     /// The first line for this client that is free, locked.
     fn free(&mut self, place: &Place) -> Option<Guard<'a>> {
-        let (table, first) = (self.table, self.slots().start);
-        let mut slots = self.home(place)..table.first_of(self.number + 1);
-        let slot = slots.find(|slot| table.client(*slot).is_none())?;
-        self.segment.end = self.segment.end.max(slot + 1 - first);
+        let mut indices = self.home(place).index..self.table.longest + SPARE;
+        let index = indices.find(|index| self.table.client(self.slot(*index)).is_none())?;
+        self.segment.end = self.segment.end.max(index + 1);
         // Nobody else locks a line that is nobody's.
-        let line = table.line(slot)?;
+        let line = self.table.line(self.slot(index))?;
         line.lock(line.state())
     }
 
     /// A line of somebody who may have to leave.
-    fn candidate(&self, slot: usize, own: &[Place]) -> Option<(Line<'a>, State)> {
+    fn candidate(&self, slot: Slot, own: &[Place]) -> Option<(Line<'a>, State)> {
         let line = self.table.line(slot)?;
         let (state, client) = (line.state(), self.table.client(slot)?);
         let free = !state.is_locked() && own.iter().all(|place| place.client != client);
@@ -337,7 +340,7 @@ impl<'a> Held<'a> {
     }
 
     /// Removes who stands there, unless the line was changed since it was in this state.
-    fn remove_from(&mut self, slot: usize, state: State) {
+    fn remove_from(&mut self, slot: Slot, state: State) {
         if let Some(guard) = self.table.line(slot).and_then(|line| line.lock(state)) {
             self.remove(slot, guard);
         }
@@ -345,14 +348,14 @@ impl<'a> Held<'a> {
 
     /// Removes who stands there, and moves whoever had to make way for it: no line between a client's home
     /// and its own is free.
-    fn remove(&mut self, slot: usize, mut guard: Guard<'a>) {
+    fn remove(&mut self, slot: Slot, mut guard: Guard<'a>) {
         let Some(place) = self.table.client(slot).map(|client| self.table.place_of(client)) else {
             return;
         };
         self.table.logs(&place).forget(&mut guard);
         self.segment.clients -= 1;
-        let (mut hole, end) = (slot, self.slots().end);
-        for slot in slot + 1..end {
+        let mut hole = slot;
+        for slot in (slot.index + 1..self.segment.end).map(|index| self.slot(index)) {
             let Some(client) = self.table.client(slot) else { break };
             if self.home(&self.table.place_of(client)) > hole {
                 continue;
@@ -385,7 +388,8 @@ impl<'a> Held<'a> {
             return;
         }
         let mut moving: Vec<Contents> = Vec::with_capacity(self.segment.clients);
-        for mut guard in self.slots().filter_map(|slot| self.table.lock_slot(slot)) {
+        let slots = (0..self.segment.end).map(|index| self.slot(index));
+        for mut guard in slots.filter_map(|slot| self.table.lock_slot(slot)) {
             moving.push(guard.contents());
             guard.set_note(Note::FREE.0);
         }
@@ -402,7 +406,7 @@ impl<'a> Held<'a> {
 }
 
 /// Locks a line once whoever is at it is done: that of which it is said each time.
-fn locked<'a>(find: impl Fn() -> Option<Found<'a>>) -> Option<(usize, Guard<'a>)> {
+fn locked<'a>(find: impl Fn() -> Option<Found<'a>>) -> Option<(Slot, Guard<'a>)> {
     let mut patience = Patience::default();
     loop {
         let found = find()?;
