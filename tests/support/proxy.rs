@@ -46,23 +46,32 @@ pub(crate) enum Weather {
 }
 
 /// Passes on what comes, as the weather permits. Ends when it is dropped.
+///
+/// In a thread of its own, as the network is none of the process's: what keeps the tasks of a test waiting
+/// doesn't keep its answers.
 pub(crate) struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
     accepted: Arc<AtomicUsize>,
-    _tasks: JoinSet<()>,
 }
 
 impl Proxy {
     /// A proxy on a free port before this server.
     pub(crate) async fn before(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (weather, forecast) = watch::channel(Weather::Fair);
         let accepted = Arc::new(AtomicUsize::new(0));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, server, forecast, Arc::clone(&accepted)));
-        Self { address, weather, accepted, _tasks: tasks }
+        let counted = Arc::clone(&accepted);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                accept(listener, server, forecast, counted).await;
+            });
+        });
+        Self { address, weather, accepted }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
