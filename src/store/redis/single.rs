@@ -6,11 +6,9 @@
 
 use std::{mem, sync::Arc};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-};
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     connection::{Connections, Source},
@@ -39,13 +37,14 @@ pub(super) async fn carry(
 ) -> Option<Misplaced> {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let connections = Arc::new(Connections::new(source.clone()));
-    let mut calls = JoinSet::<Option<Misplaced>>::new();
+    // In this task, all of them: where nobody else waits, to wake another one takes longer than its work.
+    let mut calls = FuturesUnordered::new();
     let (mut place, mut batch) = (None, Vec::with_capacity(BATCH));
     let (error, mut misplaced) = loop {
         tokio::select! {
             biased;
-            Some(ended) = calls.join_next() => {
-                if let Ok(Some(misplaced)) = ended {
+            Some(ended) = calls.next() => {
+                if let Some(misplaced) = ended {
                     break misplaced;
                 }
             }
@@ -54,18 +53,18 @@ pub(super) async fn carry(
             waiting = jobs.recv_many(&mut batch, BATCH), if place.is_some() => {
                 if waiting == 0 {
                     // What is on its way arrives.
-                    calls.detach_all();
+                    while calls.next().await.is_some() {}
                     return None;
                 }
                 let courier =
                     Courier { route: route.clone(), connections: Arc::clone(&connections) };
                 let (batch, place) = (mem::take(&mut batch), place.take());
-                calls.spawn(courier.carry(batch, || drop(place)));
+                calls.push(courier.carry(batch, || drop(place)));
             }
         }
     };
-    while let Some(ended) = calls.join_next().await {
-        if let Ok(Some((_, more))) = ended {
+    while let Some(ended) = calls.next().await {
+        if let Some((_, more)) = ended {
             misplaced.extend(more);
         }
     }
