@@ -93,6 +93,7 @@ async fn serve(name: &str) -> Outcome<()> {
         "bare axum" | "bare axum, no headers" => route,
         "bare axum, two headers" => rivals::constant_headers::<2>(),
         "bare axum, five headers" => rivals::constant_headers::<5>(),
+        "axum, two empty layers" => rivals::empty_layers(route),
         "tower-warden, no headers" => ours::with_headers(route, LimitHeaders::None),
         "tower-warden, two headers" => ours::with_headers(route, LimitHeaders::Draft),
         "tower-warden, five headers" => ours::with_headers(route, LimitHeaders::Both),

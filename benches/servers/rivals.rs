@@ -8,6 +8,7 @@ use std::{
 
 use axum::{
     Router,
+    body::{Body, Bytes},
     extract::{Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -15,10 +16,12 @@ use axum::{
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::{HeaderMap, StatusCode, header};
+use http_body_util::{Either, Full};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use quick_cache::sync::Cache;
 use redis::{Client, Script, aio::ConnectionManager};
 use serde::Deserialize;
+use tower::{ServiceBuilder, util::MapResponseLayer};
 
 use super::{
     Outcome,
@@ -152,6 +155,18 @@ pub(crate) async fn on_redis(route: Router, url: &str, caches: bool) -> Outcome<
         script: Script::new(include_str!("two_counters.lua")),
     };
     Ok(route.layer(from_fn_with_state(Arc::new(door), check)))
+}
+
+/// Two layers that do nothing but what layers that may answer themselves can't leave: a body of either
+/// kind.
+pub(crate) fn empty_layers(route: Router) -> Router {
+    type Own = Full<Bytes>;
+    let either = || {
+        let wrap = |response: Response<Body>| response.map(Either::<Body, Own>::Left);
+        MapResponseLayer::new(wrap)
+    };
+    let again = |response: Response<Either<Body, Own>>| response.map(Either::<_, Own>::Left);
+    route.layer(ServiceBuilder::new().layer(MapResponseLayer::new(again)).layer(either()))
 }
 
 /// What tower-warden writes, as constants: two of these headers, or all five.
