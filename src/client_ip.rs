@@ -243,11 +243,9 @@ fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
     extensions.get().map(|PeerAddr(peer)| peer.ip())
 }
 
-/// What tonic's own server says of a connection.
+/// What tonic's own server says of a connection, with its TLS and without.
 #[cfg(feature = "tonic")]
 fn tonic_peer(extensions: &Extensions) -> Option<SocketAddr> {
-    use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
-
-    let tls = || extensions.get().map(TlsConnectInfo::<TcpConnectInfo>::get_ref);
-    extensions.get().or_else(tls).and_then(TcpConnectInfo::remote_addr)
+    let info: &tonic::transport::server::TcpConnectInfo = extensions.get()?;
+    info.remote_addr()
 }
