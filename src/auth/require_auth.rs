@@ -60,7 +60,10 @@ pub struct RequireAuth {
     only_identifies: bool,
 }
 
+// In cache lines of its own, beside the count of who shares it: that is written for each request, by whichever
+// core serves it.
 #[derive(Clone)]
+#[repr(align(128))]
 struct Shared {
     authenticator: Arc<dyn Authenticate>,
     realm: Arc<str>,

@@ -55,7 +55,10 @@ pub struct RateLimitLayer {
     pub(super) shared: Arc<Shared>,
 }
 
+// In cache lines of its own, beside the count of who shares it: that is written for each request, by whichever
+// core serves it.
 #[derive(Clone)]
+#[repr(align(128))]
 pub(super) struct Shared {
     pub(super) store: Arc<dyn RateLimitStore>,
     pub(super) rules: Box<[Rule]>,
