@@ -40,13 +40,16 @@ const fn contestant(group: &'static str, name: &'static str, status: StatusCode)
 }
 
 const IN_PROCESS: &str = "in process";
+/// In process, and the same token in each request: what one asks for is in the processor's caches.
+const ONE_USER: &str = "one user";
 const REFUSING: &str = "refusing";
 const REDIS: &str = "Redis";
 
 /// The first of each group is what the table printed compares the others with. Those that are compared in
 /// the report stand beside one another, so that little happens between them.
-const CONTESTANTS: [Contestant; 16] = [
+const CONTESTANTS: [Contestant; 19] = [
     contestant(IN_PROCESS, "bare axum, no headers", StatusCode::OK),
+    contestant(IN_PROCESS, "two empty layers, no headers", StatusCode::OK),
     contestant(IN_PROCESS, "tower-warden, no headers", StatusCode::OK),
     contestant(IN_PROCESS, "bare axum, two headers", StatusCode::OK),
     contestant(IN_PROCESS, "tower-warden, two headers", StatusCode::OK),
@@ -56,6 +59,8 @@ const CONTESTANTS: [Contestant; 16] = [
     contestant(IN_PROCESS, "tower-warden without cache", StatusCode::OK),
     contestant(IN_PROCESS, "hand-made cache, governor", StatusCode::OK),
     contestant(IN_PROCESS, "jsonwebtoken, no limit", StatusCode::OK),
+    contestant(ONE_USER, "bare axum, no headers", StatusCode::OK),
+    contestant(ONE_USER, "tower-warden, no headers", StatusCode::OK),
     contestant(REFUSING, "a constant 429", StatusCode::TOO_MANY_REQUESTS),
     contestant(REFUSING, "tower-warden, all refused", StatusCode::TOO_MANY_REQUESTS),
     contestant(REDIS, "bare axum", StatusCode::OK),
@@ -93,7 +98,7 @@ async fn serve(name: &str) -> Outcome<()> {
         "bare axum" | "bare axum, no headers" => route,
         "bare axum, two headers" => rivals::constant_headers::<2>(),
         "bare axum, five headers" => rivals::constant_headers::<5>(),
-        "axum, two empty layers" => rivals::empty_layers(route),
+        "two empty layers, no headers" => rivals::empty_layers(route),
         "tower-warden, no headers" => ours::with_headers(route, LimitHeaders::None),
         "tower-warden, two headers" => ours::with_headers(route, LimitHeaders::Draft),
         "tower-warden, five headers" => ours::with_headers(route, LimitHeaders::Both),
@@ -156,8 +161,10 @@ fn compare() -> Outcome<()> {
     let contestants: Vec<_> =
         CONTESTANTS.iter().filter(|one| one.group != REDIS || with_redis).collect();
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
-    let presented = results.join("servers.tokens");
-    fs::write(&presented, tokens::access_tokens().join("\n"))?;
+    let (all, first) = (results.join("servers.tokens"), results.join("servers.token"));
+    let access_tokens = tokens::access_tokens();
+    fs::write(&all, access_tokens.join("\n"))?;
+    fs::write(&first, &access_tokens[0])?;
 
     // All run all the time, which costs nothing while they wait; wrk goes from one to the next, so that
     // what else the machine does meets them all.
@@ -169,7 +176,8 @@ fn compare() -> Outcome<()> {
         let there = 0..contestants.len();
         let turns: Vec<_> = if round % 2 == 0 { there.collect() } else { there.rev().collect() };
         for at in turns {
-            let figures = wrk::drive(servers[at].port, &presented, 1, contestants[at].status)?;
+            let tokens = if contestants[at].group == ONE_USER { &first } else { &all };
+            let figures = wrk::drive(servers[at].port, tokens, 1, contestants[at].status)?;
             // The first warms up.
             if round > 0 {
                 measured[at].push(figures);
