@@ -35,7 +35,7 @@ const FILES: &[MigrationFile] = &[
 
 /// Under this lock servers that start together migrate one after the other. Not sqlx's own lock: a
 /// host may hold that one while it calls us.
-const LOCK: i64 = i64::from_be_bytes(*b"portcull");
+const LOCK: i64 = i64::from_be_bytes(*b"towerwrd");
 
 /// How long another server may take.
 const PATIENCE: Duration = Duration::from_secs(30);
