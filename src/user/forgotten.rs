@@ -144,10 +144,7 @@ impl UserService {
         token: &str,
         password: Password,
     ) -> Result<User, ResetError> {
-        let violations = self.policy.violations(&password);
-        if !violations.is_empty() {
-            return Err(ResetError::WeakPassword(violations));
-        }
+        self.check_policy(&password).await.map_err(ResetError::WeakPassword)?;
         let token = link_hash(token).ok_or(ResetError::InvalidToken)?;
         // Only spares the hash. Of many who present it at once the store lets one in.
         if self.store.find_reset(&token, self.clock.now()).await?.is_none() {
@@ -209,10 +206,7 @@ impl UserService {
         password: Password,
         session: Option<&str>,
     ) -> Result<User, ChangePasswordError> {
-        let violations = self.policy.violations(&password);
-        if !violations.is_empty() {
-            return Err(ChangePasswordError::WeakPassword(violations));
-        }
+        self.check_policy(&password).await.map_err(ChangePasswordError::WeakPassword)?;
         let new = self.hashing.hash(password).await?;
         let mut change = PasswordChange::new(&checked.user, new);
         if let Some(session) = session {

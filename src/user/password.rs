@@ -7,6 +7,7 @@ use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 use super::PasswordHash;
+use crate::Answer;
 
 /// The most that bcrypt reads of a password, in bytes.
 const BCRYPT_READS: usize = 72;
@@ -109,6 +110,14 @@ impl fmt::Debug for Password {
 pub trait PasswordPolicy: fmt::Debug + Send + Sync + 'static {
     /// All that is wrong with a password; nothing if it will do.
     fn violations(&self, password: &Password) -> Vec<Violation>;
+
+    /// The same, where somebody else must be asked, such as a service that knows which passwords have
+    /// leaked. [`UserService`](super::UserService) asks this wherever a password is set; unless you say
+    /// otherwise it is [`violations`](Self::violations). What follows when nobody answers is yours to
+    /// choose: nothing, so that the password will do, or a violation that says so.
+    fn ask(&self, password: &Password) -> Answer<Vec<Violation>> {
+        Answer::Ready(self.violations(password))
+    }
 }
 
 /// What is wrong with a password.

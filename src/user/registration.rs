@@ -101,7 +101,7 @@ impl UserService {
         email: impl AsRef<str> + Send,
         password: Password,
     ) -> Result<(User, EnsuredAdmin), RegisterError> {
-        self.check_policy(&password)?;
+        self.check_policy(&password).await.map_err(RegisterError::WeakPassword)?;
         let email = Email::parse(email.as_ref())?;
         let hash = self.hashing.hash(password).await?;
         let admin = NewUser::new(email, hash, self.clock.now()).with_role(Role::ADMIN);
@@ -126,14 +126,9 @@ impl UserService {
         Ok((user, secret))
     }
 
-    fn check_policy(&self, password: &Password) -> Result<(), RegisterError> {
-        let violations = self.policy.violations(password);
-        violations.is_empty().then_some(()).ok_or(RegisterError::WeakPassword(violations))
-    }
-
     /// A viewer to add, of an address that is taken as genuine until a proof is asked for.
     async fn new_user(&self, email: &str, password: Password) -> Result<NewUser, RegisterError> {
-        self.check_policy(&password)?;
+        self.check_policy(&password).await.map_err(RegisterError::WeakPassword)?;
         let email = Email::parse(email)?;
         // Only spares the hash. Of many who register at once the store lets one in.
         if self.store.find_holder(&email, self.clock.now()).await?.is_some() {

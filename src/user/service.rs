@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::{
-    CheckedPassword, Email, HashingPool, LinkMail, Notice, Notices, PasswordPolicy, StandardPolicy,
-    UpdateUserError, User, UserChange, UserChanged, UserPage, UserStore,
+    CheckedPassword, Email, HashingPool, LinkMail, Notice, Notices, Password, PasswordPolicy,
+    StandardPolicy, UpdateUserError, User, UserChange, UserChanged, UserPage, UserStore, Violation,
     mail::{Message, Outbox},
 };
 use crate::{
@@ -251,6 +251,12 @@ impl UserService {
     /// Where the store fails.
     pub async fn delete_expired(&self, at_most: u32) -> Result<u64, StoreError> {
         self.store.delete_expired_links(self.clock.now(), at_most).await
+    }
+
+    /// All that is wrong with a password that is to be set.
+    pub(super) async fn check_policy(&self, password: &Password) -> Result<(), Vec<Violation>> {
+        let violations = self.policy.ask(password).await;
+        if violations.is_empty() { Ok(()) } else { Err(violations) }
     }
 
     /// That something was refused to who wants to be this user, for the audit.

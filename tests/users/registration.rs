@@ -7,10 +7,11 @@ use std::{
 
 use tokio::sync::Semaphore;
 use tower_warden::{
-    Clock, Plan, Role,
+    Answer, Clock, Plan, Role,
     user::{
-        EnsuredAdmin, HashingPool, LinkMail, LoginError, Password, PasswordPolicy, RegisterError,
-        UserChange, UserService, VerifyError, Violation, mail::Outbox,
+        ChangePasswordError, EnsuredAdmin, HashingPool, LinkMail, LoginError, Password,
+        PasswordPolicy, RegisterError, ResetError, UserChange, UserService, VerifyError, Violation,
+        mail::Outbox,
     },
 };
 
@@ -58,6 +59,36 @@ async fn policy_can_be_replaced() {
     assert_eq!(violations[0].code(), "common");
     assert_eq!(violations[0].to_string(), "must not be so common");
     users.register(&email("ada@example.com"), "sesame".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn policy_may_have_to_ask_somebody_wherever_a_password_is_set() {
+    #[derive(Debug)]
+    struct Leaked;
+    impl PasswordPolicy for Leaked {
+        fn violations(&self, _: &Password) -> Vec<Violation> {
+            vec![]
+        }
+
+        fn ask(&self, password: &Password) -> Answer<Vec<Violation>> {
+            let leaked = password.expose() == "leaked";
+            Answer::pending(async move {
+                tokio::task::yield_now().await;
+                let violation = Violation::Other { code: "leaked", detail: "has leaked" };
+                leaked.then_some(violation).into_iter().collect()
+            })
+        }
+    }
+    let users = Register::new().users.with_policy(Leaked);
+    let refused = users.register(&email("ada@example.com"), "leaked".into()).await;
+    assert!(matches!(refused, Err(RegisterError::WeakPassword(_))), "{refused:?}");
+    let ada = users.register(&email("ada@example.com"), "sesame".into()).await.unwrap();
+    let (_, secret) = users.reset_link(&ada.id).await.unwrap().unwrap();
+    let refused = users.reset_password(secret.expose(), "leaked".into()).await;
+    assert!(matches!(refused, Err(ResetError::WeakPassword(_))), "{refused:?}");
+    let checked = users.check_password(&ada.id, "sesame".into()).await.unwrap();
+    let refused = users.change_password(checked, "leaked".into(), None).await;
+    assert!(matches!(refused, Err(ChangePasswordError::WeakPassword(_))), "{refused:?}");
 }
 
 #[tokio::test]
