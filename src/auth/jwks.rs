@@ -24,13 +24,15 @@ use crate::{
 ///
 /// 1. Keys are fetched when the first token comes (or before: [`refresh`](Self::refresh)), and anew in
 ///    the background before they are old: after what `Cache-Control` allows, within a minute and a day.
-/// 2. A token of a key that isn't known makes them be fetched, but not more than once a minute, however
-///    many such tokens come. Many requests share one fetch.
+/// 2. A token of a key that isn't known triggers a fetch, but not more than once a minute (once a second
+///    while there are no keys at all), however many such tokens come. Many requests share one fetch,
+///    and a failure of it.
 /// 3. While the issuer does not answer, or answers with what can't be used, the last good keys stay.
 ///    Tokens that can't be checked at the moment are 503, never 401.
 /// 4. Only `https` is fetched from (and loopback addresses); a redirect is not followed; 512 KiB are
-///    read at most, for 5 seconds. The issuer's document must name the issuer itself, and sends nobody
-///    to addresses of a private network, unless it is from there.
+///    read at most, for 5 seconds. The issuer's document must name the issuer itself, and no address of
+///    a private network for its keys, unless it is from there. That is looked at in addresses that are
+///    written out (and `localhost`): where a host's name leads is your resolver's and firewall's business.
 ///
 /// ```no_run
 /// use tower_warden::{
@@ -76,10 +78,11 @@ enum Source {
 struct State {
     /// The last good set, and until when it is fresh.
     known: Option<(Jwks, SystemTime)>,
+    /// When the last try ended, and how.
     tried_at: Option<SystemTime>,
-    /// How often it was tried: who waited for a try that another made needs none.
-    tries: u64,
     failed: bool,
+    /// How many have ended: who waited for a try that another made needs none.
+    tries: u64,
     refreshing: bool,
 }
 
@@ -122,7 +125,7 @@ const SHORTEST_AGE: Duration = Duration::from_secs(60);
 const USUAL_AGE: Duration = Duration::from_secs(60 * 60);
 const LONGEST_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Between two tries for the sake of an unknown key, or after a failure.
+/// From the end of a try to the next one that isn't asked for by [`JwksAuthenticator::refresh`].
 const BETWEEN_TRIES: Duration = Duration::from_secs(60);
 /// The same while there are no keys at all.
 const BETWEEN_FIRST_TRIES: Duration = Duration::from_secs(1);
@@ -176,7 +179,7 @@ impl JwksAuthenticator {
     /// [`JwksError`]; the keys that were known before stay.
     pub async fn refresh(&self) -> Result<(), JwksError> {
         let tries = self.inner.state().tries;
-        self.inner.fetch_once(tries).await
+        self.inner.refresh(tries).await
     }
 
     /// Who presents this token.
@@ -197,12 +200,15 @@ impl JwksAuthenticator {
         }
         let tries = match self.inner.may_try() {
             Ok(tries) => tries,
-            Err(refused) => return Answer::Ready(Err(refused)),
+            // Once more: the key may have come between the two looks.
+            Err(last) => {
+                return Answer::Ready(last.and_then(|()| self.inner.verifier.verify_bytes(token)));
+            }
         };
         let (inner, token) = (Arc::clone(&self.inner), Zeroizing::new(token.to_vec()));
         // In a task of its own: it must be carried through though the client hangs up.
         let fetching = tokio::spawn(async move {
-            inner.fetch_once(tries).await.map_err(unavailable)?;
+            inner.fetch_once(tries).await?;
             inner.verifier.verify_bytes(&token)
         });
         Answer::pending(async { fetching.await.unwrap_or_else(|ended| Err(unavailable(ended))) })
@@ -238,22 +244,14 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For the sake of an unknown key: which try this would be, or what is said without one.
-    fn may_try(&self) -> Result<u64, TokenError> {
+    /// For the sake of an unknown key: how many tries have ended, or how the last one did, where
+    /// another would be too soon.
+    fn may_try(&self) -> Result<u64, Result<(), TokenError>> {
         let (state, now) = (self.state(), self.verifier.clock().now());
-        let between = match state.known {
-            Some(_) => BETWEEN_TRIES,
-            None => BETWEEN_FIRST_TRIES,
-        };
-        match state.passed_since_try(now) {
-            // One that is under way is waited for.
-            Some(passed) if passed < between && self.flight.try_lock().is_ok() => {
-                match state.failed {
-                    true => Err(unavailable("the issuer's keys can't be fetched")),
-                    false => Err(TokenError::Invalid(UNKNOWN_KEY)),
-                }
-            }
-            _ => Ok(state.tries),
+        // One that is under way is waited for.
+        match state.rests(now) && self.flight.try_lock().is_ok() {
+            true => Err(state.last()),
+            false => Ok(state.tries),
         }
     }
 
@@ -261,27 +259,43 @@ impl Inner {
     fn is_due(&self) -> Option<u64> {
         let (mut state, now) = (self.state(), self.verifier.clock().now());
         let fresh_until = state.known.as_ref()?.1;
-        let rested = state.passed_since_try(now).is_none_or(|passed| passed >= SHORTEST_AGE);
-        if state.refreshing || !rested || now < fresh_until {
+        if state.refreshing || state.rests(now) || now < fresh_until {
             return None;
         }
         state.refreshing = true;
         Some(state.tries)
     }
 
-    /// One fetch for all who found this many tries made.
-    async fn fetch_once(&self, tries: u64) -> Result<(), JwksError> {
+    /// One fetch for all who found that this many tries had ended, be its outcome good or bad.
+    async fn fetch_once(&self, tries: u64) -> Result<(), TokenError> {
         let _flight = self.flight.lock().await;
         {
-            let mut state = self.state();
+            let (state, now) = (self.state(), self.verifier.clock().now());
+            if state.tries > tries || state.rests(now) {
+                return state.last();
+            }
+        }
+        self.fetch_now().await.map_err(unavailable)
+    }
+
+    /// The same for a program that asks for it: only a good outcome of another is its own.
+    async fn refresh(&self, tries: u64) -> Result<(), JwksError> {
+        let _flight = self.flight.lock().await;
+        {
+            let state = self.state();
             if state.tries > tries && !state.failed {
                 return Ok(());
             }
-            state.tries += 1;
-            state.tried_at = Some(self.verifier.clock().now());
         }
+        self.fetch_now().await
+    }
+
+    /// To be called by who holds the flight.
+    async fn fetch_now(&self) -> Result<(), JwksError> {
         let fetched = self.fetch().await;
         let mut state = self.state();
+        state.tries += 1;
+        state.tried_at = Some(self.verifier.clock().now());
         state.failed = fetched.is_err();
         let (jwks, age) = fetched?;
         let age = age.unwrap_or(USUAL_AGE).clamp(SHORTEST_AGE, LONGEST_AGE);
@@ -329,8 +343,21 @@ impl Inner {
 }
 
 impl State {
-    fn passed_since_try(&self, now: SystemTime) -> Option<Duration> {
-        self.tried_at.map(|at| now.duration_since(at).unwrap_or_default())
+    /// Whether another try would be too soon after the last.
+    fn rests(&self, now: SystemTime) -> bool {
+        let between = match self.known {
+            Some(_) => BETWEEN_TRIES,
+            None => BETWEEN_FIRST_TRIES,
+        };
+        self.tried_at.is_some_and(|at| now.duration_since(at).unwrap_or_default() < between)
+    }
+
+    /// How the last try ended.
+    fn last(&self) -> Result<(), TokenError> {
+        match self.failed {
+            true => Err(unavailable("the issuer's keys can't be fetched")),
+            false => Ok(()),
+        }
     }
 }
 

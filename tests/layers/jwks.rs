@@ -12,7 +12,7 @@ use axum::{
     Router, body::Body, extract::State, http::StatusCode, response::IntoResponse, routing::get,
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_stream::StreamExt;
 use tower::Layer;
 use tower_warden::{
@@ -29,6 +29,8 @@ use crate::support::{inner, problem, request, send};
 enum Mood {
     Well,
     Hangs,
+    /// Until the gate opens; then it answers as the mood is by then.
+    Tarries,
     Fails,
     Redirects,
     Lies,
@@ -51,6 +53,7 @@ struct Shared {
     mood: Mutex<Mood>,
     jwks: Mutex<Value>,
     asked: AtomicUsize,
+    gate: Notify,
     url: String,
 }
 
@@ -62,6 +65,7 @@ impl Issuer {
             mood: Mutex::new(Mood::Well),
             jwks: Mutex::new(json!({"keys": []})),
             asked: AtomicUsize::new(0),
+            gate: Notify::new(),
             url: url.clone(),
         });
         let app = Router::new()
@@ -107,6 +111,10 @@ async fn document(State(issuer): State<Arc<Shared>>) -> impl IntoResponse {
 
 async fn keys(State(issuer): State<Arc<Shared>>) -> axum::response::Response {
     issuer.asked.fetch_add(1, Relaxed);
+    let tarries = *issuer.mood.lock().unwrap() == Mood::Tarries;
+    if tarries {
+        issuer.gate.notified().await;
+    }
     let mood = *issuer.mood.lock().unwrap();
     let jwks = issuer.jwks.lock().unwrap().to_string();
     let cache = [("cache-control", "max-age=600")];
@@ -117,7 +125,7 @@ async fn keys(State(issuer): State<Arc<Shared>>) -> axum::response::Response {
         Mood::IsSecret => {
             r#"{"keys":[{"kty":"oct","k":"c2VjcmV0","alg":"HS256"}]}"#.into_response()
         }
-        Mood::Hangs => std::future::pending().await,
+        Mood::Hangs | Mood::Tarries => std::future::pending().await,
         Mood::Fails => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Mood::Redirects => axum::response::Redirect::to("/elsewhere").into_response(),
         Mood::Lies => "<html>".into_response(),
@@ -167,6 +175,48 @@ async fn futures<F: Future>(count: usize, make: impl Fn() -> F) -> Vec<F::Output
     })
     .await;
     waiting.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+#[tokio::test]
+async fn who_comes_during_a_fetch_shares_its_outcome_good_or_bad() {
+    for (mood, is_known) in [(Mood::Well, true), (Mood::Fails, false)] {
+        let issuer = Issuer::start().await;
+        let (tokens, auth) = (issuer.rotate(), issuer.authenticator());
+        let good = token(&tokens).await;
+        issuer.is(Mood::Tarries);
+        let verify = || {
+            let (auth, good) = (auth.clone(), good.clone());
+            tokio::spawn(async move { auth.verify(&good).await.is_ok() })
+        };
+        let mut callers = vec![verify()];
+        until(|| issuer.asked() == 1).await;
+        callers.extend((0..20).map(|_| verify()));
+        tokio::task::yield_now().await;
+        issuer.is(mood);
+        issuer.shared.gate.notify_one();
+        for caller in callers {
+            assert_eq!(caller.await.unwrap(), is_known, "{mood:?}");
+        }
+        assert_eq!(issuer.asked(), 1, "{mood:?}");
+    }
+}
+
+#[tokio::test]
+async fn made_up_keys_ask_an_issuer_that_fails_once_a_minute() {
+    let issuer = Issuer::start().await;
+    issuer.rotate();
+    let auth = issuer.authenticator();
+    auth.refresh().await.unwrap();
+    issuer.is(Mood::Fails);
+    let forged = token(&Issuer::start().await.rotate()).await;
+    for asked in 2..4 {
+        issuer.clock.advance(Duration::from_secs(60));
+        for _ in 0..2 {
+            let answers = futures(20, || async { auth.verify(&forged).await }).await;
+            assert!(answers.iter().all(|answer| matches!(answer, Err(TokenError::Store(_)))));
+            assert_eq!(issuer.asked(), asked);
+        }
+    }
 }
 
 #[tokio::test]
