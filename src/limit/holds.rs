@@ -1,13 +1,13 @@
 //! Ending the trial of requests, whatever becomes of who waits for it.
 
-use std::{future::Future, mem, pin::Pin};
+use std::mem;
 
 use super::{
     Decision, LimiterName, RateLimitStore, charge::Counted, headers::Reports, store::Hold,
 };
 use crate::{Answer, StoreError};
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Settled = Result<Decision, StoreError>;
 
 /// Settles these, and notes in the reports how their limits stand then; those of which only the
 /// trailers will tell stay. A store that answers at once needs no future. What was begun is carried
@@ -29,9 +29,9 @@ pub(super) fn settle(
                 continue;
             }
         };
-        match store.settle(hold, keep) {
+        match carried_through(store.settle(hold, keep)) {
             Answer::Ready(answer) => note(&mut reports, limiter, answer),
-            Answer::Pending(answer) => waiting.push((limiter, detached(answer))),
+            Answer::Pending(answer) => waiting.push((limiter, answer)),
         }
     }
     if waiting.is_empty() {
@@ -53,13 +53,11 @@ pub(super) fn end(
 ) {
     for hold in mem::take(holds) {
         let keep = keep(hold.limiter);
-        if let Answer::Pending(answer) = store.settle(hold, keep) {
-            drop(detached(answer));
-        }
+        drop(carried_through(store.settle(hold, keep)));
     }
 }
 
-fn note(reports: &mut Reports, limiter: LimiterName, answer: Result<Decision, StoreError>) {
+fn note(reports: &mut Reports, limiter: LimiterName, answer: Settled) {
     match answer {
         Ok(decision) => {
             let report = reports.0.iter_mut().find(|report| report.limiter == limiter);
@@ -76,12 +74,14 @@ fn note(reports: &mut Reports, limiter: LimiterName, answer: Result<Decision, St
 
 /// Runs what settles a hold in a task of its own, where there is a runtime: it must be carried
 /// through though the client hangs up meanwhile.
-fn detached(answer: Boxed<Result<Decision, StoreError>>) -> Boxed<Result<Decision, StoreError>> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => {
+pub(super) fn carried_through(answer: Answer<Settled>) -> Answer<Settled> {
+    match (answer, tokio::runtime::Handle::try_current()) {
+        (Answer::Pending(answer), Ok(runtime)) => {
             let task = runtime.spawn(answer);
-            Box::pin(async move { task.await.unwrap_or_else(|e| Err(StoreError::internal(e))) })
+            Answer::pending(
+                async move { task.await.unwrap_or_else(|e| Err(StoreError::internal(e))) },
+            )
         }
-        Err(_) => answer,
+        (answer, _) => answer,
     }
 }

@@ -1,10 +1,11 @@
 //! What a request has to ask the store, and how the answers are got.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use super::{
     RateLimitStore,
     few::Few,
+    holds,
     rule::RoleOfRule,
     store::{Decisions, Take, Taken},
 };
@@ -92,16 +93,16 @@ impl Question {
     }
 
     async fn put_in_turn(self, store: &dyn RateLimitStore) -> Result<Decisions, StoreError> {
-        let mut decisions = self.put_guarded(store).await?;
-        if decisions.iter().all(|taken| taken.decision.is_allowed()) {
+        let mut so_far = SoFar { store, decisions: self.put_guarded(store).await? };
+        if so_far.decisions.iter().all(|taken| taken.decision.is_allowed()) {
             for take in self.observed() {
                 match store.take(std::slice::from_ref(take)).await {
-                    Ok(taken) => taken.into_iter().for_each(|taken| decisions.push(taken)),
+                    Ok(taken) => taken.into_iter().for_each(|taken| so_far.decisions.push(taken)),
                     Err(_) => break,
                 }
             }
         }
-        Ok(decisions)
+        Ok(so_far.end())
     }
 
     async fn put_guarded(&self, store: &dyn RateLimitStore) -> Result<Decisions, StoreError> {
@@ -127,12 +128,39 @@ impl Question {
     async fn put_all(&self, store: &dyn RateLimitStore) -> Result<Decisions, StoreError> {
         let guarded = self.guarded().iter().map(|take| take.clone().with_cost(1).on_trial());
         let takes: Vec<Take> = self.enforced().iter().cloned().chain(guarded).collect();
-        let mut decisions = store.take(&takes).await?;
-        for taken in decisions.iter_mut().skip(self.enforced) {
-            if let Some(hold) = taken.hold.take() {
-                *taken = Taken::new(store.settle(*hold, false).await?);
+        let mut so_far = SoFar { store, decisions: store.take(&takes).await? };
+        let guarded = so_far.decisions.iter_mut().skip(self.enforced);
+        let given_back: Vec<_> = guarded
+            .map(|taken| {
+                taken.hold.take().map(|hold| holds::carried_through(store.settle(*hold, false)))
+            })
+            .collect();
+        for (at, settled) in (self.enforced..).zip(given_back) {
+            if let Some(settled) = settled {
+                so_far.decisions[at] = Taken::new(settled.await?);
             }
         }
-        Ok(decisions)
+        Ok(so_far.end())
+    }
+}
+
+/// What was taken while more is asked. Dropped before the end (the client hung up, a store failed),
+/// what is on trial is kept.
+struct SoFar<'s> {
+    store: &'s dyn RateLimitStore,
+    decisions: Decisions,
+}
+
+impl SoFar<'_> {
+    fn end(mut self) -> Decisions {
+        mem::take(&mut self.decisions)
+    }
+}
+
+impl Drop for SoFar<'_> {
+    fn drop(&mut self) {
+        let held = self.decisions.iter_mut().filter_map(|taken| taken.hold.take());
+        let mut holds: Vec<_> = held.map(|hold| *hold).collect();
+        holds::end(self.store, &mut holds, |_| true);
     }
 }

@@ -12,7 +12,10 @@ use std::{
 };
 
 use smallvec::SmallVec;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     StoreError,
@@ -48,6 +51,13 @@ struct Settling {
     told: oneshot::Sender<bool>,
 }
 
+/// How a hold ends, and until when that is waited for.
+struct End {
+    number: u64,
+    told: oneshot::Receiver<bool>,
+    until: Instant,
+}
+
 impl Default for Late {
     fn default() -> Self {
         let places = Arc::new(Semaphore::new(WAITING));
@@ -57,9 +67,9 @@ impl Default for Late {
 
 impl Late {
     /// Waits on, in the background, for the answer to what was admitted here meanwhile. What is held
-    /// is settled there as it is here.
+    /// is settled there as it is here; after its window, in which it leaves both, no word is waited for.
     pub(super) fn wait_for(
-        &self,
+        self: &Arc<Self>,
         asked: Asked<Decisions>,
         store: &Arc<dyn RateLimitStore>,
         decisions: &mut Decisions,
@@ -69,14 +79,16 @@ impl Late {
             .iter_mut()
             .map(|taken| taken.hold.as_mut().map(|hold| self.enter(hold)))
             .collect();
-        let store = Arc::clone(store);
+        let (this, store) = (Arc::clone(self), Arc::clone(store));
         tokio::spawn(async move {
             let _place = place;
-            let Ok(decisions) = asked.await else { return };
-            for (taken, end) in decisions.into_iter().zip(ends) {
-                if let (Some(hold), Some(end)) = (taken.hold, end) {
-                    // Who lets go of a hold without a word has counted it.
-                    let keep = end.await.unwrap_or(true);
+            let mut theirs = asked.await.unwrap_or_default().into_iter().map(|taken| taken.hold);
+            for end in ends {
+                let hold = theirs.next().flatten();
+                let Some(end) = end else { continue };
+                // Who lets go of a hold without a word has counted it.
+                let keep = this.word(end).await.unwrap_or(true);
+                if let Some(hold) = hold {
                     _ = store.settle(*hold, keep).await;
                 }
             }
@@ -98,14 +110,31 @@ impl Late {
             return Err(hold);
         }
         let settling = self.holds().remove(&(hold.mark.0 & !BOTH));
-        let Some(Settling { hold, told }) = settling else { return Err(hold) };
+        // One that has left its window is unknown to the local store, and changes nothing there.
+        let Some(Settling { hold, told }) = settling else { return Ok(hold) };
         _ = told.send(keep);
         Ok(hold)
     }
 
-    fn enter(&self, hold: &mut Hold) -> oneshot::Receiver<bool> {
+    /// How a hold is settled, where that is said within its window.
+    async fn word(&self, End { number, told, until }: End) -> Option<bool> {
+        let word = timeout_at(until, told).await;
+        if word.is_err() {
+            self.holds().remove(&number);
+        }
+        word.ok()?.ok()
+    }
+
+    /// How many holds, and how many questions, are waited for.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.holds().len(), WAITING - self.places.available_permits())
+    }
+
+    fn enter(&self, hold: &mut Hold) -> End {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (told, end) = oneshot::channel();
+        let (told, word) = oneshot::channel();
+        let window = hold.quota.window();
         let both = Hold {
             limiter: hold.limiter,
             key: hold.key.clone(),
@@ -115,7 +144,8 @@ impl Late {
         };
         let local = mem::replace(hold, both);
         self.holds().insert(number, Settling { hold: local, told });
-        end
+        let now = Instant::now();
+        End { number, told: word, until: now.checked_add(window).unwrap_or(now) }
     }
 
     fn holds(&self) -> MutexGuard<'_, HashMap<u64, Settling>> {

@@ -240,6 +240,46 @@ async fn late_hold_ends_in_both_stores_alike() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn late_hold_of_which_nobody_says_a_word_is_counted_and_forgotten_with_its_window() {
+    let inner = Moody::default();
+    let store = FallbackStore::new(inner.clone(), local());
+    inner.is(Mood::Late(Duration::from_millis(60)));
+    let hold = async || *store.take(&take(5, true)).await.unwrap()[0].hold.take().unwrap();
+    let (dropped, late) = (hold().await, hold().await);
+    drop(dropped);
+    assert_eq!(store.0.late.waiting(), (2, 2));
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(store.0.late.waiting(), (0, 0));
+    assert_eq!(inner.counted(5).await, 2);
+    // A word that comes later still changes nothing.
+    inner.is(Mood::Good);
+    assert_eq!(store.settle(late, false).await.unwrap().remaining(), 3);
+    assert_eq!(inner.counted(5).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_between_two_questions_leaves_no_hold() {
+    use crate::limit::{question::Question, rule::RoleOfRule};
+
+    let inner = Moody::default();
+    let store = FallbackStore::new(inner.clone(), local());
+    let late = Arc::clone(&store.0.late);
+    let store: Arc<dyn RateLimitStore> = Arc::new(store);
+    inner.is(Mood::Late(Duration::from_millis(60)));
+    let [enforced] = take(5, true);
+    let observed = Take { limiter: LimiterName::new("trial").unwrap(), ..enforced.clone() };
+    let mut question = Question::default();
+    question.add(RoleOfRule::Enforces, enforced);
+    question.add(RoleOfRule::Observes, observed);
+    let Answer::Pending(answer) = question.put(&store) else { panic!("it has two questions") };
+    // Its first question is answered after 25 ms, the second after 50.
+    assert!(timeout(Duration::from_millis(40), answer).await.is_err());
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(late.waiting(), (0, 0));
+    assert_eq!(inner.counted(5).await, 1, "it counts");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_waits_in_the_stores_own_queue_opens_nothing() {
     let calls = Calls::new();
     let inner = Moody { calls: Some(calls.clone()), ..Moody::default() };
