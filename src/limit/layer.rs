@@ -14,8 +14,8 @@ use super::{
     verdict::decided,
 };
 use crate::{
-    Answer, Problem, Refusal, RefusalHook, RefusalReason, RequestHead, SharedClock, StoreError,
-    grpc,
+    Answer, NoPeerAddr, Problem, Refusal, RefusalHook, RefusalReason, RequestHead, SharedClock,
+    StoreError, grpc,
 };
 
 /// Refuses requests that are too many. Unlike tower's `RateLimitLayer`, which makes callers wait, it
@@ -266,7 +266,7 @@ impl Shared {
     ) -> Response<Bytes> {
         let (reason, problem) = match not_asked {
             NotAsked::NoPeer(error) => {
-                tracing::error!(%error, "can't tell clients apart: the stack is built wrong");
+                no_peer(*error);
                 (RefusalReason::NoPeer(error), Problem::internal())
             }
             NotAsked::NoKey(limiter) => (RefusalReason::NoKey(*limiter), no_key()),
@@ -285,6 +285,10 @@ impl Shared {
         let status = response.status();
         self.headers.write(reports, response.headers_mut(), status, &self.clock);
     }
+}
+
+pub(super) fn no_peer(error: NoPeerAddr) {
+    tracing::error!(%error, "can't tell clients apart: the stack is built wrong");
 }
 
 fn no_key() -> Problem {

@@ -1,4 +1,4 @@
-//! Longer waits for who keeps knocking.
+//! Longer waits for clients that keep asking.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -6,13 +6,14 @@ use quick_cache::sync::Cache;
 
 use super::{Decision, Key, Quota};
 
-/// A wait that grows for who goes on asking after refusals. Off unless a rule is given one.
+/// A wait that grows for clients that keep asking after refusals. Off unless a rule is given one.
 ///
 /// So many refusals are free. Each further one, those during the wait too, doubles the wait, from the
-/// shortest to the longest. Who has not been refused for the longest wait begins anew. While somebody
+/// shortest to the longest. A client that was not refused for `longest` starts over. While a client
 /// waits the store isn't asked at all, and `Retry-After` tells the wait.
 ///
-/// Waits are known to this process alone, of the last 10,000 clients that were refused.
+/// Waits are known to this process alone, of the last 10,000 clients that were refused. Clones share
+/// them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,25 +48,31 @@ impl Penalty {
         Self { free, shortest, longest: longest.max(shortest), strikes }
     }
 
-    /// The refusal of who has to wait, at this moment of the stopwatch; counted as another knock.
+    /// The refusal of who has to wait, at this moment of the stopwatch.
+    pub(super) fn wait(&self, key: &Key, quota: Quota, now: Duration) -> Option<Decision> {
+        let wait = self.strikes.get(key)?.until.checked_sub(now).filter(|wait| !wait.is_zero())?;
+        Some(Decision::refused(quota, 0, wait, Some(wait)))
+    }
+
+    /// The same, counted as another knock.
     pub(super) fn knock(&self, key: &Key, quota: Quota, now: Duration) -> Option<Decision> {
-        let strikes = self.strikes.get(key)?;
-        (strikes.until > now).then(|| {
-            let wait = self.strike(key, now).unwrap_or(strikes.until - now);
-            Decision::refused(quota, 0, wait, Some(wait))
-        })
+        let waits = self.wait(key, quota, now)?;
+        let longer = self.strike(key, now);
+        Some(longer.map_or(waits, |wait| Decision::refused(quota, 0, wait, Some(wait))))
     }
 
     /// Counts a refusal; how long to wait, where it wasn't a free one.
     pub(super) fn strike(&self, key: &Key, now: Duration) -> Option<Duration> {
         let known = self.strikes.get(key);
-        let known = known.filter(|strikes| strikes.last.max(strikes.until) + self.longest > now);
+        let known = known
+            .filter(|strikes| strikes.last.max(strikes.until).saturating_add(self.longest) > now);
         let count = known.map_or(0, |strikes| strikes.count).saturating_add(1);
-        let wait = count.checked_sub(self.free + 1).map(|doublings| {
+        let beyond = count.checked_sub(self.free).and_then(|beyond| beyond.checked_sub(1));
+        let wait = beyond.map(|doublings| {
             let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
             self.shortest.saturating_mul(factor).min(self.longest)
         });
-        let until = now + wait.unwrap_or_default();
+        let until = now.saturating_add(wait.unwrap_or_default());
         self.strikes.insert(key.clone(), Strikes { count, last: now, until });
         wait
     }

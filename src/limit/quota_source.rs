@@ -54,7 +54,7 @@ impl QuotaSource {
         Answer::pending(async move {
             let quota = match (this.find)(key.clone()).await {
                 Ok(quota) => {
-                    this.note(&key, quota, clock.monotonic() + this.keep_for);
+                    this.note(&key, quota, clock.monotonic().saturating_add(this.keep_for));
                     quota
                 }
                 Err(error) => {

@@ -370,7 +370,8 @@ impl Rule {
     /// What would have been refused is told by the metric `tower_warden_limit_decisions_total`
     /// (`outcome="would_refuse"`) and by a log event of level `debug`. Clients see nothing of it: no
     /// header names this limiter. The rules that are enforced are asked first; what they refuse this
-    /// one doesn't count.
+    /// one doesn't count. Who has no key, is denied by a list or waits by a penalty would have been
+    /// refused, too, and isn't counted; a penalty is never begun or made longer by this rule.
     pub fn observing(self) -> Self {
         Self { role: RoleOfRule::Observes, ..self }
     }
@@ -486,7 +487,15 @@ impl Rule {
             Some(Access::Denied) => return Answer::Ready(Err(NotAsked::Denied(self.name))),
             None => {}
         }
-        let knock = |penalty: &Penalty| penalty.knock(&take.key, take.quota, clock.monotonic());
+        let knock = |penalty: &Penalty| {
+            let now = clock.monotonic();
+            match self.role {
+                RoleOfRule::Observes => penalty.wait(&take.key, take.quota, now),
+                RoleOfRule::Enforces | RoleOfRule::Guards => {
+                    penalty.knock(&take.key, take.quota, now)
+                }
+            }
+        };
         if let Some(decision) = self.penalty.as_ref().and_then(knock) {
             return Answer::Ready(Err(NotAsked::Waits(self.name, decision)));
         }

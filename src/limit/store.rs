@@ -1,4 +1,4 @@
-//! For who writes a store of limits, or wraps one: what a store is asked, what it answers, and the
+//! For anyone who writes a store of limits, or wraps one: what a store is asked, what it answers, and the
 //! arithmetic that all of them share.
 //!
 //! Programs that limit need none of this: they hand a store to a

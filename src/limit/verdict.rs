@@ -12,7 +12,7 @@ use super::{
     few::Few,
     headers::{Report, Reports},
     holds,
-    layer::Shared,
+    layer::{Shared, no_peer},
     question::Question,
     rule::{Asked, NotAsked, RoleOfRule},
     store::{Decisions, Hold, Take, Taken},
@@ -78,10 +78,10 @@ impl Shared {
         let mut waiting: Vec<(RoleOfRule, Boxed<Asked>)> = Vec::new();
         for (role, asked) in asked {
             match asked {
-                Answer::Ready(Ok(Some(take))) => question.add(role, take),
-                Answer::Ready(Ok(None)) => {}
-                Answer::Ready(Err(not_asked)) => {
-                    return Verdict::Refused(self.not_asked(request, &not_asked));
+                Answer::Ready(asked) => {
+                    if let Err(not_asked) = add(&mut question, role, asked) {
+                        return Verdict::Refused(self.not_asked(request, &not_asked));
+                    }
                 }
                 Answer::Pending(asked) => waiting.push((role, asked)),
             }
@@ -91,9 +91,7 @@ impl Shared {
         }
         Verdict::Waiting(Awaited::Question(Box::pin(async move {
             for (role, asked) in waiting {
-                if let Some(take) = asked.await? {
-                    question.add(role, take);
-                }
+                add(&mut question, role, asked.await)?;
             }
             Ok(question)
         })))
@@ -276,6 +274,22 @@ impl Drop for Pending {
 pub(super) enum Finished<B> {
     Done(Response<ResponseBody<B>>),
     Settling { settling: Boxed<Pending>, response: Response<B> },
+}
+
+/// Adds what a rule asks. One that observes refuses nobody: where it asks nothing, only that is told.
+fn add(question: &mut Question, role: RoleOfRule, asked: Asked) -> Result<(), NotAsked> {
+    match asked {
+        Ok(Some(take)) => question.add(role, take),
+        Ok(None) => {}
+        Err(not_asked) if role == RoleOfRule::Observes => match not_asked {
+            NotAsked::NoPeer(error) => no_peer(error),
+            NotAsked::NoKey(limiter) | NotAsked::Denied(limiter) | NotAsked::Waits(limiter, _) => {
+                observed(limiter, false);
+            }
+        },
+        Err(not_asked) => return Err(not_asked),
+    }
+    Ok(())
 }
 
 /// Said to all who ask how limits decide.

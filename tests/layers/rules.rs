@@ -180,6 +180,63 @@ async fn who_observes_counts_and_refuses_nobody() {
 }
 
 #[tokio::test]
+async fn who_observes_refuses_nobody_of_whom_the_store_is_not_asked() {
+    let clock = ManualClock::new();
+    let list = AccessList::new();
+    list.deny_net("203.0.113.9").unwrap();
+    let penalty = Penalty::new(0, Duration::from_secs(100), Duration::from_secs(300));
+    let strict = Rule::per_ip("ip", Quota::per_minute(1)).with_penalty(penalty.clone());
+    let [store, _] = stores(&clock);
+    let punishing = layer(&store, &clock, strict).layer(inner());
+    assert_eq!(statuses(&punishing, request).await, [200, 429]);
+    let later = |_: &tower_warden::RequestHead<'_>| Answer::pending(async { 1 });
+    let nobody = || Request::get("/");
+    type Call = fn() -> http::request::Builder;
+    for (rule, call) in [
+        (by_key().or_refuse(), request as Call),
+        (by_key().or_per_ip(TWO), nobody as Call),
+        (Rule::per_ip("ip", TWO), nobody as Call),
+        (Rule::per_ip("ip", TWO).with_access(list), request as Call),
+        (Rule::per_ip("ip", TWO).with_penalty(penalty), request as Call),
+    ] {
+        for store in stores(&clock) {
+            let alone = layer(&store, &clock, rule.clone().observing()).layer(inner());
+            assert_eq!(statuses(&alone, call).await, [200; 3], "{rule:?}");
+            // What comes after it is asked all the same, though it has to be waited for.
+            let by_path = Rule::by("path", |request| Some((Key::from(request.uri.path()), TWO)));
+            for path in [by_path.clone(), by_path.with_cost_from(later)] {
+                store.reset("path".parse().unwrap(), &Key::from("/")).await.unwrap();
+                let rules = [rule.clone().observing(), path];
+                let both = layer(&store, &clock, rules).layer(inner());
+                assert_eq!(statuses(&both, call).await, [200, 200, 429], "{rule:?}");
+            }
+        }
+    }
+    // Nor does it make anybody wait for longer who is refused by another.
+    let refused = send(&punishing, request()).await;
+    assert_eq!(said(&refused, "retry-after"), "200");
+}
+
+#[tokio::test]
+async fn times_without_end_are_no_panic() {
+    let clock = ManualClock::new();
+    let [store, _] = stores(&clock);
+    let of_tenant = async |_| Ok(Some(Quota::per_minute(1)));
+    let rule = Rule::per_ip("ip", TWO)
+        .with_quota_from(Duration::MAX, of_tenant)
+        .with_penalty(Penalty::new(0, Duration::MAX, Duration::MAX));
+    let service = layer(&store, &clock, rule).layer(inner());
+    assert_eq!(statuses(&service, request).await, [200, 429, 429]);
+    let rule = Rule::per_ip("other", Quota::per_minute(1)).with_penalty(Penalty::new(
+        u32::MAX,
+        Duration::MAX,
+        Duration::MAX,
+    ));
+    let service = layer(&store, &clock, rule).layer(inner());
+    assert_eq!(statuses(&service, request).await, [200, 429, 429]);
+}
+
+#[tokio::test]
 async fn who_guards_refuses_and_counts_nothing() {
     let clock = ManualClock::new();
     for store in stores(&clock) {
