@@ -351,7 +351,7 @@ fn limits(settings: &Settings, store: Arc<dyn RateLimitStore>, clock: &SharedClo
     }
 }
 
-/// Sessions and links that have ended are forgotten every minute: a thousand rows at a time, with a
+/// What has ended is forgotten every minute: a thousand rows at a time, with a
 /// pause for others who write, until all are.
 async fn clean_up(
     stores: Stores,
@@ -361,36 +361,35 @@ async fn clean_up(
     clock: SharedClock,
     audit_retention: Duration,
 ) {
-    const AT_MOST: u32 = 1000;
-    const PAUSE: Duration = Duration::from_millis(20);
-    let full = |outcome: &Result<u64, StoreError>| matches!(outcome, Ok(done) if *done == u64::from(AT_MOST));
     let mut interval = tokio::time::interval(Duration::from_secs(60));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         let now = clock.now();
-        let mut sessions = tokens.delete_expired(AT_MOST).await;
-        while full(&sessions) {
-            tokio::time::sleep(PAUSE).await;
-            sessions = tokens.delete_expired(AT_MOST).await;
-        }
-        let old = now - audit_retention;
-        let mut events = stores.accounts.delete_events(old, AT_MOST).await;
-        while full(&events) {
-            tokio::time::sleep(PAUSE).await;
-            events = stores.accounts.delete_events(old, AT_MOST).await;
-        }
+        let (accounts, old) = (&stores.accounts, now - audit_retention);
         let ended = [
-            sessions,
-            events,
-            stores.accounts.delete_expired_links(now, AT_MOST).await,
-            keys.delete_revoked(AT_MOST).await,
-            login.delete_expired(AT_MOST).await,
+            all_of(|at_most| tokens.delete_expired(at_most)).await,
+            all_of(|at_most| accounts.delete_events(old, at_most)).await,
+            all_of(|at_most| accounts.delete_expired_links(now, at_most)).await,
+            all_of(|at_most| keys.delete_revoked(at_most)).await,
+            all_of(|at_most| login.delete_expired(at_most)).await,
         ];
         for error in ended.into_iter().filter_map(Result::err) {
             tracing::warn!(error = &error as &dyn Error, "what has ended could not be forgotten");
         }
     }
+}
+
+async fn all_of<F>(step: impl Fn(u32) -> F) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<u64, StoreError>>,
+{
+    const AT_MOST: u32 = 1000;
+    const PAUSE: Duration = Duration::from_millis(20);
+    while step(AT_MOST).await? == u64::from(AT_MOST) {
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 async fn bind(name: &'static str, address: &str) -> Result<TcpListener, SettingError> {

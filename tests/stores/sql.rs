@@ -178,6 +178,13 @@ pub(crate) async fn thousands_of_sessions_end_at_once<S: TokenStore + Clone>(
     assert!(is_revoked(&store, kept_id.as_str()));
     assert_eq!(live().await, []);
 
+    // What has ended is not to be kept: not one that ended one by one, nor one that did by the epoch.
+    for n in [0, 999, count - 1] {
+        end(Some(&FamilyId::from(format!("session {n}")))).await;
+        assert_eq!(rotate(numbered_hash(n)).await, Rotation::Revoked, "{n}");
+        assert_eq!(live().await, [], "{n}");
+    }
+
     // And life goes on, with as many as there may be.
     let begun = Instant::now();
     let token = random_hash();

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
     audit::{Act, AuditEvent, AuditTrail},
+    clock::later,
     token::{
         Family, FamilyId, Following, NewFamily, Opening, PresentedToken, RenewRequest, Renewed,
         Revocations, RevokeReason, Revoked, RotateRequest, Rotation, Sealed, Session, SessionInfo,
@@ -108,8 +109,16 @@ const REVOKE_ALL: Statement = sql!(
           WHERE user_id = $1 AND revoked_at IS NULL AND id <> $4 AND (epoch IS NULL OR epoch = $5)
           ORDER BY id LIMIT 1001" end
 );
-const KEEP_FAMILY: Statement =
-    sql!("UPDATE " families " SET epoch = $3 WHERE id = $1 AND user_id = $2");
+/// Into the epoch that begins, but not one that ended with an epoch before, or that an older server
+/// opened before all were ended: it would live again.
+const KEEP_FAMILY: Statement = sql!(
+    "UPDATE " families " AS kept SET epoch = $3
+     WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL
+         AND (epoch = $4
+              OR epoch IS NULL AND NOT EXISTS (
+                  SELECT 1 FROM " user_sessions " AS mark
+                  WHERE mark.user_id = $2 AND mark.ended_at >= kept.created_at))"
+);
 const SESSIONS: Statement = sql!(
     "SELECT family.id, family.user_id, family.created_at, family.last_used_at, family.expires_at,
          family.revoked_at, family.revoked_reason, family.amr, family.ip, family.user_agent,
@@ -145,8 +154,9 @@ const DELETE_FAMILY: Statement = sql!("DELETE FROM " families " WHERE id = $1");
 /// How many sessions are ended one by one; more are by a mark.
 const ONE_BY_ONE: usize = 1000;
 
-/// How many families are looked at in one step of the clean-up.
+/// How many families are looked at, and tokens forgotten, in one step of the clean-up.
 const FAMILIES_PER_STEP: u32 = 100;
+const TOKENS_PER_STEP: u64 = 1000;
 
 #[async_trait]
 impl<W: Wing> TokenStore for SqlStore<W> {
@@ -217,8 +227,8 @@ impl<W: Wing> TokenStore for SqlStore<W> {
         self.revocations.clone()
     }
 
-    async fn follow_revocations(&self) -> Result<Option<Following>, StoreError> {
-        self.follow().await.map(Some)
+    async fn follow_revocations(&self) -> Result<Following, StoreError> {
+        self.follow().await
     }
 
     fn clock(&self) -> SharedClock {
@@ -247,11 +257,28 @@ impl<W: Wing> TokenStore for SqlStore<W> {
         before: SystemTime,
         at_most: u32,
     ) -> Result<u64, StoreError> {
-        self.transact((before, at_most), |tx, (before, at_most)| {
-            Box::pin(delete_expired(tx, *before, *at_most))
-        })
-        .await
+        let at_most = u64::from(at_most);
+        let mut deleted = 0;
+        while deleted < at_most {
+            let left = (at_most - deleted).min(TOKENS_PER_STEP);
+            let step = self.transact((before, left), |tx, (before, left)| {
+                Box::pin(delete_expired(tx, *before, *left))
+            });
+            let Step { forgotten, last } = step.await?;
+            deleted += forgotten;
+            if last {
+                break;
+            }
+        }
+        Ok(deleted)
     }
+}
+
+/// Of the clean-up, in a transaction of its own: others who write have their turn after it.
+struct Step {
+    forgotten: u64,
+    /// Whether there was nothing else to look at, or nothing but what others hold.
+    last: bool,
 }
 
 async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<Opening> {
@@ -271,12 +298,7 @@ async fn open_family(tx: &mut Tx<'_>, new: &NewFamily) -> sqlx::Result<Opening> 
         }
     }
     insert_family(tx, &new.family(epoch)).await?;
-    let token = StoredToken {
-        generation: 0,
-        issued_at: new.created_at,
-        expires_at: new.token_expires_at,
-        superseded_at: None,
-    };
+    let token = StoredToken::new(0, new.created_at, new.token_expires_at);
     insert_token(tx, &new.id, &new.token, &token).await?;
     tx.note(new.act()).await?;
     Ok(Opening::Opened { not_before })
@@ -328,16 +350,12 @@ async fn replace(
         info.label().into(),
         sealing.map(|sealing| Value::Bytes(sealing.bytes.to_vec())).into(),
         sealing.map(|_| live.generation).into(),
-        sealing.map(|sealing| now + sealing.leeway).into(),
+        sealing.map(|sealing| later(now, sealing.leeway)).into(),
     ];
     tx.execute(&USE_FAMILY, used).await?;
     tx.execute(&SUPERSEDE, [(&request.presented).into(), now.into()]).await?;
-    let successor = StoredToken {
-        generation: live.generation.saturating_add(1),
-        issued_at: now,
-        expires_at: token_expiry(now, request.time_to_live, family.expires_at),
-        superseded_at: None,
-    };
+    let expires_at = token_expiry(now, request.time_to_live, family.expires_at);
+    let successor = StoredToken::new(live.generation.saturating_add(1), now, expires_at);
     insert_token(tx, &family.id, &request.successor, &successor).await
 }
 
@@ -432,10 +450,11 @@ pub(super) async fn end_sessions(
         ids.push(row.take::<FamilyId>()?);
     }
     let mark = (ids.len() > ONE_BY_ONE).then(|| now + MARK_MARGIN);
+    let keep = match keep {
+        Some(keep) if keep_family(tx, user, keep, epoch).await? => Some(keep),
+        _ => None,
+    };
     tx.execute(&BEGIN_EPOCH, [user.into(), now.into(), mark.into()]).await?;
-    if let Some(keep) = keep {
-        tx.execute(&KEEP_FAMILY, [keep.into(), user.into(), to_i64(epoch + 1).into()]).await?;
-    }
     let kept = keep.unwrap_or_default();
     let all = [user.into(), now.into(), reason.as_str().into(), kept.into(), to_i64(epoch).into()];
     let ended = tx.execute(&REVOKE_ALL, all).await?;
@@ -448,6 +467,13 @@ pub(super) async fn end_sessions(
         }
     }
     Ok(ended)
+}
+
+/// Takes a family into the epoch after this one; answers whether it is the user's, and live by this one.
+async fn keep_family(tx: &mut Tx<'_>, user: &UserId, keep: &str, epoch: u64) -> sqlx::Result<bool> {
+    let next = to_i64(epoch + 1);
+    let kept = [keep.into(), user.into(), next.into(), to_i64(epoch).into()];
+    Ok(tx.execute(&KEEP_FAMILY, kept).await? == 1)
 }
 
 /// For clocks that differ: what another server issued a moment ago may say a later second than ours.
@@ -465,11 +491,12 @@ async fn sessions(tx: &mut Tx<'_>, user: &UserId, now: SystemTime) -> sqlx::Resu
     Ok(sessions)
 }
 
-/// In short steps: the used tokens of a family that has ended, then the family with its last one.
-async fn delete_expired(tx: &mut Tx<'_>, before: SystemTime, at_most: u32) -> sqlx::Result<u64> {
-    let mut left = u64::from(at_most);
-    let families = at_most.min(FAMILIES_PER_STEP);
-    for mut row in tx.all(&ENDED, [before.into(), families.into()]).await? {
+/// The used tokens of families that have ended, then each family with its last one.
+async fn delete_expired(tx: &mut Tx<'_>, before: SystemTime, at_most: u64) -> sqlx::Result<Step> {
+    let mut left = at_most;
+    let ended = tx.all(&ENDED, [before.into(), FAMILIES_PER_STEP.into()]).await?;
+    let all_seen = ended.len() < FAMILIES_PER_STEP as usize;
+    for mut row in ended {
         let id: FamilyId = row.take()?;
         if tx.one(&LOCK_ENDED, [(&id).into()]).await?.is_none()
             || tx.one(&STILL_ENDED, [(&id).into(), before.into()]).await?.is_none()
@@ -481,8 +508,12 @@ async fn delete_expired(tx: &mut Tx<'_>, before: SystemTime, at_most: u32) -> sq
             break;
         }
         left -= tx.execute(&DELETE_FAMILY, [(&id).into()]).await?;
+        if left == 0 {
+            break;
+        }
     }
-    Ok(u64::from(at_most) - left)
+    let forgotten = at_most - left;
+    Ok(Step { forgotten, last: forgotten == 0 || all_seen && left > 0 })
 }
 
 /// How often all sessions of a user were ended; nobody opens one, or ends all, until the transaction
@@ -529,12 +560,8 @@ type Live = (u32, SystemTime);
 
 /// From the columns of [`TOKEN`].
 fn presented(mut family: Family, mut row: Row) -> sqlx::Result<(PresentedToken, Option<Live>)> {
-    let token = StoredToken {
-        generation: row.take()?,
-        issued_at: row.take()?,
-        expires_at: row.take()?,
-        superseded_at: row.take()?,
-    };
+    let mut token = StoredToken::new(row.take()?, row.take()?, row.take()?);
+    token.superseded_at = row.take()?;
     let live: Option<Live> = match (row.take()?, row.take()?) {
         (Some(generation), Some(expires_at)) => Some((generation, expires_at)),
         _ => None,
