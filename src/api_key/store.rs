@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use auto_impl::auto_impl;
 
 use super::{ApiKey, ApiKeyId, CreateKeyError, FoundKey, NewApiKey};
-use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId};
+use crate::{SharedClock, StoreError, SystemClock, TokenHash, UserId, clock::later};
 
 /// Where API keys are kept: verbs of intent, each atomic.
 ///
@@ -115,7 +115,7 @@ pub trait ApiKeyStore: fmt::Debug + Send + Sync + 'static {
 pub struct KeyUse {
     /// The hash of what was presented.
     pub hash: TokenHash,
-    /// When.
+    /// When it was presented.
     pub at: SystemTime,
     /// How old the last use noted may be before this one is.
     pub noted_every: Duration,
@@ -131,7 +131,7 @@ impl KeyUse {
     /// Whether this use of a key is one to note.
     #[must_use]
     pub fn is_noted(&self, found: &FoundKey) -> bool {
-        let due = |last: SystemTime| last + self.noted_every <= self.at;
+        let due = |last: SystemTime| later(last, self.noted_every) <= self.at;
         !found.revoked
             && found.owner.is_some()
             && !found.key.is_expired(self.at)

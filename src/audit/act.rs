@@ -30,7 +30,8 @@ open_value! {
         REFRESH_REUSED = "refresh_reused",
         /// A session was left.
         LOGOUT = "logout",
-        /// A session was ended from another one, or to make room for one.
+        /// A session was ended from another one, to make room for one, or because its user is gone or
+        /// may no longer come in: the detail says which.
         SESSION_ENDED = "session_ended",
         /// All sessions were ended, or all but the one that is the object.
         LOGOUT_ALL = "logout_all",

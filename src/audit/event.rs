@@ -21,11 +21,11 @@ use crate::{Identity, Origin, Role, UserId, identity::API_KEY_CLAIM, origin::ine
 pub struct AuditEvent {
     /// Its place in the table, where it was read from one.
     pub id: Option<u64>,
-    /// When.
+    /// When it was done or refused, by the clock of the store.
     pub at: SystemTime,
-    /// What.
+    /// What was done, or tried.
     pub act: Act,
-    /// What came of it.
+    /// Whether it was done or refused.
     pub outcome: Outcome,
     /// Whose account it concerns.
     pub subject: Option<UserId>,
@@ -55,9 +55,9 @@ pub enum Actor {
     Nobody,
     /// A user, in this role then.
     User {
-        /// Who.
+        /// Who was authenticated.
         id: UserId,
-        /// As what.
+        /// As what the user acted: the role may be another by now.
         role: Role,
     },
     /// An API key of a user.
@@ -73,6 +73,7 @@ pub enum Actor {
 
 /// What came of an act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Outcome {
     /// It was done.
     Done,

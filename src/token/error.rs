@@ -54,8 +54,8 @@ pub enum RefreshError {
     /// It is worth nothing. The reason is for logs and metrics; who presented it need not know.
     #[error("the refresh token is invalid: {0}")]
     Invalid(InvalidRefresh),
-    /// No token can say what was read of the user, as for [`TokenError::InvalidIdentity`]; the
-    /// refresh token is as good as before.
+    /// No token can say what was read of the user, as for [`TokenError::InvalidIdentity`], or it is
+    /// another user than the session's; the refresh token is as good as before.
     #[error("no token can say this identity: {0}")]
     InvalidIdentity(&'static str),
     /// The new access token could not be signed, or would be longer than 8 KiB; the refresh token is
@@ -160,23 +160,23 @@ pub enum KeyFileError {
     /// A file could not be read or written.
     #[error("can't use {}", path.display())]
     Io {
-        /// Which.
+        /// The file as it was named.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
     /// A file holds no usable key.
     #[error("no usable key in {}", path.display())]
     Key {
-        /// Which.
+        /// The file as it was named.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with what it holds.
         source: KeyError,
     },
     /// One of the two is there, and this one isn't.
     #[error("{} is missing, while the other half of its key pair is there", path.display())]
     Missing {
-        /// Which.
+        /// The file that should be there.
         path: PathBuf,
     },
     /// The public key is not that of the private key.

@@ -7,7 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Sealed, SessionInfo};
-use crate::{UserId, secret::OpaqueToken};
+use crate::{UserId, clock::later, secret::OpaqueToken};
 
 /// A refresh token: 64 random bytes, as 128 lower-case hex digits.
 pub type RefreshToken = OpaqueToken<64>;
@@ -20,9 +20,9 @@ pub struct FamilyId(Box<str>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Family {
-    /// Which family.
+    /// The session's identifier: the `sid` of its access tokens.
     pub id: FamilyId,
-    /// Whose.
+    /// Who logged in.
     pub user_id: UserId,
     /// When the login was.
     pub created_at: SystemTime,
@@ -63,6 +63,7 @@ impl Family {
 
 /// A token of a family as a store keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoredToken {
     /// 0 at login, one more at each refresh.
     pub generation: u32,
@@ -72,6 +73,14 @@ pub struct StoredToken {
     pub expires_at: SystemTime,
     /// When its successor was made.
     pub superseded_at: Option<SystemTime>,
+}
+
+impl StoredToken {
+    /// A token that is the live one of its family: 0 at login, one more at each refresh.
+    #[must_use]
+    pub fn new(generation: u32, issued_at: SystemTime, expires_at: SystemTime) -> Self {
+        Self { generation, issued_at, expires_at, superseded_at: None }
+    }
 }
 
 /// Why a family was revoked.
@@ -88,6 +97,8 @@ pub enum RevokeReason {
     Ended,
     /// The user had more sessions than may be, and this was the oldest idle one.
     Displaced,
+    /// The user was gone, or might no longer come in, when it was to be refreshed.
+    NoUser,
 }
 
 /// What a presented token means.
@@ -113,12 +124,11 @@ pub enum Verdict {
 /// # use std::time::{Duration, SystemTime};
 /// # let login = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
 /// # let family = Family::new(FamilyId::random(), UserId::from("42"), login);
-/// let token = StoredToken { generation: 0, issued_at: login,
-///     expires_at: login + Duration::from_secs(60), superseded_at: None };
+/// let mut token = StoredToken::new(0, login, login + Duration::from_secs(60));
 /// assert_eq!(judge(login, &family, &token), Verdict::Rotate);
 /// assert_eq!(judge(login + Duration::from_secs(60), &family, &token), Verdict::Expired);
-/// let used = StoredToken { superseded_at: Some(login), ..token };
-/// assert_eq!(judge(login, &family, &used), Verdict::Reuse);
+/// token.superseded_at = Some(login);
+/// assert_eq!(judge(login, &family, &token), Verdict::Reuse);
 /// ```
 #[must_use]
 pub fn judge(now: SystemTime, family: &Family, token: &StoredToken) -> Verdict {
@@ -152,7 +162,7 @@ pub fn token_expiry(
     time_to_live: Duration,
     family_expires_at: Option<SystemTime>,
 ) -> SystemTime {
-    let end = now + time_to_live;
+    let end = later(now, time_to_live);
     family_expires_at.map_or(end, |family_end| end.min(family_end))
 }
 
@@ -186,13 +196,15 @@ impl RevokeReason {
             Self::Reuse => "reuse",
             Self::Ended => "ended",
             Self::Displaced => "displaced",
+            Self::NoUser => "no_user",
         }
     }
 
     /// Reads the word back.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        let all = [Self::Logout, Self::LogoutAll, Self::Reuse, Self::Ended, Self::Displaced];
+        use RevokeReason::{Displaced, Ended, Logout, LogoutAll, NoUser, Reuse};
+        let all = [Logout, LogoutAll, Reuse, Ended, Displaced, NoUser];
         all.into_iter().find(|reason| reason.as_str() == word)
     }
 }

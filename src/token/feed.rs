@@ -62,14 +62,31 @@ pub trait RevocationFeed: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// A feed is followed until this is dropped.
+/// A feed is followed until this is dropped: keep it for as long as requests are served.
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # async fn start(tokens: tower_warden::TokenService) -> Result<(), tower_warden::StoreError> {
+/// tokens.follow_revocations().await?; // dropped at once: nothing is followed
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-#[must_use = "what is dropped is followed no longer"]
-pub struct Following(AbortHandle);
+#[must_use = "dropped, it ends the following, and what other servers revoke is no longer heard of"]
+pub struct Following(Option<AbortHandle>);
+
+impl Following {
+    /// Of a store that nobody else revokes anything in: there is nothing to follow.
+    pub fn nothing() -> Self {
+        Self(None)
+    }
+}
 
 impl Drop for Following {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 
@@ -102,7 +119,7 @@ impl Revocations {
             places: VecDeque::from([(Instant::now(), 0)]),
         };
         follower.catch_up().await?;
-        Ok(Following(tokio::spawn(follower.run()).abort_handle()))
+        Ok(Following(Some(tokio::spawn(follower.run()).abort_handle())))
     }
 }
 

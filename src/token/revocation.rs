@@ -30,9 +30,9 @@ use crate::{Identity, Role, StoreError, UserId};
 pub struct Revocation {
     /// Its place in the feed. Of two that contradict each other the later counts.
     pub seq: u64,
-    /// When.
+    /// When it was revoked, by the clock of the server that did it.
     pub at: SystemTime,
-    /// What.
+    /// What is worth nothing, or out of date, from then on.
     pub what: Revoked,
 }
 
@@ -45,7 +45,7 @@ pub enum Revoked {
     /// Everything that was issued to a user up to this moment. For a user with more sessions than can
     /// be told one by one.
     User {
-        /// Whose.
+        /// The user to whom it was issued.
         id: UserId,
         /// Tokens whose `iat` is not later.
         before: SystemTime,
@@ -55,9 +55,9 @@ pub enum Revoked {
     /// The user has this role from now on: a token that says another one is out of date, and its
     /// client is to refresh.
     Role {
-        /// Whose.
+        /// The user whose role was changed.
         user: UserId,
-        /// Which role.
+        /// The role that tokens have to say.
         role: Role,
     },
     /// Something of this account has changed that others may have remembered (its plan, say, its API
@@ -170,6 +170,9 @@ const LEAST_KEPT: u64 = (15 + 2) * 60 * 1_000_000;
 
 /// How far the clocks of servers may differ.
 const SKEW: Duration = Duration::from_secs(60);
+
+/// As tokens count time.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How often what has had its time is looked for.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -347,9 +350,14 @@ impl Revocations {
         }
         let mut times: Vec<_> = known.times().collect();
         let middle = times.len() / 2;
+        let newest = times.iter().max().copied().unwrap_or(UNIX_EPOCH);
         let (_, median, _) = times.select_nth_unstable(middle);
         let median = *median;
-        let floor = seconds(Some(median + SKEW.min(Duration::from_secs(1)))).unwrap_or_default();
+        // What is given up may concern a token of a server whose clock is ahead. But not after now,
+        // or clients would refresh in vain: of half of it in one minute, what such a server issued and
+        // another revoked within their difference is the price.
+        let floor = (median + SKEW).min(newest + TICK);
+        let floor = seconds(Some(floor)).unwrap_or_default();
         self.0.floor.fetch_max(floor, Ordering::Relaxed);
         known.retain(|at| at > median);
         self.refill(known);
@@ -523,14 +531,27 @@ mod tests {
         let revocations = Revocations::new().with_capacity(100);
         revocations.keep_for(Duration::from_secs(900));
         for n in 0..101 {
-            revocations.apply(&ended(&n.to_string(), n));
+            revocations.apply(&ended(&n.to_string(), 10 * n));
         }
         assert!(revocations.len() <= 100);
         for n in 0..101 {
-            assert!(revocations.check(&token(&n.to_string(), "ada", n)).is_err(), "{n}");
+            let token = token(&n.to_string(), "ada", 10 * n);
+            assert!(revocations.check(&token).is_err(), "{n}");
+            let ahead = token.with_issued_at(at(10 * n + 60));
+            assert!(revocations.check(&ahead).is_err(), "{n}, by a clock that is a minute ahead");
         }
         assert!(matches!(revocations.check(&token("x", "eve", 3)), Err(TokenError::Expired)));
-        assert!(revocations.check(&token("x", "eve", 99)).is_ok());
+        assert!(revocations.check(&token("x", "eve", 990)).is_ok());
+    }
+
+    #[test]
+    fn what_is_issued_after_a_flood_of_revocations_is_good() {
+        let revocations = Revocations::new().with_capacity(100);
+        for n in 0..101 {
+            revocations.apply(&ended(&n.to_string(), 7));
+        }
+        assert!(matches!(revocations.check(&token("x", "eve", 8)), Err(TokenError::Expired)));
+        assert!(revocations.check(&token("x", "eve", 9)).is_ok());
     }
 
     #[test]

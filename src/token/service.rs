@@ -181,6 +181,7 @@ impl TokenService {
     /// unless set. For servers whose clocks differ.
     #[must_use]
     pub fn with_leeway(mut self, leeway: Duration) -> Self {
+        let leeway = leeway.min(LONGEST_TTL);
         self.rules_mut().leeway = leeway;
         self.revocations.keep_for(self.rules.lifetime + leeway);
         self
@@ -391,7 +392,7 @@ impl TokenService {
     ///
     /// # Errors
     /// [`StoreError`] where the store does not answer.
-    pub async fn follow_revocations(&self) -> Result<Option<Following>, StoreError> {
+    pub async fn follow_revocations(&self) -> Result<Following, StoreError> {
         self.store.follow_revocations().await
     }
 

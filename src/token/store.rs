@@ -124,10 +124,11 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         Revocations::new()
     }
 
-    /// Follows what other processes revoke in this store, until what it answers is dropped; nothing,
-    /// where the store is not shared. What is in force already is known when it comes back.
-    async fn follow_revocations(&self) -> Result<Option<Following>, StoreError> {
-        Ok(None)
+    /// Follows what other processes revoke in this store, until what it answers is dropped;
+    /// [`Following::nothing`], where the store is not shared. What is in force already is known when it
+    /// comes back.
+    async fn follow_revocations(&self) -> Result<Following, StoreError> {
+        Ok(Following::nothing())
     }
 
     /// The clock of the store, which a service over it takes unless told otherwise.
@@ -162,9 +163,9 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NewFamily {
-    /// Which.
+    /// The session's identifier: the `sid` of its access tokens.
     pub id: FamilyId,
-    /// Whose.
+    /// Who logged in.
     pub user_id: UserId,
     /// Its first token.
     pub token: TokenHash,
@@ -274,11 +275,20 @@ pub struct RotateRequest {
 
 /// A successor to keep for who presents its parent again.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Sealing {
-    /// What is kept.
+    /// The successor as only its parent can read it: a store keeps it as it is.
     pub bytes: Box<[u8]>,
-    /// For how long.
+    /// For how long after the rotation the parent may be presented again.
     pub leeway: Duration,
+}
+
+impl Sealing {
+    /// This sealed successor, for so long.
+    #[must_use]
+    pub fn new(bytes: impl Into<Box<[u8]>>, leeway: Duration) -> Self {
+        Self { bytes: bytes.into(), leeway }
+    }
 }
 
 impl fmt::Debug for Sealing {
@@ -370,9 +380,9 @@ pub enum Rotation {
     },
     /// It had been replaced before; its family is revoked now.
     Reused {
-        /// Which family.
+        /// The family that ended.
         family: FamilyId,
-        /// Whose.
+        /// The user who had logged in.
         user_id: UserId,
     },
     /// It, or its family, is past its time.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Email, PasswordHash, User};
-use crate::{Plan, Role, TokenHash, UserId};
+use crate::{Plan, Role, TokenHash, UserId, clock::later};
 
 /// A user to add.
 ///
@@ -75,10 +75,10 @@ pub struct LinkToken {
 }
 
 impl LinkToken {
-    /// A token made then that lives so long.
+    /// A token made then that lives so long, and at most a hundred years.
     #[must_use]
     pub fn new(hash: TokenHash, created_at: SystemTime, time_to_live: Duration) -> Self {
-        Self { hash, created_at, expires_at: created_at + time_to_live }
+        Self { hash, created_at, expires_at: later(created_at, time_to_live) }
     }
 }
 
@@ -326,5 +326,17 @@ impl UserCursor {
 impl From<&User> for UserCursor {
     fn from(user: &User) -> Self {
         Self::new(user.created_at, user.id.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_too_long_to_be_added_to_a_date() {
+        let now = SystemTime::now();
+        let link = LinkToken::new(TokenHash::of("a token"), now, Duration::MAX);
+        assert!(link.expires_at > now);
     }
 }

@@ -8,6 +8,7 @@ use super::{MemoryStore, account::State};
 use crate::{
     SharedClock, StoreError, TokenHash, UserId,
     audit::{Act, AuditEvent, AuditTrail},
+    clock::later,
     token::{
         Family, FamilyId, NewFamily, Opening, PresentedToken, RenewRequest, Renewed, Revocation,
         Revocations, RevokeReason, Revoked, RotateRequest, Rotation, Sealed,
@@ -51,12 +52,7 @@ impl TokenStore for MemoryStore {
                 state.noted.push(act_of(reason, &new.user_id, &id, new.created_at));
             }
         }
-        let first = StoredToken {
-            generation: 0,
-            issued_at: new.created_at,
-            expires_at: new.token_expires_at,
-            superseded_at: None,
-        };
+        let first = StoredToken::new(0, new.created_at, new.token_expires_at);
         state.noted.push(new.act());
         let session = Session { family: new.family(0), tokens: vec![(new.token, first)] };
         state.sessions.index.insert(new.token, (new.id.clone(), 0));
@@ -288,16 +284,13 @@ impl Session {
             live.superseded_at = Some(now);
             generation = live.generation;
         }
-        let successor = StoredToken {
-            generation: generation + 1,
-            issued_at: now,
-            expires_at: token_expiry(now, request.time_to_live, family.expires_at),
-            superseded_at: None,
-        };
+        let expires_at = token_expiry(now, request.time_to_live, family.expires_at);
+        let successor = StoredToken::new(generation + 1, now, expires_at);
         family.last_used_at = now;
         family.info = request.info.clone().or(&family.info);
         let sealing = request.sealing.as_ref();
-        family.sealed = sealing.map(|s| Sealed::new(generation, s.bytes.clone(), now + s.leeway));
+        family.sealed =
+            sealing.map(|s| Sealed::new(generation, s.bytes.clone(), later(now, s.leeway)));
         tokens.push((request.successor, successor));
         successor.generation as usize
     }

@@ -12,6 +12,7 @@ use super::{MemoryStore, account::State};
 use crate::{
     Role, SharedClock, StoreError, TokenHash, UserId,
     audit::{Act, AuditEvent, AuditTrail},
+    clock::later,
     token::{RevokeReason, Revoked},
     user::{
         CreateUserError, Email, EmailChangeError, EnsuredAdmin, LinkToken, NewUser, PasswordChange,
@@ -554,5 +555,5 @@ impl Account {
 }
 
 fn is_due(last: Option<LinkToken>, next: &LinkToken, at_most_every: Duration) -> bool {
-    last.is_none_or(|last| last.created_at + at_most_every <= next.created_at)
+    last.is_none_or(|last| later(last.created_at, at_most_every) <= next.created_at)
 }

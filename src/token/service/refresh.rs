@@ -15,7 +15,8 @@ impl TokenService {
     /// its session.
     ///
     /// `current` answers who the user is now: role and plan are read afresh, never carried over
-    /// from the last token. `None`, for one who is gone or may no longer come in, ends the session.
+    /// from the last token. `None`, for one who is gone or may no longer come in, ends the session;
+    /// another user than was asked for is refused ([`RefreshError::InvalidIdentity`]).
     ///
     /// # Errors
     /// [`RefreshError::Invalid`] for a token that is worth nothing; [`RefreshError::Store`] and
@@ -81,10 +82,13 @@ impl TokenService {
             Verdict::Reuse => return self.end_reused(&presented).await,
         }
         let Some(identity) = current(family.user_id.clone()).await? else {
-            let reason = RevokeReason::Logout;
+            let reason = RevokeReason::NoUser;
             self.store.revoke_family(&presented.hash(), reason, &self.clock).await?;
             return invalid(InvalidRefresh::NoUser);
         };
+        if *identity.user_id() != family.user_id {
+            return Err(RefreshError::InvalidIdentity("user id"));
+        }
         // Before the store is asked to rotate, so that a failure to sign burns nothing.
         let now = after_mark(self.clock.now(), not_before);
         let mut identity = identity.with_auth_time(family.created_at);
@@ -101,7 +105,7 @@ impl TokenService {
         request.info = info;
         if !self.refresh_leeway.is_zero() {
             let bytes = seal(&pair.refresh_token, &presented, &family.id, token.generation);
-            request.sealing = bytes.map(|bytes| Sealing { bytes, leeway: self.refresh_leeway });
+            request.sealing = bytes.map(|bytes| Sealing::new(bytes, self.refresh_leeway));
         }
         match self.store.rotate(request).await? {
             Rotation::Rotated { .. } => Ok((pair, "rotated")),

@@ -80,6 +80,7 @@ async fn an_access_token_lives_whole_seconds() {
         assert!(service.verify(pair.access_token()).is_ok());
     }
     let service = service(&clock).with_access_ttl(Duration::MAX).with_refresh_ttl(Duration::MAX);
+    let service = service.with_leeway(Duration::MAX);
     let pair = service.with_session_ttl(Some(Duration::MAX)).issue(&ada()).await;
     assert!(pair.is_ok(), "no time is too long to be added to a date");
 }
@@ -220,6 +221,18 @@ async fn the_session_of_a_user_who_is_gone_ends() {
     let gone = service.refresh(pair.refresh_token().expose(), |_| async { Ok(None) }).await;
     assert_eq!(reason(gone), InvalidRefresh::NoUser);
     assert_eq!(reason(refresh(&service, &pair).await), InvalidRefresh::Revoked);
+    let found = service.store.find_token(&pair.refresh_token().hash()).await.unwrap().unwrap();
+    assert_eq!(found.family.revoked.unwrap().1, RevokeReason::NoUser, "nobody has logged out");
+}
+
+#[tokio::test]
+async fn a_session_is_never_given_to_another_user() {
+    let service = service(&ManualClock::new());
+    let pair = service.issue(&ada()).await.unwrap();
+    let eve = |_| async { Ok(Some(Identity::new(UserId::from("eve"), Role::ADMIN))) };
+    let mixed_up = service.refresh(pair.refresh_token().expose(), eve).await;
+    assert!(matches!(mixed_up, Err(RefreshError::InvalidIdentity("user id"))));
+    refresh(&service, &pair).await.unwrap();
 }
 
 #[tokio::test]
