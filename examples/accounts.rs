@@ -96,7 +96,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert!(tokens.verify(laptop.access_token()).is_err());
 
     // Move to another address, once that is confirmed.
-    users.change_email(id, "ada@new.example").await?;
+    let checked = users.check_password(id, first()).await?;
+    users.change_email_checked(checked, "ada@new.example").await?;
     let moved = users.confirm_email(&drawer.token_for("ada@new.example").await).await?;
     assert_eq!(moved.email.as_str(), "ada@new.example");
 
@@ -106,7 +107,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert!(matches!(closed, Err(LoginError::Suspended)));
     users.unsuspend(id).await?;
     assert_eq!(users.list(&UserPage::new(50)).await?.len(), 1);
-    users.delete(id).await?;
+    let checked = users.check_password(id, first()).await?;
+    users.delete_checked(checked).await?;
     assert!(users.find_by_email("ada@new.example").await?.is_none());
 
     outbox.close(Duration::from_secs(5)).await;

@@ -58,7 +58,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What the second request of a login does. A limiter for wrong codes belongs before it.
+/// What the second request of a login does. A limiter for wrong codes belongs before it. The user is
+/// read ([`LoginSteps::user_of`], then your register) before the code is looked at: a password that is
+/// reset in between opens no session.
 async fn second_step(
     login: &LoginSteps,
     tokens: &TokenService,

@@ -76,7 +76,7 @@ impl fmt::Display for ApiKeyId {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ApiKey {
-    /// Which.
+    /// The identifier, by which it is revoked: no secret.
     pub id: ApiKeyId,
     /// As whom it acts.
     pub owner: UserId,

@@ -110,6 +110,12 @@ impl LoginSteps {
 
     /// The second step: who has logged in, with both factors.
     ///
+    /// Read who the user is ([`user_of`](Self::user_of), and your register) *before* this. A new
+    /// password ends what waits here and begins a new [epoch](crate::user::User::epoch): one that comes
+    /// before this is refused here, one after it by
+    /// [`issue`](crate::TokenService::issue), which sees that the identity is of the epoch before. An
+    /// identity that is read after this is of the new epoch, and would let in who knew the old password.
+    ///
     /// # Errors
     /// See [`SecondStepError`].
     pub async fn finish(&self, login_token: &str, code: &str) -> Result<UserId, SecondStepError> {

@@ -224,7 +224,7 @@ pub trait PendingLoginStore: fmt::Debug + Send + Sync + 'static {
 pub struct PendingLogin {
     /// The hash of what its second step presents.
     pub token: TokenHash,
-    /// Whose.
+    /// Who gave the right password.
     pub user_id: UserId,
     /// From when on it is worth nothing.
     pub expires_at: SystemTime,

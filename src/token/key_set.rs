@@ -5,18 +5,18 @@ use super::{Jwks, SigningKey, VerifyingKey};
 /// The keys of a token service: one signs, several verify.
 ///
 /// To rotate: add the new key to verify with, everywhere; sign with it; once the last token of the
-/// old key has ended, drop the old one.
+/// old key has ended, drop the old one. Clones share the keys, for two services of one process, say.
 ///
 /// ```
 /// use tower_warden::token::{KeySet, SigningKey};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let (old, new) = (SigningKey::generate_ed25519()?, SigningKey::generate_ed25519()?);
 /// let keys = KeySet::new(new).with_verifying_key(old.verifying_key().clone());
-/// assert_eq!(keys.jwks().keys().len(), 2);
+/// assert_eq!(keys.clone().jwks().keys().len(), 2);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KeySet {
     signing: SigningKey,
     verifying: Vec<VerifyingKey>,

@@ -21,7 +21,7 @@ use super::{
     der::{OBJECT_IDENTIFIER, OCTET_STRING, Reader},
 };
 
-/// A private key, and the public key that belongs to it.
+/// A private key, and the public key that belongs to it. Clones share it.
 ///
 /// The backend holds the private key, parsed once. It can't be read back, nor printed. aws-lc-rs
 /// wipes its memory when dropped; ring, which has no such feature, doesn't.
@@ -33,13 +33,14 @@ use super::{
 /// assert!(!format!("{key:?}").contains("private"));
 /// # Ok::<(), tower_warden::token::KeyError>(())
 /// ```
+#[derive(Clone)]
 pub struct SigningKey {
-    pair: Pair,
+    pair: Arc<Pair>,
     verifying: VerifyingKey,
 }
 
 enum Pair {
-    Rsa { pair: Box<RsaKeyPair>, signature_len: usize },
+    Rsa { pair: RsaKeyPair, signature_len: usize },
     P256(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
 }
@@ -102,7 +103,7 @@ impl SigningKey {
     /// The signature of a message, as JWS has it (RFC 7518, section 3; RFC 8037, section 3.1).
     pub(super) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         let random = SystemRandom::new();
-        match &self.pair {
+        match &*self.pair {
             Pair::Rsa { pair, signature_len } => {
                 let mut signature = vec![0; *signature_len];
                 pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).ok()?;
@@ -130,7 +131,7 @@ impl SigningKey {
             }
             _ => return Self::from_pkcs1(private),
         };
-        Ok(Self { pair, verifying })
+        Ok(Self { pair: Arc::new(pair), verifying })
     }
 
     fn from_pkcs1(der: &[u8]) -> Result<Self, KeyError> {
@@ -139,7 +140,8 @@ impl SigningKey {
         refuse_weak(modulus)?;
         let pair = RsaKeyPair::from_der(der).map_err(|_| KeyError::Malformed)?;
         let verifying = VerifyingKey::new(Algorithm::Rs256, pair.public_key().as_ref())?;
-        Ok(Self { pair: Pair::Rsa { pair: pair.into(), signature_len: modulus.len() }, verifying })
+        let pair = Pair::Rsa { pair, signature_len: modulus.len() };
+        Ok(Self { pair: Arc::new(pair), verifying })
     }
 }
 
