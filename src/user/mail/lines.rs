@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Lines {
 type Domains = HashMap<Box<str>, (usize, Arc<Domain>)>;
 
 #[derive(Debug)]
-struct Domain {
+pub(super) struct Domain {
     slow: AtomicBool,
     turns: Semaphore,
 }
@@ -80,31 +80,59 @@ impl Lines {
 }
 
 impl Waiting {
-    /// Sends, when it is this domain's turn.
+    /// Whether the domain was slow, or turned mail away, when last asked.
+    pub(super) fn is_slow(&self) -> bool {
+        self.domain.is_slow()
+    }
+
+    pub(super) fn domain(&self) -> Arc<Domain> {
+        Arc::clone(&self.domain)
+    }
+
+    /// Comes back when it is this domain's turn.
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        let domain = &*self.domain;
+        let of_domain = domain.turns.acquire().await;
+        let patient = domain.is_slow();
+        let places = if patient { &self.lines.slow } else { &self.lines.quick };
+        Turn { domain, patient, place: places.acquire().await.ok(), _of_domain: of_domain.ok() }
+    }
+}
+
+impl Domain {
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow.load(Relaxed)
+    }
+}
+
+/// The right to send a message.
+pub(super) struct Turn<'a> {
+    domain: &'a Domain,
+    /// Whether its place is one for as long as it takes.
+    patient: bool,
+    place: Option<SemaphorePermit<'a>>,
+    _of_domain: Option<SemaphorePermit<'a>>,
+}
+
+impl Turn<'_> {
     pub(super) async fn send(
-        &self,
+        mut self,
         sending: impl Future<Output = Result<(), MailError>>,
     ) -> Result<(), MailError> {
-        let mut sending = pin!(sending);
-        let Domain { slow, turns } = &*self.domain;
-        let _turn = turns.acquire().await;
-        let (sent, begin);
-        if slow.load(Relaxed) {
-            let _place = self.lines.slow.acquire().await;
-            begin = Instant::now();
-            sent = sending.await;
+        let (mut sending, begin) = (pin!(sending), Instant::now());
+        let slow = &self.domain.slow;
+        let sent = if self.patient {
+            sending.await
         } else {
-            let place = self.lines.quick.acquire().await;
-            begin = Instant::now();
-            sent = match timeout(PATIENCE, &mut sending).await {
+            match timeout(PATIENCE, &mut sending).await {
                 Ok(sent) => sent,
                 Err(_) => {
                     slow.store(true, Relaxed);
-                    drop(place);
+                    drop(self.place.take());
                     sending.await
                 }
-            };
-        }
+            }
+        };
         let turned_away = sent.as_ref().is_err_and(|error| !error.is_permanent());
         slow.store(turned_away || begin.elapsed() >= PATIENCE, Relaxed);
         sent

@@ -15,6 +15,7 @@ mod message;
 mod outbox;
 #[cfg(feature = "smtp")]
 mod rfc5322;
+mod room;
 #[cfg(feature = "smtp")]
 mod smtp;
 

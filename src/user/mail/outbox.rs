@@ -8,19 +8,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     MailSender, Message,
     lines::{Lines, Waiting},
+    room::{Place, Room},
 };
 use crate::signals;
-
-/// The most messages that are kept, the ones being sent included.
-const CAPACITY: u32 = 4096;
 
 /// The pauses between attempts, in seconds: 68 minutes in all. A mail server that turns strangers
 /// away at first (greylisting, RFC 6647) wants to be asked again after 5 to 15 minutes.
@@ -28,8 +23,10 @@ const PAUSES: [u64; 8] = [1, 5, 30, 120, 300, 600, 1200, 1800];
 
 /// Sends mail behind the back of whoever posts it. Clones share what waits.
 ///
-/// - [`post`](Self::post) never waits and never fails. Where 4096 messages wait already, or 256 for
-///   the same domain, the new one is dropped, and a log line says so.
+/// - [`post`](Self::post) never waits and never fails. There is room for 4096 messages, 256 of them for
+///   the same domain. Where it is full, the oldest of those is given up that wait for another attempt,
+///   or for a domain that is slow; where there is none, or the new one is for such a domain, that is
+///   dropped. A log line says so.
 /// - At most 8 are sent at once, 2 to any one domain. One that takes longer than 5 s gives up its
 ///   place, and from then on its domain, like one that turned mail away, shares 4 others with its
 ///   kind until it takes a message quickly: no domain delays the mail of another.
@@ -65,7 +62,7 @@ const PAUSES: [u64; 8] = [1, 5, 30, 120, 300, 600, 1200, 1800];
 pub struct Outbox {
     sender: Arc<dyn MailSender>,
     pauses: Arc<[Duration]>,
-    room: Arc<Semaphore>,
+    room: Room,
     lines: Lines,
     closing: Arc<watch::Sender<bool>>,
     given_up: Arc<AtomicU64>,
@@ -78,7 +75,7 @@ impl Outbox {
         Self {
             sender: Arc::new(sender),
             pauses: PAUSES.map(Duration::from_secs).into(),
-            room: Arc::new(Semaphore::new(CAPACITY as usize)),
+            room: Room::default(),
             lines: Lines::default(),
             closing: Arc::new(watch::Sender::new(false)),
             given_up: Arc::default(),
@@ -94,24 +91,25 @@ impl Outbox {
 
     /// Takes a message to be sent soon. Belongs on a tokio runtime, as everything here.
     pub fn post(&self, message: Message) {
-        let room = Arc::clone(&self.room).try_acquire_owned();
-        let line = self.lines.join(message.to().domain());
-        match (room, line) {
-            (Ok(room), Some(line)) if !*self.closing.borrow() => {
-                tokio::spawn(self.clone().deliver(message, line, room));
+        let why = if *self.closing.borrow() {
+            "the outbox is closed"
+        } else if let Some(line) = self.lines.join(message.to().domain()) {
+            if let Some(place) = self.room.enter(&line) {
+                tokio::spawn(self.clone().deliver(message, line, place));
                 return;
             }
-            (Ok(_), Some(_)) => tracing::error!("mail dropped: the outbox is closed"),
-            (Err(_), _) => tracing::error!("mail dropped: the outbox is full"),
-            (_, None) => tracing::error!("mail dropped: too much waits for the same domain"),
-        }
+            "the outbox is full"
+        } else {
+            "too much waits for the same domain"
+        };
+        tracing::error!("mail dropped: {why}");
         self.lose("dropped");
     }
 
     /// How many messages wait or are being sent.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        CAPACITY as usize - self.room.available_permits()
+        self.room.taken()
     }
 
     /// How many messages were given up or dropped so far.
@@ -124,8 +122,7 @@ impl Outbox {
     /// none is left, but not longer than this. Answers how many are.
     pub async fn close(&self, deadline: Duration) -> usize {
         self.closing.send_replace(true);
-        // All the room there is can be had when no message is left.
-        let _ = timeout(deadline, self.room.acquire_many(CAPACITY)).await;
+        let _ = timeout(deadline, self.room.is_empty()).await;
         let left = self.waiting();
         if left > 0 {
             tracing::error!(left, "mail was not sent in time");
@@ -133,19 +130,29 @@ impl Outbox {
         left
     }
 
-    /// Sends a message, however often it takes. Its room is free again when this ends.
-    async fn deliver(self, message: Message, line: Waiting, _room: OwnedSemaphorePermit) {
+    /// Sends a message, however often it takes. Its place is free again when this ends.
+    async fn deliver(self, message: Message, line: Waiting, mut place: Place) {
         let mut pauses = self.pauses.iter();
-        while let Err(error) = line.send(self.sender.send(&message)).await {
+        loop {
+            let Some(turn) = place.wait(line.turn()).await else { return self.give_way() };
+            let Err(error) = turn.send(self.sender.send(&message)).await else { break };
             let last = error.is_permanent() || *self.closing.borrow();
             let Some(pause) = pauses.next().filter(|_| !last) else {
                 tracing::error!(%error, "mail given up");
                 return self.lose("given_up");
             };
             tracing::warn!(%error, "mail not sent yet");
-            self.rest(*pause).await;
+            place.is_for_another_attempt();
+            if place.wait(self.rest(*pause)).await.is_none() {
+                return self.give_way();
+            }
         }
         signals::mail("sent");
+    }
+
+    fn give_way(&self) {
+        tracing::error!("mail given up: the outbox is full, and others have not been tried yet");
+        self.lose("given_up");
     }
 
     fn lose(&self, outcome: &'static str) {
@@ -168,7 +175,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{super::MailError, *};
-    use crate::user::Email;
+    use crate::user::{Email, mail::room::CAPACITY};
 
     /// Fails so many times, and notes when it was asked.
     #[derive(Clone, Debug)]
@@ -277,7 +284,7 @@ mod tests {
         for n in 0..CAPACITY + 10 {
             outbox.post(message_to(&format!("ada@{n}.example")));
         }
-        assert_eq!((outbox.waiting(), outbox.given_up()), (CAPACITY as usize, 10));
+        assert_eq!((outbox.waiting(), outbox.given_up()), (CAPACITY, 10));
     }
 
     #[tokio::test(start_paused = true)]
@@ -326,6 +333,51 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         assert_eq!(*sender.sent.lock().unwrap(), expected);
+    }
+
+    /// Turns away what is for `later.example`, hangs where it is for `stuck.example`, counts the rest.
+    #[derive(Clone, Debug, Default)]
+    struct Hostile(Arc<AtomicU64>);
+
+    #[async_trait]
+    impl MailSender for Hostile {
+        async fn send(&self, message: &Message) -> Result<(), MailError> {
+            let domain = message.to().domain();
+            if domain.ends_with("later.example") {
+                return Err(MailError::temporary("not now", "busy"));
+            } else if domain.ends_with("stuck.example") {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                return Err(MailError::temporary("too late", "timeout"));
+            }
+            self.0.fetch_add(1, Relaxed);
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_turns_mail_away_keeps_no_room_from_others() {
+        for hostile in ["later.example", "stuck.example"] {
+            let sender = Hostile::default();
+            let outbox = Outbox::new(sender.clone());
+            let post_all = || {
+                for n in 0..CAPACITY {
+                    outbox.post(message_to(&format!("eve@{}.{hostile}", n % 16)));
+                }
+            };
+            post_all();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            post_all();
+            let lost = outbox.given_up();
+            for n in 0..100 {
+                outbox.post(message_to(&format!("ada@{n}.example")));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(sender.0.load(Relaxed), 100, "{hostile}");
+            assert_eq!(outbox.given_up() - lost, 100, "{hostile}: as many have given way");
+            hours_later().await;
+            outbox.close(Duration::from_secs(100_000)).await;
+            assert_eq!(outbox.waiting(), 0, "{hostile}");
+        }
     }
 
     #[test]
