@@ -161,6 +161,7 @@ mod secret;
 mod signals;
 pub mod store;
 pub mod token;
+mod turns;
 pub mod user;
 
 /// The README's programs are compiled with the tests.

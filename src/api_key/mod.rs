@@ -14,7 +14,8 @@
 //!    use. On the server that made the change it counts at once: [`ApiKeyService::revoke`] sees to it, and
 //!    after other changes [`ApiKeyService::forget`] does.
 //!    Keys that were never seen are looked up four at a time: whoever sends forged ones in great number
-//!    leaves the store's connections to others.
+//!    leaves the store's connections to others. Clients take turns at it, by their address, where an
+//!    [`ObserveLayer`](crate::ObserveLayer) stands outside and says it.
 //! 4. While the store fails, keys are good that it knew within the last minute, as they were then. About
 //!    others it can't be said: 503. One that is known to be revoked stays so.
 //! 5. `last_used_at` is true to a minute, at the cost of one write a minute for each key in use.

@@ -5,19 +5,27 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     ApiKey, ApiKeyError, ApiKeyId, ApiKeySecret, ApiKeyStore, CreateKeyError, FoundKey,
     KeyObjection, KeyRequest, KeyUse, NewApiKey, form,
     seen::{Recalled, Seen, SeenKeys, Standing},
 };
-use crate::{Answer, Identity, Role, SharedClock, StoreError, TokenHash, UserId, signals};
+use crate::{
+    Answer, ClientIp, Identity, Origin, Role, SharedClock, StoreError, TokenHash, UserId, signals,
+    turns::{Client, Lane, Late, Turns},
+};
 
 /// Makes, lists, revokes and recognizes API keys. Not a `tower::Service`: nothing is called with
 /// requests here.
 ///
 /// Cheap to clone; clones share what they remember. See the [module's docs](super).
+///
+/// Anybody can make a key whose form is right, and whoever sends many makes the look-ups of keys that
+/// were not seen before wait, and fail as unavailable. Put an [`ObserveLayer`](crate::ObserveLayer) outside,
+/// which says from which address a request comes: then clients take turns. And put a
+/// [`Rule::per_ip`](crate::Rule::per_ip) outside, so that one address sends no great number of them.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -54,7 +62,7 @@ pub struct ApiKeyService {
     clock: SharedClock,
     seen: Arc<SeenKeys>,
     /// To ask the store about a key that was never seen.
-    pub(super) turns: Arc<Semaphore>,
+    pub(super) turns: Arc<Turns>,
 }
 
 const PREFIX: &str = "wdn_";
@@ -70,7 +78,9 @@ const PATIENCE: Duration = Duration::from_millis(150);
 /// So many keys that were never seen are looked up at once. Anybody can make one whose form is right,
 /// and whoever sends many should not keep the store's connections from everybody else.
 const LOOK_UPS: usize = 4;
-/// How long a request waits for its turn.
+/// So many wait for their turn, a quarter of them for one client,
+const WAITING: usize = 1024;
+/// and each for so long.
 const TURN: Duration = Duration::from_secs(3);
 
 /// How long a revoked key is told from one that never was.
@@ -88,7 +98,7 @@ impl ApiKeyService {
             ranks: [Role::VIEWER, Role::EDITOR, Role::ADMIN].into(),
             at_most: AT_MOST,
             seen: Arc::new(SeenKeys::new(CACHE_CAPACITY)),
-            turns: Arc::new(Semaphore::new(LOOK_UPS)),
+            turns: Turns::new(LOOK_UPS, WAITING),
         }
     }
 
@@ -264,9 +274,9 @@ impl ApiKeyService {
     async fn ask(self, key: TokenHash, before: Option<Arc<Seen>>) -> Result<Identity, ApiKeyError> {
         let turn = match before {
             Some(_) => None,
-            None => match timeout(TURN, self.turns.acquire()).await {
-                Ok(turn) => turn.ok(),
-                Err(late) => return told(Err(StoreError::unavailable(late).into())),
+            None => match self.turns.take(Lane::Check, client(), TURN).await {
+                Ok(turn) => Some(turn),
+                Err(late) => return told(Err(late.into())),
             },
         };
         // Of many who come at once with one key, the first has found it for all.
@@ -342,6 +352,18 @@ impl ApiKeyService {
         }
         Some(if rank(a)? < rank(b)? { a } else { b })
     }
+}
+
+impl From<Late> for ApiKeyError {
+    fn from(_: Late) -> Self {
+        StoreError::unavailable("too many keys wait that were not seen before").into()
+    }
+}
+
+/// Who presents a key, as far as the [`Origin`] says so, and as limits count clients.
+fn client() -> Option<Client> {
+    let ip = Origin::current()?.ip()?;
+    Some(ClientIp::from(ip).to_string().into())
 }
 
 /// Counts what came of a key.

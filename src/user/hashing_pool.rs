@@ -9,11 +9,11 @@ use std::{
 
 use tokio::task::spawn_blocking;
 
-use super::{
-    HashError, Password, PasswordHash, PasswordHasher,
+use super::{HashError, Password, PasswordHash, PasswordHasher};
+use crate::{
+    signals,
     turns::{Client, Lane, Late, Place, Turns},
 };
-use crate::signals;
 
 /// Runs a [`PasswordHasher`] beside the requests, so that a flood of logins can't slow down
 /// anything else. Clones share their bounds.

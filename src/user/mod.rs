@@ -85,7 +85,6 @@ mod password;
 mod registration;
 mod service;
 mod store;
-mod turns;
 mod verification;
 
 pub use account::{PasswordHash, User};

@@ -13,6 +13,8 @@ struct OneKey {
     /// How many ask at the moment, and how many did at most.
     asking: AtomicU64,
     asking_at_most: AtomicU64,
+    /// Answers after a while only.
+    slow: AtomicBool,
     away: AtomicBool,
 }
 
@@ -28,6 +30,9 @@ impl ApiKeyStore for OneKey {
         self.asked.fetch_add(1, SeqCst);
         self.asking_at_most.fetch_max(self.asking.fetch_add(1, SeqCst) + 1, SeqCst);
         tokio::task::yield_now().await;
+        if self.slow.load(SeqCst) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         self.asking.fetch_sub(1, SeqCst);
         if self.away.load(SeqCst) {
             return Err(StoreError::unavailable("away"));
@@ -265,6 +270,25 @@ async fn forged_keys_in_great_number_leave_the_store_to_others() {
     assert!(scene.store.asking_at_most.load(SeqCst) <= 5);
 }
 
+#[tokio::test(start_paused = true)]
+async fn forged_keys_of_one_client_let_others_have_their_turn() {
+    let scene = Scene::new();
+    let (_, key) = scene.key(request()).await;
+    scene.store.slow.store(true, SeqCst);
+    let forged = (0..200).map(|_| {
+        let (keys, forged) = (scene.keys.clone(), ApiKeySecret::random(PREFIX).unwrap());
+        let eve = Origin::new().with_ip([203, 0, 113, 66].into());
+        tokio::spawn(eve.scope(async move { keys.verify(forged.expose()).await }))
+    });
+    let _forged: Vec<_> = forged.collect();
+    tokio::task::yield_now().await;
+    // 200 by four take five seconds, and who waits for three is turned away.
+    let begin = tokio::time::Instant::now();
+    let ada = Origin::new().with_ip([203, 0, 113, 1].into());
+    ada.scope(scene.keys.verify(&key)).await.unwrap();
+    assert!(begin.elapsed() < Duration::from_millis(400), "{:?}", begin.elapsed());
+}
+
 #[tokio::test]
 async fn one_key_that_many_bring_at_once_is_looked_up_for_all() {
     let scene = Scene::new();
@@ -283,7 +307,10 @@ async fn one_key_that_many_bring_at_once_is_looked_up_for_all() {
 async fn an_unseen_key_waits_for_its_turn_for_a_while_and_is_not_called_bad() {
     let scene = Scene::new();
     let (_, key) = scene.key(request()).await;
-    let turns = scene.keys.turns.acquire_many(4).await.unwrap();
+    let mut turns = Vec::new();
+    for _ in 0..4 {
+        turns.push(scene.keys.turns.take(Lane::Check, None, TURN).await.unwrap());
+    }
     let late = scene.keys.verify(&key).await;
     assert!(matches!(late, Err(ApiKeyError::Store(error)) if error.is_unavailable()));
     drop(turns);

@@ -1,8 +1,8 @@
-//! Whose turn it is to hash: a fair queue before so many places.
+//! Whose turn it is: a fair queue before so many places, to hash a password or to look up a key.
 //!
-//! Checks of passwords (logins) and new passwords (registrations) wait in a lane each, and take turns:
-//! however many register, a login waits for one hash more. Within a lane clients take turns: whose
-//! first one waits goes before whose second.
+//! Checks (logins) and what is new (registrations) wait in a lane each, and take turns: however many
+//! register, a login waits for one hash more. Within a lane clients take turns: whose first one waits
+//! goes before whose second.
 
 use std::{
     collections::BTreeMap,
@@ -12,33 +12,33 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout};
 
-/// On whose behalf something is hashed.
-pub(super) type Client = Arc<str>;
+/// On whose behalf a place is taken.
+pub(crate) type Client = Arc<str>;
 
 /// What is done in a place.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Lane {
-    /// A password is checked.
+pub(crate) enum Lane {
+    /// A password, or a key, is checked.
     Check,
     /// A new password is hashed.
     Set,
 }
 
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     places: usize,
     /// How many may wait in each lane.
     length: usize,
     state: Mutex<State>,
 }
 
-/// The right to hash. It ends when this is dropped, and the next in turn has it.
+/// The right to begin. It ends when this is dropped, and the next in turn has it.
 #[derive(Debug)]
-pub(super) struct Place(Option<Arc<Turns>>);
+pub(crate) struct Place(Option<Arc<Turns>>);
 
 /// Nobody may wait any more, or waited too long.
 #[derive(Debug)]
-pub(super) struct Late;
+pub(crate) struct Late;
 
 #[derive(Debug, Default)]
 struct State {
@@ -71,28 +71,28 @@ struct Waiter {
 }
 
 impl Turns {
-    pub(super) fn new(places: usize, length: usize) -> Arc<Self> {
+    pub(crate) fn new(places: usize, length: usize) -> Arc<Self> {
         Arc::new(Self { places, length, state: Mutex::default() })
     }
 
-    pub(super) fn places(&self) -> usize {
+    pub(crate) fn places(&self) -> usize {
         self.places
     }
 
-    pub(super) fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.length
     }
 
-    pub(super) fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.lock().running
     }
 
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.lock().lanes.iter().map(|lane| lane.waiting.len()).sum()
     }
 
     /// A place, once it is this one's turn.
-    pub(super) async fn take(
+    pub(crate) async fn take(
         self: &Arc<Self>,
         lane: Lane,
         client: Option<Client>,
