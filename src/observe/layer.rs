@@ -41,12 +41,14 @@ use crate::{Origin, RequestHead, TrustedProxies, origin::Observed, signals};
 pub struct ObserveLayer(Arc<Shared>);
 
 type Route = Arc<dyn for<'a> Fn(&RequestHead<'a>) -> Option<Cow<'a, str>> + Send + Sync>;
+type RequestId = Arc<dyn for<'a> Fn(&RequestHead<'a>) -> Option<Cow<'a, str>> + Send + Sync>;
 type Adopt = Arc<dyn Fn(&Span, &TraceContext) + Send + Sync>;
 
 #[derive(Clone)]
 struct Shared {
     proxies: TrustedProxies,
     route: Route,
+    request_id: Option<RequestId>,
     adopt: Option<Adopt>,
     own_traces: bool,
 }
@@ -55,7 +57,8 @@ impl ObserveLayer {
     /// For a server that clients reach directly.
     pub fn new() -> Self {
         let (proxies, route) = (TrustedProxies::none(), Arc::new(matched_path));
-        Self(Arc::new(Shared { proxies, route, adopt: None, own_traces: false }))
+        let shared = Shared { proxies, route, request_id: None, adopt: None, own_traces: false };
+        Self(Arc::new(shared))
     }
 
     /// For one behind these proxies.
@@ -70,6 +73,26 @@ impl ObserveLayer {
         route: impl for<'a> Fn(&RequestHead<'a>) -> Option<Cow<'a, str>> + Send + Sync + 'static,
     ) -> Self {
         self.change(|shared| shared.route = Arc::new(route))
+    }
+
+    /// The same, which takes over the request's identifier that this finds: one that a gateway set, or
+    /// tower-http's `SetRequestIdLayer` around this. Escaped, and cut to 256 characters. Where there is
+    /// none, or it is empty, one is made as ever.
+    ///
+    /// Whoever sets it chooses what logs and the audit call the request, and may choose twice the same. So
+    /// take over only what a gateway sets in place of what its clients sent.
+    ///
+    /// ```
+    /// use tower_warden::ObserveLayer;
+    /// let observe = ObserveLayer::new().with_request_id(|request| {
+    ///     request.headers.get("x-request-id")?.to_str().ok().map(Into::into)
+    /// });
+    /// ```
+    pub fn with_request_id(
+        self,
+        find: impl for<'a> Fn(&RequestHead<'a>) -> Option<Cow<'a, str>> + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|shared| shared.request_id = Some(Arc::new(find)))
     }
 
     /// The same, which gives a span and its parent to this: for OpenTelemetry, see the
@@ -93,7 +116,9 @@ impl ObserveLayer {
 
 impl Shared {
     fn origin(&self, request: &RequestHead<'_>) -> Origin {
-        let mut origin = Origin::new().with_request_id(&new_request_id());
+        let given = self.request_id.as_ref().and_then(|find| find(request));
+        let id = given.filter(|id| !id.is_empty()).unwrap_or_else(|| new_request_id().into());
+        let mut origin = Origin::new().with_request_id(&id);
         if let Ok(client) = self.proxies.client_ip(request.headers, request.extensions) {
             origin = origin.with_ip(client.addr());
         }

@@ -7,7 +7,8 @@
 //!    (the template, never the path), `http.response.status_code`, `client.address`, and `user.id`, once
 //!    [`RequireAuth`](crate::RequireAuth) knows it; `limiter` and `limit.outcome` (`allowed`, `refused`,
 //!    `would_refuse`; what was refused counts before all else); `request_id`, which is made here and
-//!    unique; `trace_id` and `parent_id`, from the caller.
+//!    unique, unless a gateway's is [taken over](ObserveLayer::with_request_id); `trace_id` and
+//!    `parent_id`, from the caller.
 //! 2. It takes [`traceparent`](TraceContext) over (W3C Trace Context), into the span, the extensions of the
 //!    request, and whatever you give it to. One that is malformed, or there twice, is none. A stranger
 //!    who invents one has his own requests in a trace of his choice, and nothing else: `request_id` is

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::Request;
+use http::{Request, Response};
 use tower::{Layer, ServiceBuilder, service_fn};
 use tower_warden::{
     ForwardedHeader, ManualClock, ObserveLayer, Origin, PeerAddr, Quota, RateLimitLayer,
@@ -31,6 +31,40 @@ fn assert_says(span: &str, words: &[&str], not: &[&str]) {
     }
     for word in not {
         assert!(!span.contains(word), "{word} is in {span}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_that_a_gateway_set_may_be_taken_over_and_does_no_harm() {
+    let handler = service_fn(async |_: Request<()>| {
+        let told = Origin::current().unwrap().request_id().unwrap().to_owned();
+        Ok::<_, std::convert::Infallible>(Response::new(
+            http_body_util::Full::<bytes::Bytes>::from(told),
+        ))
+    });
+    let observe = ObserveLayer::new().with_request_id(|request| {
+        Some(String::from_utf8_lossy(request.headers.get("x-request-id")?.as_bytes()))
+    });
+    let long = "x".repeat(300);
+    for (layer, sent, told) in [
+        (observe.clone(), Some("gateway-7"), Some("gateway-7")),
+        (observe.clone(), Some("a\tb"), Some(r"a\tb")),
+        (observe.clone(), Some(&long), Some(&long[..256])),
+        (observe.clone(), Some(""), None),
+        (observe, None, None),
+        (ObserveLayer::new(), Some("gateway-7"), None),
+    ] {
+        let request =
+            sent.iter().fold(request(), |request, id| request.header("x-request-id", *id));
+        spans();
+        let response = send(&layer.layer(handler), request).await;
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+        let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+        match told {
+            Some(told) => assert_eq!(body, told),
+            None => assert!(body.len() == 16 && Some(&*body) != sent, "{body}"),
+        }
+        assert_says(&the_span(), &[&format!("request_id={body:?}")], &[]);
     }
 }
 
