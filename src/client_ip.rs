@@ -1,8 +1,9 @@
 //! Client addresses: who is at the other end of a request, in front of proxies and behind them.
 //!
-//! 1. The peer address is what the connection says: axum's `ConnectInfo<SocketAddr>`, or
-//!    `MockConnectInfo` in tests (feature `axum`), what tonic's server knows (feature `tonic`), or a [`PeerAddr`] that the code which accepts
-//!    connections puts into the extensions.
+//! 1. The peer address is the [`PeerAddr`] that code of yours puts into the extensions: code that accepts
+//!    connections, or that reads the PROXY protocol. Where there is none it is what the connection says:
+//!    axum's `ConnectInfo<SocketAddr>`, or `MockConnectInfo` in tests (feature `axum`), or what tonic's
+//!    server knows (feature `tonic`).
 //! 2. A forwarding header is a claim. It is read only where the peer is a trusted proxy, and only
 //!    the one header that this proxy is known to set: a proxy passes on the others as they came.
 //! 3. A list (`X-Forwarded-For`, `Forwarded`) is read from the right, over all its lines: each hop
@@ -61,7 +62,7 @@ pub(crate) use self::proxies::network;
 pub use self::proxies::{ForwardedHeader, InvalidProxies, TrustedProxies};
 
 /// The address at the other end of the connection, as an extension of the request; for servers
-/// that have no `ConnectInfo` of axum's.
+/// that have no `ConnectInfo` of axum's, or know better (PROXY protocol): this one counts before it.
 ///
 /// ```
 /// use tower_warden::PeerAddr;
@@ -92,6 +93,7 @@ impl<A: Into<SocketAddr>> From<A> for PeerAddr {
     "no peer address: serve the axum app with `into_make_service_with_connect_info::<SocketAddr>()` \
      (feature `axum`), or put a `tower_warden::PeerAddr` into the request's extensions"
 )]
+#[non_exhaustive]
 pub struct NoPeerAddr;
 
 /// A client: the address that a request comes from, and the net by which limits count it.
@@ -223,9 +225,12 @@ impl fmt::Debug for ClientIp {
     }
 }
 
-/// The address at the other end of the connection.
+/// The address at the other end of the connection. What code of the server's own says counts first.
 #[inline(always)]
 fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
+    if let Some(PeerAddr(peer)) = extensions.get() {
+        return Some(peer.ip());
+    }
     #[cfg(feature = "axum")]
     {
         use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
@@ -240,7 +245,7 @@ fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
     if let Some(peer) = tonic_peer(extensions) {
         return Some(peer.ip());
     }
-    extensions.get().map(|PeerAddr(peer)| peer.ip())
+    None
 }
 
 /// What tonic's own server says of a connection, with its TLS and without.
@@ -248,4 +253,28 @@ fn peer_ip(extensions: &Extensions) -> Option<IpAddr> {
 fn tonic_peer(extensions: &Extensions) -> Option<SocketAddr> {
     let info: &tonic::transport::server::TcpConnectInfo = extensions.get()?;
     info.remote_addr()
+}
+
+#[cfg(all(test, feature = "axum"))]
+mod tests {
+    use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
+
+    use super::*;
+
+    #[test]
+    fn what_the_servers_own_code_says_of_the_peer_counts_before_what_the_connection_says() {
+        let address = |last| SocketAddr::from(([203, 0, 113, last], 4711));
+        let mut extensions = Extensions::new();
+        for (last, insert) in [
+            (1, (|extensions, peer| _ = extensions.insert(MockConnectInfo(peer))) as Insert),
+            (2, |extensions, peer| _ = extensions.insert(ConnectInfo(peer))),
+            // As it was told by PROXY protocol, say.
+            (3, |extensions, peer| _ = extensions.insert(PeerAddr(peer))),
+        ] {
+            insert(&mut extensions, address(last));
+            assert_eq!(peer_ip(&extensions), Some(address(last).ip()));
+        }
+    }
+
+    type Insert = fn(&mut Extensions, SocketAddr);
 }
