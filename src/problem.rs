@@ -36,7 +36,8 @@ use crate::grpc;
 /// assert_eq!(response.headers()["content-type"], "application/problem+json");
 /// assert!(response.body().starts_with(br#"{"type":"about:blank","title":"Conflict","status":409,"#));
 ///
-/// assert_eq!(Problem::from(TokenError::Expired).code(), "token_expired");
+/// let expired = Problem::from(TokenError::Expired);
+/// assert_eq!(expired.to_string(), "401 token_expired: Token expired");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Problem(Box<Said>);
@@ -45,6 +46,8 @@ pub struct Problem(Box<Said>);
 struct Said {
     status: StatusCode,
     kind: &'static str,
+    /// Where it isn't the status's own.
+    title: Option<&'static str>,
     code: &'static str,
     detail: Cow<'static, str>,
     members: Map<String, Value>,
@@ -96,6 +99,9 @@ struct Document<'a> {
     members: &'a Map<String, Value>,
 }
 
+/// What every problem has.
+const MEMBERS: [&str; 5] = ["type", "title", "status", "detail", "code"];
+
 impl Problem {
     /// A problem of the type `about:blank`, whose title is the status's own.
     pub fn new(
@@ -106,6 +112,7 @@ impl Problem {
         Self(Box::new(Said {
             status,
             kind: "about:blank",
+            title: None,
             code,
             detail: detail.into(),
             members: Map::new(),
@@ -132,10 +139,18 @@ impl Problem {
             .with_header(header::RETRY_AFTER, retry_after.into())
     }
 
-    /// The same with another `type`, a URI.
+    /// The same with another `type`, a URI. With it goes a [title](Self::with_title).
     #[must_use]
     pub fn with_type(mut self, uri: &'static str) -> Self {
         self.0.kind = uri;
+        self
+    }
+
+    /// The same with another `title`: what this type of problem is, whatever happened this time (RFC 9457,
+    /// section 3.1.3). Of `about:blank` it is the status's own.
+    #[must_use]
+    pub fn with_title(mut self, title: &'static str) -> Self {
+        self.0.title = Some(title);
         self
     }
 
@@ -153,10 +168,13 @@ impl Problem {
         self
     }
 
-    /// The same with a further member: none of the five that every problem has.
+    /// The same with a further member. The five that every problem has are not changed by it: one that
+    /// is named like them is left out.
     #[must_use]
     pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.0.members.insert(name.to_owned(), value.into());
+        if !MEMBERS.contains(&name) {
+            self.0.members.insert(name.to_owned(), value.into());
+        }
         self
     }
 
@@ -216,10 +234,10 @@ impl Problem {
     /// The response that says it, with [`ProblemCode`] in its extensions.
     #[must_use]
     pub fn into_http(self) -> Response<Bytes> {
-        let Said { status, kind, code, detail, members, headers } = *self.0;
+        let Said { status, kind, title, code, detail, members, headers } = *self.0;
         let document = Document {
             r#type: kind,
-            title: status.canonical_reason().unwrap_or("Error"),
+            title: title.or(status.canonical_reason()).unwrap_or("Error"),
             status: status.as_u16(),
             detail: &detail,
             code,
@@ -253,6 +271,16 @@ impl Problem {
         grpc::refusal(response, content_type, Some(code), &detail)
     }
 }
+
+/// The status, the code, and the sentence for people.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Said { status, code, detail, .. } = &*self.0;
+        write!(f, "{} {code}: {detail}", status.as_u16())
+    }
+}
+
+impl std::error::Error for Problem {}
 
 /// A realm for challenges.
 ///
@@ -361,5 +389,27 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
             BodyOf::Inner { body, .. } => body.size_hint(),
             BodyOf::Layer { bytes } => SizeHint::with_exact(bytes.len() as u64),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_member_stands_there_twice_and_a_title_goes_with_its_type() {
+        let mut problem = Problem::new(StatusCode::CONFLICT, "out_of_stock", "None is left")
+            .with_type("https://shop.example/problems/stock")
+            .with_title("Out of stock")
+            .with_member("left", 0);
+        for name in MEMBERS {
+            problem = problem.with_member(name, "another");
+        }
+        assert_eq!(problem.to_string(), "409 out_of_stock: None is left");
+        let said = concat!(
+            r#"{"type":"https://shop.example/problems/stock","title":"Out of stock","status":409,"#,
+            r#""detail":"None is left","code":"out_of_stock","left":0}"#,
+        );
+        assert_eq!(problem.into_http().body(), said);
     }
 }
