@@ -6,7 +6,7 @@ use http::StatusCode;
 use tower_layer::Layer;
 
 use super::{Require, require::RequireService};
-use crate::{Problem, RefusalHook, SharedClock, SystemClock};
+use crate::{Identity, Problem, RefusalHook, SharedClock, SystemClock};
 
 /// Lets callers pass who proved who they are within a while ([`auth_time`]), and tells all others to
 /// do so again (RFC 9470): 401 with `error="insufficient_user_authentication"` and `max_age`. For
@@ -58,12 +58,15 @@ impl RequireRecentAuth {
     /// Whose proof is at most so old, in whole seconds.
     pub fn within(max_age: Duration) -> Self {
         let max_age = Duration::from_secs(max_age.as_secs());
-        Self::by(max_age, SystemClock::shared())
+        let require = Require::that(is_recent(max_age, SystemClock::shared()))
+            .or_answer(move |realm| too_old(realm, max_age));
+        Self { max_age, require }
     }
 
-    /// Where time comes from. To be said before the realm and the words of refusals.
+    /// Where time comes from.
     pub fn with_clock(self, clock: SharedClock) -> Self {
-        Self::by(self.max_age, clock)
+        let require = self.require.but_that(is_recent(self.max_age, clock));
+        Self { require, ..self }
     }
 
     /// The same with another realm in its challenges than `api`.
@@ -78,17 +81,16 @@ impl RequireRecentAuth {
     pub fn with_refusal(self, hook: RefusalHook) -> Self {
         Self { require: self.require.with_refusal(hook), ..self }
     }
+}
 
-    fn by(max_age: Duration, clock: SharedClock) -> Self {
-        let recent = move |proved| match clock.now().duration_since(proved) {
-            Ok(age) => age <= max_age,
-            // Clocks differ, a little.
-            Err(ahead) => ahead.duration() <= CLOCK_SKEW,
-        };
-        let require = Require::that(move |caller| caller.auth_time().is_some_and(&recent))
-            .or_answer(move |realm| too_old(realm, max_age));
-        Self { max_age, require }
-    }
+/// Whether a caller's proof is at most so old, by this clock.
+fn is_recent(max_age: Duration, clock: SharedClock) -> impl Fn(&Identity) -> bool + Send + Sync {
+    let recent = move |proved| match clock.now().duration_since(proved) {
+        Ok(age) => age <= max_age,
+        // Clocks differ, a little.
+        Err(ahead) => ahead.duration() <= CLOCK_SKEW,
+    };
+    move |caller| caller.auth_time().is_some_and(&recent)
 }
 
 /// RFC 9470, section 3.
@@ -110,5 +112,43 @@ impl<S> Layer<S> for RequireRecentAuth {
 
     fn layer(&self, inner: S) -> Self::Service {
         self.require.layer(inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{Request, Response};
+    use http_body_util::Empty;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{Clock, ManualClock, Role, UserId};
+
+    #[tokio::test]
+    async fn what_is_chosen_stays_in_whatever_order_it_is_chosen() {
+        let clock = ManualClock::new();
+        let caller = Identity::new(UserId::from("42"), Role::VIEWER).with_auth_time(clock.now());
+        clock.advance(Duration::from_secs(11));
+        let hook = || RefusalHook::new(|_, problem| problem.with_detail("log in again"));
+        let recent = || RequireRecentAuth::within(Duration::from_secs(10));
+        let clock = || Arc::new(clock.clone());
+        for layer in [
+            recent().with_clock(clock()).with_realm("shop").with_refusal(hook()),
+            recent().with_realm("shop").with_refusal(hook()).with_clock(clock()),
+        ] {
+            let service = layer.layer(service_fn(async |_: Request<()>| {
+                Ok::<_, &str>(Response::new(Empty::new()))
+            }));
+            let request = Request::get("/").extension(caller.clone()).body(()).unwrap();
+            let response = service.oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 401);
+            let challenge = response.headers()["www-authenticate"].to_str().unwrap();
+            assert!(challenge.starts_with(r#"Bearer realm="shop""#), "{challenge}");
+            let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+            let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+            assert!(body.contains("log in again"), "{body}");
+        }
     }
 }

@@ -134,6 +134,14 @@ impl Require {
         self.change(|shared| shared.refusal = Some(hook))
     }
 
+    /// The same for those of whom this is true.
+    pub(super) fn but_that(
+        self,
+        met_by: impl Fn(&Identity) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|shared| shared.met_by = Arc::new(met_by))
+    }
+
     /// The same that tells another thing to callers who don't pass.
     pub(super) fn or_answer(
         self,
