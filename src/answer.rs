@@ -22,6 +22,7 @@ use std::{
 /// assert_eq!(now.await + later.await, 3);
 /// # }
 /// ```
+#[must_use = "what an answer waits for is only done where it is awaited"]
 pub enum Answer<T> {
     /// The answer itself.
     Ready(T),
@@ -42,18 +43,18 @@ impl<T> IntoFuture for Answer<T> {
 
     fn into_future(self) -> AnswerFuture<T> {
         match self {
-            Self::Ready(value) => AnswerFuture::Ready(std::future::ready(value)),
-            Self::Pending(future) => AnswerFuture::Pending(future),
+            Self::Ready(value) => AnswerFuture(Polled::Ready(std::future::ready(value))),
+            Self::Pending(future) => AnswerFuture(Polled::Pending(future)),
         }
     }
 }
 
 /// What `.await` on an [`Answer`] polls.
 #[must_use = "futures do nothing unless polled"]
-pub enum AnswerFuture<T> {
-    /// See [`Answer::Ready`].
+pub struct AnswerFuture<T>(Polled<T>);
+
+enum Polled<T> {
     Ready(std::future::Ready<T>),
-    /// See [`Answer::Pending`].
     Pending(Pin<Box<dyn Future<Output = T> + Send>>),
 }
 
@@ -61,9 +62,9 @@ impl<T> Future for AnswerFuture<T> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        match self.get_mut() {
-            Self::Ready(ready) => Pin::new(ready).poll(cx),
-            Self::Pending(future) => future.as_mut().poll(cx),
+        match &mut self.get_mut().0 {
+            Polled::Ready(ready) => Pin::new(ready).poll(cx),
+            Polled::Pending(future) => future.as_mut().poll(cx),
         }
     }
 }

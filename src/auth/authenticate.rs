@@ -48,10 +48,10 @@ pub enum AuthError {
     /// Nothing was presented that could tell.
     #[error("no credentials were presented")]
     Missing,
-    /// More was presented than one request may have, so that one reader may believe the first and
-    /// another the last.
-    #[error("credentials were presented twice")]
-    Ambiguous,
+    /// There is more than one of this, which clients are told (`Authorization header`): one reader may
+    /// believe the first and another the last.
+    #[error("there is more than one {0}")]
+    Ambiguous(&'static str),
     /// What was presented came with a request that another site's page made.
     #[error("another site made the request")]
     CrossSite,
@@ -86,10 +86,10 @@ impl AuthError {
             Self::Revoked => ended("token_revoked", "Token revoked"),
             Self::Invalid(_) => unauthorized("invalid_token", "Invalid token")
                 .with_bearer_challenge(realm, Some("invalid_token"), None),
-            Self::Ambiguous => Problem::new(
+            Self::Ambiguous(what) => Problem::new(
                 StatusCode::BAD_REQUEST,
                 "invalid_request",
-                "More than one Authorization header",
+                format!("More than one {what}"),
             ),
             Self::CrossSite => Problem::new(
                 StatusCode::FORBIDDEN,

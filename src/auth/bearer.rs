@@ -57,7 +57,7 @@ impl Authenticate for Hs256Bridge {
 /// headers.insert("authorization", HeaderValue::from_static("Bearer abc"));
 /// assert_eq!(bearer(&headers)?, b"abc");
 /// headers.append("authorization", HeaderValue::from_static("Bearer def"));
-/// assert!(matches!(bearer(&headers), Err(AuthError::Ambiguous)));
+/// assert!(matches!(bearer(&headers), Err(AuthError::Ambiguous(_))));
 /// # Ok::<(), AuthError>(())
 /// ```
 ///
@@ -70,7 +70,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<&[u8], AuthError> {
     if headers.len() > headers.keys_len()
         && headers.get_all(&header::AUTHORIZATION).iter().nth(1).is_some()
     {
-        return Err(AuthError::Ambiguous);
+        return Err(AuthError::Ambiguous("Authorization header"));
     }
     token(value).ok_or(AuthError::Missing)
 }
@@ -109,7 +109,10 @@ mod tests {
             (&[b"bEARER   a.b.c"], Ok(b"a.b.c".to_vec())),
             (&[b"Bearer a b"], Ok(b"a b".to_vec())),
             (&[b"Bearer \xff"], Ok(b"\xff".to_vec())),
-            (&[b"Bearer a", b"Bearer a"], Err(AuthError::Ambiguous.to_string())),
+            (
+                &[b"Bearer a", b"Bearer a"],
+                Err("there is more than one Authorization header".to_owned()),
+            ),
         ] {
             assert_eq!(found(values), expected, "{values:?}");
         }

@@ -77,12 +77,13 @@ const LONGEST: usize = 4096;
 /// # let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::new());
 /// let ada = Identity::new(UserId::from("ada"), Role::EDITOR).with_claim("notes", "x".repeat(4096));
 /// let pair = tokens.issue(&ada).await?;
-/// assert_eq!(SessionCookies::new().set(&pair), Err(CookieTooLong));
+/// assert!(matches!(SessionCookies::new().set(&pair), Err(CookieTooLong { .. })));
 /// assert!(SessionCookies::new().without_access_token().set(&pair).is_ok());
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token is too long for a cookie: browsers keep 4096 bytes")]
+#[non_exhaustive]
 pub struct CookieTooLong;
 
 impl Default for SessionCookies {
@@ -181,7 +182,7 @@ impl SessionCookies {
         let mut found = cookies(request.headers).filter(|(found, _)| *found == name);
         let value = match (found.next(), found.next()) {
             (Some((_, value)), None) if !value.is_empty() => value,
-            (Some(_), Some(_)) => return Err(AuthError::Ambiguous),
+            (Some(_), Some(_)) => return Err(AuthError::Ambiguous("session cookie")),
             _ => return Err(AuthError::Missing),
         };
         match self.is_own(request) {

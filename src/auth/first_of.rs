@@ -9,7 +9,9 @@ use crate::{Answer, Identity, RequestHead};
 ///
 /// Where none does, the client is told what helps it most: that its credentials can't be checked at
 /// the moment, or were revoked, or are expired, rather than that another authenticator makes nothing
-/// of them. Two credentials in one request are refused whoever would know one.
+/// of them. Where one finds two of what it reads ([`AuthError::Ambiguous`]: two `Authorization` headers,
+/// two cookies of one name), the request is refused, whoever after it would know the caller. What
+/// different authenticators read may stand in one request.
 ///
 /// ```
 /// use tower_warden::{ApiKeyService, RequireAuth, TokenService, auth::FirstOf};
@@ -54,8 +56,10 @@ impl Authenticate for FirstOf {
         let mut asked = self.0.iter().map(|authenticator| authenticator.authenticate(request));
         while let Some(answer) = asked.next() {
             match answer {
-                Answer::Ready(Ok(caller)) => return Answer::Ready(Ok(caller)),
-                Answer::Ready(Err(error)) => told = more_helpful(told, error),
+                Answer::Ready(outcome) => match settled(outcome) {
+                    Ok(outcome) => return Answer::Ready(outcome),
+                    Err(error) => told = more_helpful(told, error),
+                },
                 pending @ Answer::Pending(_) => {
                     // The request doesn't wait along: the others are asked now, and heard after.
                     let rest: Vec<_> = std::iter::once(pending).chain(asked).collect();
@@ -69,12 +73,20 @@ impl Authenticate for FirstOf {
 
 async fn first_of(answers: Vec<Answer<Outcome>>, mut told: AuthError) -> Outcome {
     for answer in answers {
-        match answer.await {
-            Ok(caller) => return Ok(caller),
+        match settled(answer.await) {
+            Ok(outcome) => return outcome,
             Err(error) => told = more_helpful(told, error),
         }
     }
     Err(told)
+}
+
+/// What is final, as it is; otherwise why the next one is heard.
+fn settled(outcome: Outcome) -> Result<Outcome, AuthError> {
+    match outcome {
+        Err(AuthError::Ambiguous(_)) | Ok(_) => Ok(outcome),
+        Err(error) => Err(error),
+    }
 }
 
 fn more_helpful(a: AuthError, b: AuthError) -> AuthError {
@@ -86,7 +98,7 @@ fn more_helpful(a: AuthError, b: AuthError) -> AuthError {
         AuthError::Revoked => 4,
         // A good credential may be among these.
         AuthError::Unavailable(_) => 5,
-        AuthError::Ambiguous => 6,
+        AuthError::Ambiguous(_) => 6,
     };
     if rank(&b) >= rank(&a) { b } else { a }
 }
@@ -139,6 +151,25 @@ mod tests {
             assert!(matches!(ask(&auth, None).await, Err(AuthError::Missing)));
         }
         assert!(matches!(ask(&FirstOf::new(), Some("a")).await, Err(AuthError::Missing)));
+    }
+
+    #[tokio::test]
+    async fn two_of_a_kind_are_refused_though_one_further_on_would_know_another() {
+        /// Knows whoever comes, by something else.
+        #[derive(Debug)]
+        struct Gateway;
+
+        impl Authenticate for Gateway {
+            fn authenticate(&self, _: RequestHead<'_>) -> Answer<Outcome> {
+                Answer::Ready(Ok(Identity::new(UserId::from("anybody"), Role::VIEWER)))
+            }
+        }
+        for later in [false, true] {
+            let auth =
+                FirstOf::new().or(Knows("a", later, || AuthError::Ambiguous("word"))).or(Gateway);
+            assert!(matches!(ask(&auth, Some("a, b")).await, Err(AuthError::Ambiguous(_))));
+            assert_eq!(ask(&auth, Some("a")).await.unwrap().user_id().as_str(), "a");
+        }
     }
 
     #[tokio::test]

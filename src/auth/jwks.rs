@@ -187,7 +187,6 @@ impl JwksAuthenticator {
     /// # Errors
     /// [`TokenError::Expired`] for a genuine token past its time; [`TokenError::Store`] where its key
     /// can't be had at the moment; [`TokenError::Invalid`] for anything else.
-    #[must_use]
     pub fn verify(&self, token: &str) -> Answer<Result<Identity, TokenError>> {
         self.verify_bytes(token.as_bytes())
     }

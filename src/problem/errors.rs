@@ -313,7 +313,7 @@ mod tests {
             (RefreshError::Store(gone()).into(), 503, "unavailable"),
             (RefreshError::Signing.into(), 500, "internal"),
             (AuthError::Missing.into(), 401, "authentication_required"),
-            (AuthError::Ambiguous.into(), 400, "invalid_request"),
+            (AuthError::Ambiguous("cookie").into(), 400, "invalid_request"),
             (LoginError::InvalidCredentials.into(), 401, "invalid_credentials"),
             (LoginError::EmailNotVerified.into(), 403, "email_not_verified"),
             (LoginError::Suspended.into(), 403, "account_suspended"),

@@ -153,6 +153,10 @@ async fn the_refresh_token_is_read_under_the_same_rules() {
     let none = Request::post("/").body(()).unwrap();
     let refused = cookies.refresh_token(&RequestHead::from(&none));
     assert!(matches!(refused, Err(AuthError::Missing)));
+    let cookie = format!("__Host-refresh={refresh}; __Host-refresh={refresh}");
+    let twice = Request::post("/").header("cookie", cookie).body(()).unwrap();
+    let refused = cookies.refresh_token(&RequestHead::from(&twice)).unwrap_err();
+    assert_eq!(refused.to_problem("api").detail(), "More than one session cookie");
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ async fn each_reason_has_its_form() {
             Some(r#"Bearer realm="api", error="invalid_token""#),
         ),
         (
-            || AuthError::Ambiguous,
+            || AuthError::Ambiguous("Authorization header"),
             400,
             "invalid_request",
             "More than one Authorization header",
