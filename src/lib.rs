@@ -127,7 +127,7 @@
 //! and `serde_json`, which are stable, and of `axum`, `tonic` and `sqlx` (pools, and only in the
 //! SQL stores) where their features are on: a new major version of one of these is one of this crate. Stores
 //! are written with `async-trait`, whose macro expands to nothing but boxed futures. Keys are this
-//! crate's own types ([`token::Jwk`]); nothing of `ring`, `aws-lc-rs`, `rustls`, `hyper` or `smallvec` is
+//! crate's own types ([`token::Jwk`]); nothing of `ring`, `aws-lc-rs`, `rustls`, `hyper`, `redis` or `smallvec` is
 //! to be seen.
 //!
 //! [tower]: https://docs.rs/tower

@@ -59,7 +59,7 @@ impl Server {
             [url] => single(url).map(|source| Self::of(Some(source), cluster(&urls).ok())),
             _ => cluster(&urls).map(|cluster| Self::of(None, Some(cluster))),
         };
-        server.map_err(RedisConfigError::Address)
+        server.map_err(|error| RedisConfigError::Address(error.into()))
     }
 
     fn of(source: Option<Source>, cluster: Option<Arc<ClusterClient>>) -> Self {

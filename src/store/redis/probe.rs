@@ -44,7 +44,7 @@ async fn find_cluster(server: &Server, patience: Duration) -> Result<(), RedisCo
         RedisConfigError::of(error.clone())?;
         tries += 1;
         if tries == TRIES {
-            return Err(RedisConfigError::Cluster(error));
+            return Err(RedisConfigError::Cluster(error.into()));
         }
         tokio::time::sleep(patience / 4).await;
     }
