@@ -9,13 +9,13 @@ use std::{
 use ipnet::IpNet;
 
 use super::Key;
-use crate::client_ip::{InvalidProxies, network};
+use crate::client_ip::network;
 
 /// Who is exempt from a rule, and whom it refuses whatever the quota: by key, and by network where the
 /// rule counts client addresses.
 ///
-/// A key that stands here decides; else the narrowest network that holds the address, and of equally
-/// narrow ones that which denies. Clones share one list, which may be changed while it is used.
+/// A key that stands here decides; else the narrowest network that holds the address; if two are
+/// equally narrow, the one that denies. Clones share one list, which may be changed while it is used.
 /// Networks are looked through one after the other: a list is for dozens of them, not for a million.
 ///
 /// ```
@@ -25,7 +25,7 @@ use crate::client_ip::{InvalidProxies, network};
 /// list.allow_net("198.51.100.7")?; // our own monitor
 /// let rule = Rule::per_ip("ip", Quota::per_minute(100)).with_access(list.clone());
 /// list.remove_net("198.51.100.7")?;
-/// # Ok::<(), tower_warden::client_ip::InvalidProxies>(())
+/// # Ok::<(), tower_warden::limit::InvalidNetwork>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct AccessList(Arc<RwLock<Entries>>);
@@ -35,6 +35,11 @@ struct Entries {
     keys: HashMap<Key, Access>,
     nets: HashMap<IpNet, Access>,
 }
+
+/// Text that is neither a network in CIDR form, nor an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no network such as 10.0.0.0/8 or 2001:db8::/32")]
+pub struct InvalidNetwork(String);
 
 /// What a list says of somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,8 +73,8 @@ impl AccessList {
     /// Never limits clients of this network (`10.0.0.0/8`, or one address).
     ///
     /// # Errors
-    /// [`InvalidProxies::Network`] for what is no network.
-    pub fn allow_net(&self, net: &str) -> Result<(), InvalidProxies> {
+    /// [`InvalidNetwork`] for what is no network.
+    pub fn allow_net(&self, net: &str) -> Result<(), InvalidNetwork> {
         let net = parsed(net)?;
         self.change(|entries| entries.nets.insert(net, Access::Allowed));
         Ok(())
@@ -78,8 +83,8 @@ impl AccessList {
     /// Always refuses clients of this network, with 403.
     ///
     /// # Errors
-    /// [`InvalidProxies::Network`] for what is no network.
-    pub fn deny_net(&self, net: &str) -> Result<(), InvalidProxies> {
+    /// [`InvalidNetwork`] for what is no network.
+    pub fn deny_net(&self, net: &str) -> Result<(), InvalidNetwork> {
         let net = parsed(net)?;
         self.change(|entries| entries.nets.insert(net, Access::Denied));
         Ok(())
@@ -88,8 +93,8 @@ impl AccessList {
     /// Says nothing of this network any more.
     ///
     /// # Errors
-    /// [`InvalidProxies::Network`] for what is no network.
-    pub fn remove_net(&self, net: &str) -> Result<(), InvalidProxies> {
+    /// [`InvalidNetwork`] for what is no network.
+    pub fn remove_net(&self, net: &str) -> Result<(), InvalidNetwork> {
         let net = parsed(net)?;
         self.change(|entries| entries.nets.remove(&net));
         Ok(())
@@ -117,9 +122,9 @@ impl Entries {
     }
 }
 
-fn parsed(net: &str) -> Result<IpNet, InvalidProxies> {
+fn parsed(net: &str) -> Result<IpNet, InvalidNetwork> {
     let parsed = network(net).map(|net| net.trunc());
-    parsed.ok_or_else(|| InvalidProxies::Network(net.to_owned()))
+    parsed.ok_or_else(|| InvalidNetwork(net.to_owned()))
 }
 
 #[cfg(test)]

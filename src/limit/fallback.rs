@@ -92,7 +92,9 @@ impl FallbackStore {
         Self(Arc::new(shared)).with_budget(Duration::from_millis(25))
     }
 
-    /// The longest that a request waits for the store.
+    /// The longest that a request waits for the store. Also the longest that a call of it may take, where
+    /// it [times](Calls) them itself: that is one for all who share the store, so set it before this is
+    /// cloned.
     #[must_use]
     pub fn with_budget(self, budget: Duration) -> Self {
         self.0.calls.set_budget(budget);

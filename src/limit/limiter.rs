@@ -294,7 +294,8 @@ impl fmt::Debug for Standing {
     }
 }
 
-/// What was counted on trial. Dropped, it counts for good: who hangs up has not been proved right.
+/// What was counted on trial. Dropped, it counts for good: a client that hangs up hasn't shown that its
+/// guess was right.
 ///
 /// ```
 /// use tower_warden::{Quota, RateLimiter, store::memory::MemoryRateLimitStore};

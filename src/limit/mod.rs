@@ -20,9 +20,9 @@
 //!    ([`OnFailure::Deny`]), as you choose. Around a store that may be slow or gone put a
 //!    [`FallbackStore`]: then no request waits long for it, and limits may be counted in this
 //!    process meanwhile.
-//! 6. **Behind a proxy**, say so on each rule by address ([`Rule::behind`]), or all its clients share one limit, and
-//!    nothing warns of it. A request
-//!    without a peer address is answered 500 and logged with what to add; never is there one
+//! 6. **Behind a proxy**, say so on each rule by address ([`Rule::behind`]), or all its clients share one
+//!    limit. A peer in a private network that sends a forwarding header is warned of in the log, once; a
+//!    proxy that comes from elsewhere, or sends none, isn't. A request without a peer address is answered 500 and logged with what to add; never is there one
 //!    bucket for all.
 //!
 //! ```
@@ -77,7 +77,7 @@ pub mod store;
 mod verdict;
 pub(crate) mod window;
 
-pub use access::AccessList;
+pub use access::{AccessList, InvalidNetwork};
 pub use charge::Charge;
 pub use decision::Decision;
 pub use exceeded::Exceeded;

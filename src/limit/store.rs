@@ -27,7 +27,7 @@
 //!         let mut decisions = Decisions::new();
 //!         for take in takes {
 //!             let window = clients.entry((take.limiter, take.key.clone())).or_default();
-//!             window.advance(now, &take.quota);
+//!             window.advance(now);
 //!             decisions.push(Taken::new(window.decide(now, &take.quota, take.cost)));
 //!         }
 //!         if decisions.iter().all(|taken| taken.decision.is_allowed()) {

@@ -86,7 +86,7 @@ impl SlidingWindow {
             Step::Stands | Step::Counted => self.head.standing(now, quota),
             Step::Refused(wait) => self.head.standing(now, quota).refused_for(wait),
             Step::Whole => {
-                self.advance(now, quota);
+                self.advance(now);
                 let decision = self.decide(now, quota, cost);
                 if !decision.is_allowed() {
                     return decision;
@@ -99,7 +99,7 @@ impl SlidingWindow {
 
     /// Drops what has left the window, and pulls back to `now` what is later than that.
     #[inline]
-    pub fn advance(&mut self, now: u64, _quota: &Quota) {
+    pub fn advance(&mut self, now: u64) {
         while self.head.oldest + self.head.window <= now && self.head.used > 0 {
             match self.older.pop(self.head.at) {
                 Some(entry) => {
@@ -157,7 +157,7 @@ impl SlidingWindow {
         mark: Mark,
         keep: bool,
     ) {
-        self.advance(now, quota);
+        self.advance(now);
         if mark.0.saturating_add(quota.window_us()) <= now {
             return;
         }

@@ -12,7 +12,7 @@ use tower_warden::{
     Answer, Identity, ManualClock, Quota, RateLimitLayer, RequestHead, RequireAuth, RequireRole,
     Role, StoreError, TokenService, UserId,
     auth::{AuthError, Authenticate},
-    limit::{OnFailure, Rule},
+    limit::{AccessList, OnFailure, Rule},
     store::memory::MemoryStore,
     token::{KeySet, SigningKey},
 };
@@ -232,4 +232,23 @@ async fn a_store_that_fails_is_logged_with_the_cause_and_what_is_done() {
         send(&limit.layer(inner()), request()).await;
         assert_tells(the_event(), Level::DEBUG, &["because connection refused", word]);
     }
+}
+
+#[tokio::test]
+async fn what_an_observing_limit_would_refuse_is_told_though_the_store_is_not_asked() {
+    events();
+    let list = AccessList::new();
+    list.deny_net("203.0.113.0/24").unwrap();
+    for rule in [
+        Rule::by("ip", |_| None).or_refuse(),
+        Rule::per_ip("ip", Quota::per_minute(1)).with_access(list),
+    ] {
+        let limit = RateLimitLayer::new(memory(&ManualClock::new()), rule.observing());
+        send(&limit.layer(inner()), request()).await;
+        assert_tells(the_event(), Level::DEBUG, &["limiter=ip", "would have refused"]);
+    }
+    let rule = Rule::per_ip("ip", Quota::per_minute(1)).observing();
+    let limit = RateLimitLayer::new(memory(&ManualClock::new()), rule);
+    send(&limit.layer(inner()), http::Request::builder()).await;
+    assert_tells(the_event(), Level::ERROR, &["can't tell clients apart"]);
 }

@@ -160,7 +160,7 @@ fn script_and_log_are_twins() {
                         runtime.block_on(store.take(slice::from_ref(&request)).into_future());
                     let taken = &mut answer.as_mut().unwrap()[0];
                     let quota = &request.quota;
-                    log.advance(now, quota);
+                    log.advance(now);
                     let mut expected = log.decide(now, quota, cost);
                     if expected.is_allowed() {
                         let mark = log.admit(now, quota, cost, resolution, hold);
@@ -209,8 +209,8 @@ async fn requests_that_travel_together_are_decided_as_one_after_the_other() {
             let expected = if i < 20 {
                 vec![narrow.take(now, &one, 1, RESOLUTION)]
             } else {
-                narrow.advance(now, &one);
-                wide.advance(now, &two);
+                narrow.advance(now);
+                wide.advance(now);
                 let before = [narrow.decide(now, &one, 1), wide.decide(now, &two, 1)];
                 if before.iter().all(|decision| decision.is_allowed()) {
                     narrow.admit(now, &one, 1, RESOLUTION, false);

@@ -56,7 +56,7 @@ proptest! {
             match step {
                 Step::Wait(time) => now += time,
                 Step::Take { cost, hold } => {
-                    log.advance(now, &quota);
+                    log.advance(now);
                     let decision = log.decide(now, &quota, cost);
                     let exact = oracle.counted(now - window, now);
                     if decision.is_allowed() {
@@ -407,7 +407,7 @@ proptest! {
                 Step::Wait(time) => now += time,
                 Step::Take { cost, hold } => {
                     let mut whole = log.clone();
-                    whole.advance(now, &quota);
+                    whole.advance(now);
                     plain.advance(now);
                     let decision = plain.decide(now, &quota, cost);
                     prop_assert_eq!(whole.decide(now, &quota, cost), decision);
@@ -435,7 +435,7 @@ proptest! {
                 Step::Settle { .. } => {}
             }
             let (mut later, mut plainly) = (log.clone(), plain.clone());
-            later.advance(now, &quota);
+            later.advance(now);
             plainly.advance(now);
             let entries: Vec<_> = later.entries().collect();
             prop_assert_eq!(&entries, &plainly.entries);
@@ -454,7 +454,7 @@ proptest! {
                 Step::Take { cost, hold } => {
                     let (mut head, mut whole) = (log.head, log.clone());
                     let step = head.step(now, &quota, cost, resolution);
-                    whole.advance(now, &quota);
+                    whole.advance(now);
                     let decision = whole.decide(now, &quota, cost);
                     if decision.is_allowed() {
                         whole.admit(now, &quota, cost, resolution, false);
@@ -470,7 +470,7 @@ proptest! {
                         super::Step::Whole => {}
                     }
                     if hold {
-                        log.advance(now, &quota);
+                        log.advance(now);
                         if log.decide(now, &quota, cost).is_allowed() {
                             log.admit(now, &quota, cost, resolution, true);
                         }
@@ -546,7 +546,7 @@ fn a_clock_that_steps_back_onto_an_entry_merges_it_with_what_is_later() {
     for at in [10, 20, 30] {
         log.take(at, &quota, 1, RESOLUTION);
     }
-    log.advance(20, &quota);
+    log.advance(20);
     let entries: Vec<_> = log.entries().collect();
     let entry = |at, count| Entry { at, count, held: 0 };
     assert_eq!(entries, [entry(10, 1), entry(20, 2)]);
@@ -570,7 +570,7 @@ fn what_is_on_trial_is_found_again_whatever_is_merged_beside_it() {
     let mut log = SlidingWindow::default();
     let mark = log.admit(0, &rare, 1, 2, true);
     for request in 1..=40 {
-        log.advance(6_000 * request, &often);
+        log.advance(6_000 * request);
         log.admit(6_000 * request, &often, 1, 2, false);
     }
     assert!(log.entries().count() < 20, "some were merged");
@@ -585,6 +585,6 @@ fn a_clock_that_steps_back_leaves_a_log_as_far_from_its_limit() {
     assert!(log.take(1_000, &quota, 9, 64).is_allowed());
     let room = log.room();
     assert!(room > 0 && room < 32, "{room}");
-    log.advance(500, &quota);
+    log.advance(500);
     assert_eq!((log.head.at, log.room()), (500, room));
 }

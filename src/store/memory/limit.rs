@@ -192,7 +192,7 @@ impl MemoryRateLimitStore {
     fn decide_whole(&self, place: &Place, guard: &mut Guard<'_>, take: &Take, now: u64) -> Taken {
         self.table().logs(place).change(guard, |log| {
             let now = now.max(log.head.at);
-            log.advance(now, &take.quota);
+            log.advance(now);
             let decision = log.decide(now, &take.quota, take.cost);
             if !decision.is_allowed() || take.cost == 0 {
                 return Taken::new(decision);
@@ -305,7 +305,7 @@ impl MemoryRateLimitStore {
                 Some(guard) => {
                     let now = latest(guard);
                     logs(place).change(guard, |log| {
-                        log.advance(now, &take.quota);
+                        log.advance(now);
                         log.decide(now, &take.quota, take.cost)
                     })
                 }

@@ -180,7 +180,7 @@ mod twins {
                         prop_assert_eq!(stands, log.decide(now, &quota, 0));
                     }
                     3 => {
-                        log.advance(now, &quota);
+                        log.advance(now);
                         let decision = log.decide(now, &quota, cost);
                         let taken = store.decide(&take.on_trial()).unwrap();
                         prop_assert_eq!(taken.decision.is_allowed(), decision.is_allowed());
@@ -198,7 +198,7 @@ mod twins {
                         let taken = store.decide_all(&takes).unwrap();
                         let costs = [(who, cost), (other, 1)];
                         let room = costs.map(|(who, cost)| {
-                            logs[who].advance(now, &quota);
+                            logs[who].advance(now);
                             logs[who].decide(now, &quota, cost).is_allowed()
                         });
                         prop_assert_eq!([0, 1].map(|i| taken[i].decision.is_allowed()), room);
@@ -216,13 +216,13 @@ mod twins {
                 // Whatever way the store took to it: the words are those of the log.
                 let (mut kept, mut log) = (kept(&store, who), logs[who].clone());
                 for log in [&mut kept, &mut log] {
-                    log.advance(store.now(), &quota);
+                    log.advance(store.now());
                 }
                 prop_assert_eq!(kept.whole(), log.whole());
             }
             for (who, log) in logs.iter_mut().enumerate() {
                 let look = Take::new(name("twins"), who as u64, quota).with_cost(0);
-                log.advance(store.now(), &quota);
+                log.advance(store.now());
                 let expected = log.decide(store.now(), &quota, 0);
                 prop_assert_eq!(store.decide(&look).unwrap().decision, expected);
             }
@@ -275,7 +275,7 @@ mod twins {
                 }));
                 let (now, cost) = (store.now(), if rare_costs { cost } else { cost.min(1) });
                 // By the plain way, without the steps that a head takes.
-                log.advance(now, &quota);
+                log.advance(now);
                 let mut decision = log.decide(now, &quota, cost);
                 if decision.is_allowed() {
                     log.admit(now, &quota, cost, RESOLUTION, false);
@@ -285,7 +285,7 @@ mod twins {
                 prop_assert_eq!(store.decide(&take).unwrap().decision, decision);
                 let (mut kept, mut log) = (kept(&store, 0), log.clone());
                 for log in [&mut kept, &mut log] {
-                    log.advance(now, &quota);
+                    log.advance(now);
                 }
                 prop_assert_eq!(kept.whole(), log.whole());
             }
