@@ -25,6 +25,9 @@ use crate::{
 /// often each was refreshed; nothing is dropped to make room, because that would end a session. What
 /// has ended stays until `delete_expired_…` of the contracts is called.
 ///
+/// One lock is around all of it. A login, a refresh or a change looks at one user and that user's
+/// sessions; to list users or change an admin looks through all users, to clean up through all there is.
+///
 /// ```
 /// use tower_warden::{Identity, Role, TokenService, UserService, store::memory::MemoryStore};
 /// use tower_warden::{token::{KeySet, SigningKey}, user::{BcryptHasher, HashingPool, Password}};
@@ -108,7 +111,8 @@ impl MemoryStore {
         self.clock.clone()
     }
 
-    /// Nothing that is done under it takes long.
+    /// Never held across an `await`. What looks through everything under it is the clean-up, and the list
+    /// of users.
     pub(super) fn lock(&self) -> Locked<'_> {
         let told = Told { events: Vec::new(), audit: &self.audit };
         Locked { state: lock(&self.state), told }

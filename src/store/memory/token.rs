@@ -1,6 +1,9 @@
 //! Refresh tokens in this process: the reference for all other wings.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::SystemTime,
+};
 
 use async_trait::async_trait;
 
@@ -19,6 +22,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     sessions: HashMap<FamilyId, Session>,
+    /// Those of each user, the ended ones too.
+    by_user: HashMap<UserId, Vec<FamilyId>>,
     /// Where a token is to be found: its family, and its generation there.
     index: HashMap<TokenHash, (FamilyId, usize)>,
 }
@@ -56,6 +61,7 @@ impl TokenStore for MemoryStore {
         state.noted.push(new.act());
         let session = Session { family: new.family(0), tokens: vec![(new.token, first)] };
         state.sessions.index.insert(new.token, (new.id.clone(), 0));
+        state.sessions.by_user.entry(new.user_id).or_default().push(new.id.clone());
         state.sessions.sessions.insert(new.id, session);
         Ok(Opening::Opened { not_before: None })
     }
@@ -195,9 +201,9 @@ impl TokenStore for MemoryStore {
         before: SystemTime,
         at_most: u32,
     ) -> Result<u64, StoreError> {
-        let Sessions { sessions, index, .. } = &mut self.lock().sessions;
+        let Sessions { sessions, index, by_user } = &mut self.lock().sessions;
         let mut left = at_most as usize;
-        sessions.retain(|_, session| {
+        sessions.retain(|id, session| {
             if left == 0 || session.ends_at() >= before {
                 return true;
             }
@@ -212,6 +218,12 @@ impl TokenStore for MemoryStore {
             }
             left -= 1;
             session.tokens.iter().for_each(|(token, _)| drop(index.remove(token)));
+            if let Entry::Occupied(mut ids) = by_user.entry(session.family.user_id.clone()) {
+                ids.get_mut().retain(|other| other != id);
+                if ids.get().is_empty() {
+                    ids.remove();
+                }
+            }
             false
         });
         Ok((at_most as usize - left) as u64)
@@ -240,10 +252,8 @@ impl State {
         now: SystemTime,
         reason: RevokeReason,
     ) -> u64 {
-        let of_user =
-            |s: &&Session| s.family.user_id == *user && Some(s.family.id.as_str()) != keep;
-        let ids: Vec<_> =
-            self.sessions.sessions.values().filter(of_user).map(|s| s.family.id.clone()).collect();
+        let mut ids = self.sessions.by_user.get(user).cloned().unwrap_or_default();
+        ids.retain(|id| Some(id.as_str()) != keep);
         ids.iter().filter(|id| self.revoke(id, now, reason)).count() as u64
     }
 
@@ -265,8 +275,9 @@ impl Sessions {
 
     /// Those of a user that are worth something, the last used first.
     fn live(&self, user: &UserId, now: SystemTime) -> Vec<&Session> {
-        let of_user = |s: &&Session| s.family.user_id == *user && s.is_live(now);
-        let mut live: Vec<_> = self.sessions.values().filter(of_user).collect();
+        let ids = self.by_user.get(user).into_iter().flatten();
+        let of_user = ids.filter_map(|id| self.sessions.get(id));
+        let mut live: Vec<_> = of_user.filter(|session| session.is_live(now)).collect();
         live.sort_by(|a, b| {
             let key = |s: &Session| (std::cmp::Reverse(s.family.last_used_at), s.family.id.clone());
             key(a).cmp(&key(b))

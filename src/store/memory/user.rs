@@ -122,7 +122,7 @@ impl UserStore for MemoryStore {
     ) -> Result<UserChanged, UpdateUserError> {
         let state = &mut *self.lock();
         let now = self.clock().now();
-        let judged = judge_change(&state.register.users(), id, &change)?;
+        let judged = judge_change(&state.register.concerned(id, change.by.as_ref()), id, &change)?;
         let changed = &judged.user;
         if change.second_factor_off {
             state.second_factors.forget(id);
@@ -428,7 +428,7 @@ impl State {
         epoch: Option<u64>,
         now: SystemTime,
     ) -> Result<User, UpdateUserError> {
-        let user = judge_deletion(&self.register.users(), id, by, epoch)?;
+        let user = judge_deletion(&self.register.concerned(id, by), id, by, epoch)?;
         self.remove(id, now);
         self.noted.push(AuditEvent::new(Act::DELETED, now).about(id).or_by(by));
         Ok(user)
@@ -513,8 +513,16 @@ impl Register {
         user
     }
 
-    fn users(&self) -> Vec<User> {
-        self.accounts.values().map(|account| account.user.clone()).collect()
+    /// By whom it is judged whether a user may be changed or go: that user, who acts, and where an admin
+    /// may go, another one.
+    fn concerned(&self, id: &UserId, by: Option<&UserId>) -> Vec<User> {
+        let user_of = |id| self.accounts.get(id).map(|account| &account.user);
+        let others = || self.accounts.values().map(|account| &account.user);
+        let user = user_of(id);
+        let another = user
+            .filter(|user| user.is_active_admin())
+            .and_then(|_| others().find(|other| other.id != *id && other.is_active_admin()));
+        [user, by.and_then(user_of), another].into_iter().flatten().cloned().collect()
     }
 }
 
