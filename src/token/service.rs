@@ -374,16 +374,18 @@ impl TokenService {
         self.store.revoke_user(user, None, RevokeReason::LogoutAll, &self.clock).await
     }
 
-    /// Forgets sessions that have ended and revocations that no longer matter. At most so many tokens
+    /// Forgets sessions that ended before any access token that is still good, and revocations that no
+    /// longer matter. At most so many tokens
     /// in one call; answers how many. To be called now and then, again at once where it answers
     /// `at_most`: a thousand take some milliseconds, for which others don't wait.
     ///
     /// # Errors
     /// [`StoreError`] where the store failed.
     pub async fn delete_expired(&self, at_most: u32) -> Result<u64, StoreError> {
-        let now = self.clock.now();
-        self.store.delete_revocations(self.revocations.in_force_since(now)).await?;
-        self.store.delete_expired_sessions(now, at_most).await
+        // What has ended may have to be revoked as long as an access token of it may be good.
+        let since = self.revocations.in_force_since(self.clock.now());
+        self.store.delete_revocations(since).await?;
+        self.store.delete_expired_sessions(since, at_most).await
     }
 
     /// Follows what other processes revoke in the store, until what it answers is dropped; nothing,

@@ -193,9 +193,10 @@ impl UserService {
         Ok(CheckedPassword { user })
     }
 
-    /// Sets a new password in place of one that was [checked](Self::check_password), ends all
-    /// sessions but `session` (the `sid` of the caller's token, which
-    /// [`TokenService::renew`](crate::TokenService::renew) then gives a new pair), and mails a notice.
+    /// Sets a new password in place of one that was [checked](Self::check_password), ends what is
+    /// pending by the old one (a reset, a change of address) and all sessions but `session` (the `sid` of
+    /// the caller's token, which [`TokenService::renew`](crate::TokenService::renew) then gives a new
+    /// pair), and mails a notice.
     ///
     /// # Errors
     /// See [`ChangePasswordError`]; [`ChangePasswordError::WrongPassword`] where the password was

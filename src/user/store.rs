@@ -194,7 +194,8 @@ pub trait UserStore: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Sets a password, if the account is in the same epoch still, and may be used; ends all sessions
-    /// but the one that is to be kept, and the reset token that is out. Else nothing.
+    /// but the one that is to be kept, and the reset and the change of address that are pending. Else
+    /// nothing.
     async fn change_password(
         &self,
         change: &PasswordChange,

@@ -117,6 +117,7 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
         ("CORS_ALLOWED_ORIGINS", "https://a.example,b.example"),
         ("CORS_ALLOWED_ORIGINS", "https://a.example/path"),
         ("CORS_ALLOWED_ORIGINS", "*"),
+        ("CORS_ALLOWED_ORIGINS", "https://*.example.com"),
         ("CORS_ALLOWED_ORIGINS", "null"),
         ("HEADER_TIMEOUT", "0s"),
         ("BODY_TIMEOUT", "never"),

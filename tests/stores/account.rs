@@ -30,6 +30,7 @@ macro_rules! account_contract {
         account_contract! { @cases [$(#[$attribute])*] $wing, $store;
             reset_sets_the_password_once_and_ends_everything
             reset_waits_for_its_minute_also_when_it_was_used
+            verification_waits_for_its_minute_also_when_it_has_ended
             change_keeps_one_session_and_needs_the_epoch
             of_many_resets_by_one_token_one_wins
             reset_races_logins_and_refreshes_and_no_session_is_left
@@ -105,13 +106,26 @@ async fn reset_waits_for_its_minute_also_when_it_was_used(store: Arc<impl Store>
     assert!(store.put_reset(&ada.id, link(now() + MINUTE), MINUTE).await.unwrap().is_some());
 }
 
+async fn verification_waits_for_its_minute_also_when_it_has_ended(store: Arc<impl Store>) {
+    let short = LinkToken::new(random_hash(), now(), Duration::from_secs(2));
+    let ada = NewUser::new(email("ada@example.com"), hash("first"), now()).with_verification(short);
+    let ada = store.create(ada).await.unwrap();
+    store.delete_expired_links(now() + Duration::from_secs(3), 9).await.unwrap();
+    let early = link(now() + MINUTE - Duration::from_micros(1));
+    assert!(store.renew_verification(&ada.email, early, MINUTE).await.unwrap().is_none());
+    let later = link(now() + MINUTE);
+    assert!(store.renew_verification(&ada.email, later, MINUTE).await.unwrap().is_some());
+}
+
 async fn change_keeps_one_session_and_needs_the_epoch(store: Arc<impl Store>) {
     let ada = verified(&*store, "ada@example.com", Role::VIEWER).await;
     let (other, kept) = (open(&*store, &ada).await.unwrap(), family(&ada));
     let (sid, token) = (kept.id.clone(), kept.token);
     store.open_family(kept).await.unwrap();
-    let reset = link(now());
+    let (reset, change_of_address) = (link(now()), link(now()));
     store.put_reset(&ada.id, reset, MINUTE).await.unwrap().unwrap();
+    let wanted = email("eve@example.com");
+    store.put_email_change(&ada.id, &wanted, change_of_address, MINUTE).await.unwrap().unwrap();
 
     let change = PasswordChange::new(&ada, hash("new")).keeping(sid.as_str());
     assert!(store.change_password(&change, &clock()).await.unwrap().is_some());
@@ -119,6 +133,8 @@ async fn change_keeps_one_session_and_needs_the_epoch(store: Arc<impl Store>) {
     assert!(!lives(&*store, other).await);
     assert!(lives(&*store, token).await);
     assert_eq!(store.find_reset(&reset.hash, now()).await.unwrap(), None);
+    let confirmed = store.confirm_email_change(&change_of_address.hash, &clock()).await;
+    assert!(confirmed.is_err(), "whoever asked for it may have known the old password");
 }
 
 async fn of_many_resets_by_one_token_one_wins(store: Arc<impl Store>) {

@@ -405,6 +405,9 @@ async fn server_that_refuses_us_is_a_wrong_setting_and_one_that_is_gone_is_none(
     for urls in ["", ",", "http://localhost", "redis://a:b:c", "redis://localhost/x"] {
         assert!(matches!(probe(urls).await, Some(RedisConfigError::Address(_))), "{urls}");
     }
+    let several = format!("{url},{}", url.replace("127.0.0.1", "localhost"));
+    let no_cluster = probe(&several).await;
+    assert!(matches!(no_cluster, Some(RedisConfigError::Address(_))), "{no_cluster:?}");
     assert!(probe("redis://127.0.0.1:1").await.is_none());
     assert!(probe("unix:///nowhere/redis.sock").await.is_none());
     assert!(probe(&format!("{url}/3")).await.is_none());

@@ -335,7 +335,8 @@ fn origins(list: &str) -> Result<Vec<http::HeaderValue>, String> {
         let url = Url::parse(text).map_err(|_| wrong())?;
         let origin = url.origin().ascii_serialization();
         let bare = text.strip_suffix('/').unwrap_or(text).eq_ignore_ascii_case(&origin);
-        if !bare || !url.has_host() {
+        // Browsers send names, never patterns.
+        if !bare || !url.has_host() || text.contains('*') {
             return Err(wrong());
         }
         http::HeaderValue::try_from(origin).map_err(|_| wrong())

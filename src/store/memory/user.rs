@@ -269,7 +269,7 @@ impl UserStore for MemoryStore {
         };
         account.user.epoch += 1;
         account.password_hash = new.clone();
-        account.end_reset(now);
+        account.end_links(now);
         let user = account.user.clone();
         state.end_logins_and_sessions(id, keep.as_deref(), now);
         state.noted.push(AuditEvent::new(Act::PASSWORD_CHANGED, now).about(id));
@@ -407,12 +407,10 @@ impl UserStore for MemoryStore {
             forget
         };
         for account in register.accounts.values_mut() {
-            let ended = |token: &LinkToken| token.expires_at < before;
-            account.verification.take_if(|token| forget(ended(token)));
-            account.reset.take_if(|token| forget(ended(token) && token.is_over(before)));
-            account
-                .email_change
-                .take_if(|(_, token)| forget(ended(token) && token.is_over(before)));
+            let over = |token: &LinkToken| token.expires_at < before && token.is_over(before);
+            account.verification.take_if(|token| forget(over(token)));
+            account.reset.take_if(|token| forget(over(token)));
+            account.email_change.take_if(|(_, token)| forget(over(token)));
         }
         let Register { accounts, by_link, .. } = register;
         by_link.retain(|hash, id| accounts.get(id).is_some_and(|account| account.has_link(hash)));

@@ -10,7 +10,9 @@ use crate::StoreError;
 #[non_exhaustive]
 pub enum RedisConfigError {
     /// No address, one that can't be read, or several that are no cluster's.
-    #[error("no address of a Redis server, such as redis://127.0.0.1:6379")]
+    #[error(
+        "no address of a Redis server, such as redis://127.0.0.1:6379, or of a cluster's nodes"
+    )]
     Address(#[source] Cause),
     /// The server turned us away: a wrong password, a database it doesn't have.
     #[error("Redis refuses the connection")]
@@ -45,6 +47,8 @@ impl RedisConfigError {
             _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => {
                 Err(Self::Refused(error.into()))
             }
+            // Several addresses, of which none leads to a cluster.
+            _ if says("cluster support disabled") => Err(Self::Address(error.into())),
             // A cluster's client tells only in words why no node would have it.
             _ if says("AuthenticationFailed") => Err(Self::Refused(error.into())),
             // What Redis says in place of NOAUTH to a command as long as ours.

@@ -112,14 +112,12 @@ pub(super) async fn delete_expired(
     before: SystemTime,
     at_most: u32,
 ) -> sqlx::Result<u64> {
-    // One that says since when an unverified account holds its address no longer isn't needed for
-    // that: none says so too.
     let kept = before.checked_sub(LinkToken::KEPT).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut deleted = 0;
-    for (links, made) in [(&VERIFICATIONS, before), (&RESETS, kept), (&EMAIL_CHANGES, kept)] {
+    for links in [&VERIFICATIONS, &RESETS, &EMAIL_CHANGES] {
         let left = u64::from(at_most).saturating_sub(deleted);
         let left = u32::try_from(left).unwrap_or(u32::MAX);
-        let row = [before.into(), left.into(), made.into()];
+        let row = [before.into(), left.into(), kept.into()];
         deleted += tx.execute(&links.delete_expired, row).await?;
     }
     Ok(deleted)

@@ -79,7 +79,11 @@ impl TokenService {
             Verdict::Rotate | Verdict::Replay => {}
             Verdict::Expired => return invalid(InvalidRefresh::Expired),
             Verdict::Revoked => return invalid(InvalidRefresh::Revoked),
-            Verdict::Reuse => return self.end_reused(&presented).await,
+            Verdict::Reuse if self.refresh_leeway.is_zero() => {
+                return self.end_reused(&presented).await;
+            }
+            // It may have been replaced while it was read.
+            Verdict::Reuse => {}
         }
         let Some(identity) = current(family.user_id.clone()).await? else {
             let reason = RevokeReason::NoUser;

@@ -2,7 +2,10 @@ use super::*;
 use crate::{
     Clock, ManualClock, Plan, Role,
     store::memory::MemoryStore,
-    token::{InvalidRefresh, RefreshError, SigningKey, VerifyingKey},
+    token::{
+        InvalidRefresh, PresentedToken, RefreshError, RotateRequest, Rotation, SigningKey,
+        VerifyingKey,
+    },
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -280,9 +283,84 @@ async fn sessions_that_have_ended_are_forgotten() {
     let service = service(&clock);
     let pair = service.issue(&ada()).await.unwrap();
     assert_eq!(service.delete_expired(10).await.unwrap(), 0);
-    clock.advance(REFRESH_TTL + MINUTE);
+    clock.advance(REFRESH_TTL + 20 * MINUTE);
     assert_eq!(service.delete_expired(10).await.unwrap(), 1);
     assert_eq!(reason(refresh(&service, &pair).await), InvalidRefresh::Unknown);
+}
+
+#[tokio::test]
+async fn session_is_not_forgotten_while_an_access_token_of_it_may_be_good() {
+    let clock = ManualClock::new();
+    let service =
+        service(&clock).with_access_ttl(60 * MINUTE).with_refresh_ttl(Duration::from_secs(1));
+    let pair = service.issue(&ada()).await.unwrap();
+    clock.advance(59 * MINUTE);
+    assert_eq!(service.delete_expired(10).await.unwrap(), 0);
+    assert!(service.verify(pair.access_token()).is_ok());
+    service.logout_all(ada().user_id()).await.unwrap();
+    assert!(matches!(service.verify(pair.access_token()), Err(TokenError::Revoked)));
+}
+
+/// A store in which another process replaces each token while it is looked up: after its family was read,
+/// and before it was.
+#[derive(Debug)]
+struct OvertakenReads(MemoryStore);
+
+#[async_trait::async_trait]
+impl TokenStore for OvertakenReads {
+    async fn open_family(&self, family: NewFamily) -> Result<Opening, StoreError> {
+        self.0.open_family(family).await
+    }
+
+    async fn find_token(&self, token: &TokenHash) -> Result<Option<PresentedToken>, StoreError> {
+        let mut found = TokenStore::find_token(&self.0, token).await?;
+        if let Some(found) = &mut found {
+            found.family.sealed = None;
+        }
+        Ok(found)
+    }
+
+    async fn rotate(&self, request: RotateRequest) -> Result<Rotation, StoreError> {
+        self.0.rotate(request).await
+    }
+
+    async fn revoke_family(
+        &self,
+        token: &TokenHash,
+        reason: RevokeReason,
+        clock: &SharedClock,
+    ) -> Result<bool, StoreError> {
+        self.0.revoke_family(token, reason, clock).await
+    }
+
+    async fn revoke_user(
+        &self,
+        user: &UserId,
+        keep: Option<&FamilyId>,
+        reason: RevokeReason,
+        clock: &SharedClock,
+    ) -> Result<u64, StoreError> {
+        self.0.revoke_user(user, keep, reason, clock).await
+    }
+
+    async fn delete_expired_sessions(&self, _: SystemTime, _: u32) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn token_that_is_replaced_while_it_is_read_is_replayed_within_its_leeway() {
+    let store = OvertakenReads(MemoryStore::new());
+    let service = TokenService::new(KeySet::new(key()), "issuer", "api", store)
+        .with_refresh_leeway(MINUTE)
+        .with_clock(Arc::new(ManualClock::new()));
+    let pair = service.issue(&ada()).await.unwrap();
+    let next = refresh(&service, &pair).await.unwrap();
+    let again = refresh(&service, &pair).await.unwrap();
+    assert_eq!(again.refresh_token().expose(), next.refresh_token().expose());
+    let last = refresh(&service, &next).await.unwrap();
+    assert_eq!(reason(refresh(&service, &pair).await), InvalidRefresh::Reused);
+    assert_eq!(reason(refresh(&service, &last).await), InvalidRefresh::Revoked);
 }
 
 #[tokio::test]

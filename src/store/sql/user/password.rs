@@ -64,7 +64,7 @@ pub(super) async fn change_password(
     let Some(user) = user.filter(|user| user.epoch == *epoch) else { return Ok(None) };
     let now = clock.now();
     tx.execute(&SET_PASSWORD, [id.into(), new.into(), user.email_verified.into()]).await?;
-    tx.execute(&link::RESETS.end_of, [id.into(), now.into()]).await?;
+    link::end_pending(tx, id, now).await?;
     end_logins_and_sessions(tx, id, keep.as_deref(), now).await?;
     tx.note(AuditEvent::new(Act::PASSWORD_CHANGED, now).about(id)).await?;
     password_set(tx, id).await
