@@ -127,6 +127,7 @@ async fn setting_that_cannot_be_used_ends_the_start_with_one_line() {
         ("METRICS_ADDR", "nowhere"),
         ("AUDIT", "everywhere"),
         ("AUDIT", "table,off"),
+        ("AUDIT", ","),
         ("AUDIT_RETENTION", "0s"),
         ("METRICS_ADDR", &taken),
         ("RUST_LOG", "a=b=c"),

@@ -276,13 +276,17 @@ fn on_error(text: &str) -> Result<OnError, &'static str> {
 }
 
 fn audit(text: &str) -> Result<AuditTrail, &'static str> {
+    const WRONG: &str = "is none of table, log, off";
     if text == "off" {
         return Ok(AuditTrail::new());
+    }
+    if members(text).next().is_none() {
+        return Err(WRONG);
     }
     members(text).try_fold(AuditTrail::new(), |trail, member| match member {
         "table" => Ok(trail.with_table()),
         "log" => Ok(trail.with_log()),
-        _ => Err("is none of table, log, off"),
+        _ => Err(WRONG),
     })
 }
 
