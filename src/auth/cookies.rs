@@ -10,7 +10,7 @@ use crate::{Answer, Identity, RequestHead, SharedClock, SystemClock, token::Toke
 /// The tokens of a session in cookies, for browsers: out of reach of scripts, and sent by the browser
 /// itself, for WebSockets and `EventSource` too, which can't send an `Authorization` header.
 ///
-/// 1. Two cookies, `__Host-access` and `__Host-refresh`: `Secure`, `HttpOnly`, `SameSite=Strict`, of
+/// 1. Two cookies, `__Host-access` and `__Host-refresh` ([unless told otherwise](Self::with_names)): `Secure`, `HttpOnly`, `SameSite=Strict`, of
 ///    this very host (RFC 6265bis, section 4.1.3.2). The first may be
 ///    [left out](Self::without_access_token): then the page holds the access token in memory, sends it
 ///    as a Bearer token, and asks for a new one when it is loaded.
@@ -55,13 +55,24 @@ use crate::{Answer, Identity, RequestHead, SharedClock, SystemClock, token::Toke
 #[must_use]
 pub struct SessionCookies {
     access: bool,
+    names: Names,
+    /// Which hosts are sent them, too.
+    domain: Option<Arc<str>>,
     same_site: &'static str,
     trusted: Vec<HeaderValue>,
     clock: SharedClock,
 }
 
-const ACCESS: &str = "__Host-access";
-const REFRESH: &str = "__Host-refresh";
+#[derive(Clone, Debug)]
+struct Names {
+    access: Arc<str>,
+    refresh: Arc<str>,
+}
+
+/// Of one host, which no other can set (RFC 6265bis, section 4.1.3.2).
+const OF_HOST: &str = "__Host-";
+/// Of a domain; hosts of it that have TLS can set them.
+const OF_DOMAIN: &str = "__Secure-";
 
 /// What browsers keep of a cookie, at most, name and attributes apart (RFC 6265bis, section 5.6).
 const LONGEST: usize = 4096;
@@ -96,7 +107,58 @@ impl SessionCookies {
     /// Both tokens in cookies, which other sites never send.
     pub fn new() -> Self {
         let clock = SystemClock::shared();
-        Self { access: true, same_site: "Strict", trusted: Vec::new(), clock }
+        let names = Names { access: "__Host-access".into(), refresh: "__Host-refresh".into() };
+        Self { access: true, names, domain: None, same_site: "Strict", trusted: Vec::new(), clock }
+    }
+
+    /// The same by other names than `access` and `refresh`, where several services share a host. The
+    /// prefix `__Host-` stands before them all the same.
+    ///
+    /// ```
+    /// use tower_warden::auth::SessionCookies;
+    /// let cookies = SessionCookies::new().with_names("shop-access", "shop-refresh").clear();
+    /// assert!(cookies[0].to_str()?.starts_with("__Host-shop-refresh=;"));
+    /// # Ok::<(), http::header::ToStrError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Where one is empty, or holds anything else than letters, digits, `-` and `_`, or both are one.
+    pub fn with_names(self, access: &str, refresh: &str) -> Self {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        let valid = |name: &str| !name.is_empty() && name.bytes().all(plain);
+        assert!(
+            valid(access) && valid(refresh) && access != refresh,
+            "cookies have two names, of letters, digits, - and _"
+        );
+        let prefix = if self.domain.is_some() { OF_DOMAIN } else { OF_HOST };
+        let name = |name| format!("{prefix}{name}").into();
+        Self { names: Names { access: name(access), refresh: name(refresh) }, ..self }
+    }
+
+    /// The same with cookies that browsers send to all hosts of this domain, where the front end and
+    /// several services share a session. They are weaker: each of these hosts sees the tokens, and may set
+    /// others in their place, so the prefix is `__Secure-` instead of `__Host-`. Pages at other hosts than
+    /// the one that is asked need [`with_trusted_origin`](Self::with_trusted_origin).
+    ///
+    /// ```
+    /// use tower_warden::auth::SessionCookies;
+    /// let cookies = SessionCookies::new().with_domain("shop.example").clear();
+    /// assert!(cookies[0].to_str()?.starts_with("__Secure-refresh=; Domain=shop.example; Path=/;"));
+    /// # Ok::<(), http::header::ToStrError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Where it can be no domain.
+    pub fn with_domain(self, domain: &str) -> Self {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+        let valid = domain.starts_with(|c: char| c.is_ascii_alphanumeric());
+        assert!(valid && domain.bytes().all(plain), "a domain is a name such as shop.example");
+        let name = |name: &str| match name.strip_prefix(OF_HOST) {
+            Some(name) => format!("{OF_DOMAIN}{name}").into(),
+            None => name.into(),
+        };
+        let names = Names { access: name(&self.names.access), refresh: name(&self.names.refresh) };
+        Self { names, domain: Some(domain.into()), ..self }
     }
 
     /// The same with the refresh token alone in a cookie.
@@ -133,11 +195,12 @@ impl SessionCookies {
     /// [`CookieTooLong`] for an access token of more than 4 KiB.
     pub fn set(&self, pair: &TokenPair) -> Result<Vec<HeaderValue>, CookieTooLong> {
         let ends = pair.refresh_expires_at().duration_since(self.clock.now()).unwrap_or_default();
-        let refresh = self.cookie(REFRESH, pair.refresh_token().expose(), ends.as_secs())?;
+        let refresh =
+            self.cookie(&self.names.refresh, pair.refresh_token().expose(), ends.as_secs())?;
         let mut cookies = vec![refresh];
         if self.access {
             let seconds = pair.expires_in().as_secs();
-            cookies.push(self.cookie(ACCESS, pair.access_token(), seconds)?);
+            cookies.push(self.cookie(&self.names.access, pair.access_token(), seconds)?);
         }
         Ok(cookies)
     }
@@ -146,7 +209,8 @@ impl SessionCookies {
     /// [`logout`](crate::TokenService::logout).
     #[must_use]
     pub fn clear(&self) -> Vec<HeaderValue> {
-        [REFRESH, ACCESS].into_iter().filter_map(|name| self.cookie(name, "", 0).ok()).collect()
+        let Names { access, refresh } = &self.names;
+        [refresh, access].into_iter().filter_map(|name| self.cookie(name, "", 0).ok()).collect()
     }
 
     /// The refresh token that a request brings.
@@ -155,7 +219,7 @@ impl SessionCookies {
     /// [`AuthError::Missing`], [`AuthError::Ambiguous`] for two of them; [`AuthError::CrossSite`]
     /// where another site made the request.
     pub fn refresh_token<'a>(&self, request: &RequestHead<'a>) -> Result<&'a str, AuthError> {
-        self.find(request, REFRESH)
+        self.find(request, &self.names.refresh)
     }
 
     /// Knows callers by the access token in their cookie, where this authenticator knows them by a
@@ -169,8 +233,12 @@ impl SessionCookies {
             return Err(CookieTooLong);
         }
         let same_site = self.same_site;
+        let domain = match &self.domain {
+            Some(domain) => format!(" Domain={domain};"),
+            None => String::new(),
+        };
         let cookie = format!(
-            "{name}={value}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite={same_site}"
+            "{name}={value};{domain} Path=/; Max-Age={age}; Secure; HttpOnly; SameSite={same_site}"
         );
         // Tokens are base64url and hex, with dots: always a header.
         let mut cookie = HeaderValue::try_from(cookie).map_err(|_| CookieTooLong)?;
@@ -261,7 +329,7 @@ impl Authenticate for CookieAuthenticator {
         if request.headers.contains_key(header::AUTHORIZATION) {
             return Answer::Ready(Err(AuthError::Missing));
         }
-        let token = match self.cookies.find(&request, ACCESS) {
+        let token = match self.cookies.find(&request, &self.cookies.names.access) {
             Ok(token) => token,
             Err(error) => return Answer::Ready(Err(error)),
         };

@@ -160,6 +160,31 @@ async fn the_refresh_token_is_read_under_the_same_rules() {
 }
 
 #[tokio::test]
+async fn cookies_are_found_again_by_whatever_names_they_were_set() {
+    let (tokens, cookies, pair) = session().await;
+    for (cookies, name) in [
+        (cookies.clone().with_names("a", "r"), "__Host-a"),
+        (cookies.clone().with_domain("example"), "__Secure-access"),
+        (cookies.clone().with_domain("example").with_names("a", "r"), "__Secure-a"),
+        (cookies.with_names("a", "r").with_domain("example"), "__Secure-a"),
+    ] {
+        let set = cookies.set(&pair).unwrap();
+        let sent: Vec<_> = set.iter().map(|set| set.to_str().unwrap()).collect();
+        assert!(sent[1].starts_with(&format!("{name}=")), "{sent:?}");
+        let sent = sent.iter().map(|set| set.split(';').next().unwrap()).collect::<Vec<_>>();
+        let request = || Request::get("/").header("cookie", sent.join("; "));
+        let service = RequireAuth::new(cookies.of(tokens.clone())).layer(inner());
+        assert_eq!(send(&service, request()).await.status(), 200, "{name}");
+        let refresh = request().body(()).unwrap();
+        let refresh = cookies.refresh_token(&RequestHead::from(&refresh)).unwrap().to_owned();
+        assert_eq!(refresh, pair.refresh_token().expose());
+        // By their own names they are nobody's.
+        let others = RequireAuth::new(SessionCookies::new().of(tokens.clone())).layer(inner());
+        assert_eq!(send(&others, request()).await.status(), 401, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn on_this_very_machine_a_page_needs_no_tls() {
     let (tokens, cookies, pair) = session().await;
     let service = RequireAuth::new(cookies.of(tokens)).layer(inner());
