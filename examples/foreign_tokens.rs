@@ -16,7 +16,7 @@ use axum::{Router, body::Body, routing::get};
 use http::Request;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_warden::{
-    Answer, Identity, RequestHead, RequireAuth, RequireRole, Role, StoreError, UserId,
+    Answer, Identity, RequestHead, RequireAuth, RequireRole, Role, StoreError, TokenHash, UserId,
     auth::{AuthError, Authenticate, bearer},
 };
 
@@ -26,16 +26,19 @@ struct Introspection {
     known: Arc<Mutex<Known>>,
 }
 
-/// Which tokens were asked about, and when; a real one would be bounded.
-type Known = HashMap<Vec<u8>, (Instant, Identity)>;
+/// Which tokens were asked about, and when; a real one would be bounded. By their hashes: what lies in
+/// memory, or comes into a log by `Debug`, lets nobody in.
+type Known = HashMap<TokenHash, (Instant, Identity)>;
 
 impl Authenticate for Introspection {
     fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
-        let token = match bearer(request.headers) {
-            Ok(token) => token.to_vec(),
+        let token = match bearer(request.headers).map(std::str::from_utf8) {
+            Ok(Ok(token)) => token.to_owned(),
+            Ok(Err(_)) => return Answer::Ready(Err(AuthError::Invalid("no text"))),
             Err(error) => return Answer::Ready(Err(error)),
         };
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&token).cloned();
+        let hash = TokenHash::of(&token);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).cloned();
         if let Some((at, caller)) = known
             && at.elapsed() < Duration::from_secs(30)
         {
@@ -45,19 +48,19 @@ impl Authenticate for Introspection {
         Answer::pending(async move {
             let caller = ask(&token).await?;
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(token, (Instant::now(), caller.clone()));
+            known.insert(hash, (Instant::now(), caller.clone()));
             Ok(caller)
         })
     }
 }
 
 /// Stands for the call to the other service.
-async fn ask(token: &[u8]) -> Result<Identity, AuthError> {
+async fn ask(token: &str) -> Result<Identity, AuthError> {
     tokio::time::sleep(Duration::from_millis(10)).await;
     match token {
-        b"of-ada" => Ok(Identity::new(UserId::from("ada"), Role::EDITOR)),
-        b"of-bob" => Ok(Identity::new(UserId::from("bob"), Role::VIEWER)),
-        b"during-an-outage" => Err(StoreError::unavailable("no answer").into()), // 503, not 401
+        "of-ada" => Ok(Identity::new(UserId::from("ada"), Role::EDITOR)),
+        "of-bob" => Ok(Identity::new(UserId::from("bob"), Role::VIEWER)),
+        "during-an-outage" => Err(StoreError::unavailable("no answer").into()), // 503, not 401
         _ => Err(AuthError::Invalid("inactive")),
     }
 }

@@ -22,7 +22,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_warden::{
     Answer, Identity, PeerAddr, Quota, RateLimitLayer, RequestHead, RequireAuth, Role, Rule,
     UserId,
-    auth::{AuthError, Authenticate},
+    auth::{AuthError, Authenticate, bearer},
     store::memory::MemoryRateLimitStore,
 };
 
@@ -41,9 +41,9 @@ struct OldTokens;
 
 impl Authenticate for OldTokens {
     fn authenticate(&self, request: RequestHead<'_>) -> Answer<Result<Identity, AuthError>> {
-        let header = request.headers.get("authorization").and_then(|value| value.to_str().ok());
-        let Some(token) = header.and_then(|value| value.strip_prefix("Bearer ")) else {
-            return Answer::Ready(Err(AuthError::Missing));
+        let token = match bearer(request.headers) {
+            Ok(token) => token,
+            Err(error) => return Answer::Ready(Err(error)),
         };
         let key = DecodingKey::from_secret(SECRET);
         let claims = decode::<Claims>(token, &key, &Validation::new(Algorithm::HS256));
@@ -82,14 +82,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let claims = Claims { sub: "ada".into(), role: "editor".into(), exp: 4_102_444_800 };
     let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET))?;
     let app = app();
-    for (bearer, expected) in [
+    for (sent, expected) in [
         (token.as_str(), [200; 4]),
         ("made.up.token", [401, 401, 401, 429]), // who guesses tokens is limited as well
     ] {
         for status in expected {
             let request = Request::get("/me")
                 .extension(PeerAddr::from(([203, 0, 113, 9], 4711)))
-                .header("authorization", format!("Bearer {bearer}"));
+                .header("authorization", format!("Bearer {sent}"));
             let response = app.clone().oneshot(request.body(Body::empty())?).await?;
             let limit = response.headers()["ratelimit"].to_str()?;
             println!("{} {limit}", response.status());

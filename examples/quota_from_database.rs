@@ -9,9 +9,12 @@ use std::time::Duration;
 use axum::{Router, body::Body, routing::get};
 use http::Request;
 use sqlx::SqlitePool;
-use tower::ServiceExt;
+use tower::{ServiceBuilder, ServiceExt};
 use tower_warden::{
-    Key, Quota, RateLimitLayer, Rule, StoreError, store::memory::MemoryRateLimitStore,
+    Identity, Key, Quota, RateLimitLayer, RequireAuth, Role, Rule, StoreError, TokenService,
+    UserId,
+    store::memory::{MemoryRateLimitStore, MemoryStore},
+    token::{KeySet, SigningKey, TokenPair},
 };
 
 /// How many a minute this tenant has bought; `None` for one that isn't there.
@@ -25,14 +28,17 @@ async fn quota_of(database: SqlitePool, tenant: Key) -> Result<Option<Quota>, St
     Ok(limit.map(Quota::per_minute))
 }
 
-fn app(database: SqlitePool) -> Router {
+fn app(database: SqlitePool, tokens: TokenService) -> Router {
+    // From a token that was verified: a tenant that anyone may write would be a limit for nobody, and a
+    // query for each name that somebody makes up.
     let rule = Rule::by_key("tenant", Quota::per_minute(1), |request| {
-        request.headers.get("x-tenant")?.to_str().ok().map(Key::from)
+        request.identity()?.claims().get("tenant")?.as_str().map(Key::from)
     })
-    .or_refuse() // who names no tenant has no limit to hold on to
+    .or_refuse() // who is of no tenant has no limit to hold on to
     .with_quota_from(Duration::from_secs(30), move |tenant| quota_of(database.clone(), tenant));
     let limit = RateLimitLayer::new(MemoryRateLimitStore::new(), rule);
-    Router::new().route("/", get("hello")).layer(limit)
+    let stack = ServiceBuilder::new().layer(RequireAuth::new(tokens)).layer(limit);
+    Router::new().route("/", get("hello")).layer(stack)
 }
 
 #[tokio::main]
@@ -44,22 +50,30 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     sqlx::query("INSERT INTO tenants VALUES ('acme', 1000), ('tiny', 2)")
         .execute(&database)
         .await?;
-    let app = app(database);
+    let keys = KeySet::new(SigningKey::generate_ed25519()?);
+    let tokens = TokenService::new(keys, "https://id.example", "api", MemoryStore::new());
+    let app = app(database, tokens.clone());
+    let ada = Identity::new(UserId::from("ada"), Role::EDITOR);
 
     for (tenant, expected) in [
         ("acme", [200, 200, 200]),
         ("tiny", [200, 200, 429]),
         ("unknown", [200, 429, 429]), // the rule's own quota
     ] {
+        let caller = tokens.issue(&ada.clone().with_claim("tenant", tenant)).await?;
         for status in expected {
-            let request = Request::get("/").header("x-tenant", tenant).body(Body::empty())?;
-            let response = app.clone().oneshot(request).await?;
+            let response = app.clone().oneshot(request_of(&caller)?).await?;
             let limit = response.headers()["x-ratelimit-limit"].to_str()?;
             println!("{tenant}: {} of {limit}", response.status());
             assert_eq!(response.status(), status);
         }
     }
-    let nobody = app.oneshot(Request::get("/").body(Body::empty())?).await?;
-    assert_eq!(nobody.status(), 400);
+    let of_no_tenant = tokens.issue(&ada).await?;
+    assert_eq!(app.oneshot(request_of(&of_no_tenant)?).await?.status(), 400);
     Ok(())
+}
+
+fn request_of(caller: &TokenPair) -> http::Result<Request<Body>> {
+    let bearer = format!("Bearer {}", caller.access_token());
+    Request::get("/").header("authorization", bearer).body(Body::empty())
 }
