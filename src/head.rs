@@ -8,6 +8,7 @@ use crate::Identity;
 ///
 /// ```
 /// use tower_warden::{Key, Quota, Rule};
+/// // From a header that a gateway sets in place of what its clients sent.
 /// let tenants = Rule::by_key("tenant", Quota::per_minute(600), |head| {
 ///     Some(Key::from(head.headers.get("x-tenant")?.to_str().ok()?))
 /// })

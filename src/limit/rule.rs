@@ -32,8 +32,8 @@ use crate::{
 /// let strangers = Rule::per_ip("ip", Quota::per_minute(100))
 ///     .when(|request| request.identity().is_none());
 /// // A request without a key is counted by address, with the same quota.
-/// let by_api_key = Rule::by_key("key", Quota::per_second(10), |request| {
-///     request.headers.get("x-api-key")?.to_str().ok().map(Key::from)
+/// let by_tenant = Rule::by_key("tenant", Quota::per_second(10), |request| {
+///     request.identity()?.claims().get("tenant")?.as_str().map(Key::from)
 /// });
 /// ```
 #[derive(Clone)]
@@ -156,7 +156,9 @@ impl Rule {
         )
     }
 
-    /// Counts by the key that the function finds in a request: an API key, a tenant, a claim.
+    /// Counts by the key that the function finds in a request: a tenant, a claim. **What anyone may write
+    /// limits nobody**: take it from the [identity](RequestHead::identity), or from a header that your
+    /// gateway sets in place of what its clients sent. Who makes up a key has a quota of its own.
     ///
     /// Where it finds none, the client's address is counted instead, by the same quota, so that what
     /// is left out is no way around the limit. [`or_per_ip`](Self::or_per_ip),
