@@ -157,7 +157,7 @@ pub enum SealingKeyError {
     Io {
         /// Which file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         #[source]
         source: io::Error,
     },

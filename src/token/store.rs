@@ -345,7 +345,7 @@ impl RenewRequest {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Renewed {
-    /// It.
+    /// The family, with the session as it is now.
     pub family: Family,
     /// When its new token ends.
     pub token_expires_at: SystemTime,
