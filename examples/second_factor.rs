@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The same code a second time, seen over her shoulder; and a recovery code.
     let step = login.begin(&ada).await?.ok_or("no second factor")?;
-    let again = login.finish(step.expose(), &code).await;
+    let again = login.finish(step.expose(), &code, async |_| Ok(Some(ada.clone()))).await;
     println!("the same code again: {again:?}");
     assert!(matches!(again, Err(SecondStepError::InvalidCode)));
     let recovery_code = recovery_codes[0].expose();
@@ -58,9 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What the second request of a login does. A limiter for wrong codes belongs before it. The user is
-/// read ([`LoginSteps::user_of`], then your register) before the code is looked at: a password that is
-/// reset in between opens no session.
+/// What the second request of a login does. A limiter for wrong codes belongs before it.
 async fn second_step(
     login: &LoginSteps,
     tokens: &TokenService,
@@ -68,8 +66,10 @@ async fn second_step(
     login_token: &str,
     code: &str,
 ) -> Result<TokenPair, Box<dyn std::error::Error>> {
-    login.finish(login_token, code).await?;
-    Ok(tokens.issue(&user.clone().with_amr(["pwd", "otp"])).await?)
+    // Who the user is now: in earnest `UserService::find`.
+    let current = async |_| Ok(Some(user.clone()));
+    let caller = login.finish(login_token, code, current).await?;
+    Ok(tokens.issue(&caller.with_amr(["pwd", "otp"])).await?)
 }
 
 /// Somebody who has registered: see the example `server`.

@@ -51,10 +51,12 @@ const TRIES: u32 = 5;
 /// let token = login.begin(&caller).await?.ok_or("no second factor is on")?;
 /// assert_eq!(login.user_of(token.expose()).await?, Some(ada.clone())); // whom a limiter counts
 ///
-/// let wrong = login.finish(token.expose(), "catfish").await;
+/// let current = |id| async { Ok(Some(Identity::new(id, Role::VIEWER))) }; // in earnest: UserService::find
+/// let wrong = login.finish(token.expose(), "catfish", current).await;
 /// assert!(matches!(wrong, Err(SecondStepError::InvalidCode)));
-/// assert_eq!(login.finish(token.expose(), "swordfish").await?, ada); // then TokenService::issue
-/// assert!(login.finish(token.expose(), "swordfish").await.is_err()); // works once
+/// let caller = login.finish(token.expose(), "swordfish", current).await?; // then TokenService::issue
+/// assert_eq!(*caller.user_id(), ada);
+/// assert!(login.finish(token.expose(), "swordfish", current).await.is_err()); // works once
 /// # Ok(())
 /// # }
 /// ```
@@ -110,35 +112,56 @@ impl LoginSteps {
 
     /// The second step: who has logged in, with both factors.
     ///
-    /// Read who the user is ([`user_of`](Self::user_of), and your register) *before* this. A new
-    /// password ends what waits here and begins a new [epoch](crate::user::User::epoch): one that comes
-    /// before this is refused here, one after it by
-    /// [`issue`](crate::TokenService::issue), which sees that the identity is of the epoch before. An
-    /// identity that is read after this is of the new epoch, and would let in who knew the old password.
+    /// `current` answers who the user is now; `None`, for one who is gone or may no longer come in, is
+    /// an invalid code. It is asked before the code is looked at, so that a password which is reset
+    /// meanwhile opens no session: before the login is finished the reset ends it, and after that
+    /// [`issue`](crate::TokenService::issue) sees that the identity is of an
+    /// [epoch](crate::user::User::epoch) before it.
     ///
     /// # Errors
     /// See [`SecondStepError`].
-    pub async fn finish(&self, login_token: &str, code: &str) -> Result<UserId, SecondStepError> {
-        let token = LoginToken::parse(login_token).ok_or(SecondStepError::InvalidCode);
-        let outcome = match token {
-            Ok(token) => {
-                // To its end, also where the client hangs up: a code that was used up without a
-                // login would be no use to anybody.
-                let (steps, code) = (self.clone(), code.to_owned());
-                let work = async move { steps.attempt(&token, &code).await };
-                let work = Origin::inherited(work).in_current_span();
-                tokio::spawn(work)
-                    .await
-                    .unwrap_or_else(|panic| Err(StoreError::internal(panic).into()))
-            }
-            Err(error) => Err(error),
-        };
+    pub async fn finish<F>(
+        &self,
+        login_token: &str,
+        code: &str,
+        current: impl FnOnce(UserId) -> F + Send,
+    ) -> Result<Identity, SecondStepError>
+    where
+        F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
+    {
+        let outcome = self.step(login_token, code, current).await;
         signals::second_step(match &outcome {
             Ok(_) => "ok",
             Err(SecondStepError::InvalidCode) => "invalid_code",
             Err(SecondStepError::Store(_)) => "failed",
         });
         outcome
+    }
+
+    async fn step<F>(
+        &self,
+        login_token: &str,
+        code: &str,
+        current: impl FnOnce(UserId) -> F + Send,
+    ) -> Result<Identity, SecondStepError>
+    where
+        F: Future<Output = Result<Option<Identity>, StoreError>> + Send,
+    {
+        let token = LoginToken::parse(login_token).ok_or(SecondStepError::InvalidCode)?;
+        let user = self.store.find_login(&token.hash(), self.clock.now()).await?;
+        let caller = current(user.ok_or(SecondStepError::InvalidCode)?).await?;
+        let caller = caller.ok_or(SecondStepError::InvalidCode)?;
+        // To its end, also where the client hangs up: a code that was used up without a login would be
+        // no use to anybody.
+        let (steps, code) = (self.clone(), code.to_owned());
+        let work = async move { steps.attempt(&token, &code).await };
+        let user = tokio::spawn(Origin::inherited(work).in_current_span())
+            .await
+            .unwrap_or_else(|panic| Err(StoreError::internal(panic).into()))?;
+        if *caller.user_id() != user {
+            return Err(StoreError::internal("another user was found than has logged in").into());
+        }
+        Ok(caller)
     }
 
     async fn attempt(&self, token: &LoginToken, code: &str) -> Result<UserId, SecondStepError> {

@@ -51,10 +51,12 @@
 //! let (first, second) = (login.begin(&caller).await?, login.begin(&caller).await?);
 //! let (first, second) = (first.ok_or("none is on")?, second.ok_or("none is on")?);
 //! let code = setup.code_at(clock.now());
-//! assert_eq!(login.finish(first.expose(), &code).await?, ada);
-//! let again = login.finish(second.expose(), &code).await;
+//! let current = |id| async { Ok(Some(Identity::new(id, Role::VIEWER))) }; // in earnest: UserService::find
+//! assert_eq!(*login.finish(first.expose(), &code, current).await?.user_id(), ada);
+//! let again = login.finish(second.expose(), &code, current).await;
 //! assert!(matches!(again, Err(SecondStepError::InvalidCode)));
-//! assert_eq!(login.finish(second.expose(), recovery_codes[0].expose()).await?, ada);
+//! let recovered = login.finish(second.expose(), recovery_codes[0].expose(), current).await?;
+//! assert_eq!(*recovered.user_id(), ada);
 //! # Ok(())
 //! # }
 //! ```

@@ -1,11 +1,13 @@
 //! The second factor: codes of an authenticator app, and the login in two steps.
 
+use std::future::ready;
+
 use axum::{Json as Answered, Router, extract::State, routing::post};
 use http::StatusCode;
 use serde::Serialize;
 use tower_warden::{
     Identity, Problem, TokenService, UserService,
-    second_factor::{LoginSteps, LoginToken, RecoveryCode, SecondStepError, TotpService},
+    second_factor::{LoginSteps, LoginToken, RecoveryCode, TotpService},
     token::{NewSession, TokenPair},
     user::{CheckPasswordError, Password},
 };
@@ -96,10 +98,9 @@ async fn login(
         None => None,
     };
     let account = user.as_ref().map(|user| user.email.as_str());
-    let look = async { Ok(steps.finish(&login_token, &code).await?) };
-    guesses.check(account, look).await?;
-    let user = user.ok_or(SecondStepError::InvalidCode)?;
-    let caller = identity(&user).with_amr(["pwd", "otp"]);
+    let found = user.as_ref().map(identity);
+    let look = async { Ok(steps.finish(&login_token, &code, |_| ready(Ok(found))).await?) };
+    let caller = guesses.check(account, look).await?.with_amr(["pwd", "otp"]);
     Ok(Answered(tokens.open_session(NewSession::new(caller).with_info(info)).await?))
 }
 
