@@ -519,8 +519,8 @@ pub const SECTIONS: &[Section] = &[
         rows: &[
             server("no headers", ", no headers"),
             row(
-                "the same, one user",
-                ("server one user", ", no headers"),
+                "no headers, one user",
+                ("server one user", ", one user"),
                 Rate,
                 "bare axum",
                 Goal::None,

@@ -59,8 +59,8 @@ const CONTESTANTS: [Contestant; 19] = [
     contestant(IN_PROCESS, "tower-warden without cache", StatusCode::OK),
     contestant(IN_PROCESS, "hand-made cache, governor", StatusCode::OK),
     contestant(IN_PROCESS, "jsonwebtoken, no limit", StatusCode::OK),
-    contestant(ONE_USER, "bare axum, no headers", StatusCode::OK),
-    contestant(ONE_USER, "tower-warden, no headers", StatusCode::OK),
+    contestant(ONE_USER, "bare axum, one user", StatusCode::OK),
+    contestant(ONE_USER, "tower-warden, one user", StatusCode::OK),
     contestant(REFUSING, "a constant 429", StatusCode::TOO_MANY_REQUESTS),
     contestant(REFUSING, "tower-warden, all refused", StatusCode::TOO_MANY_REQUESTS),
     contestant(REDIS, "bare axum", StatusCode::OK),
@@ -95,11 +95,12 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 async fn serve(name: &str) -> Outcome<()> {
     let route = Router::new().route("/", get(async || "Hello, world!"));
     let router = match name {
-        "bare axum" | "bare axum, no headers" => route,
+        "bare axum" | "bare axum, no headers" | "bare axum, one user" => route,
         "bare axum, two headers" => rivals::constant_headers::<2>(),
         "bare axum, five headers" => rivals::constant_headers::<5>(),
         "two empty layers, no headers" => rivals::empty_layers(route),
         "tower-warden, no headers" => ours::with_headers(route, LimitHeaders::None),
+        "tower-warden, one user" => ours::without_end(route),
         "tower-warden, two headers" => ours::with_headers(route, LimitHeaders::Draft),
         "tower-warden, five headers" => ours::with_headers(route, LimitHeaders::Both),
         "tower-warden, no limit" => ours::without_limit(route),
