@@ -11,9 +11,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A time so much later; at most a hundred years, so that no setting takes it out of any calendar.
+/// The longest that is added to a date: a hundred years, which take none out of any calendar.
+pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// A time so much later, [at most](LONGEST).
 pub(crate) fn later(time: SystemTime, by: Duration) -> SystemTime {
-    const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
     time.checked_add(by.min(LONGEST)).unwrap_or(time)
 }
 

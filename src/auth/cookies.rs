@@ -10,9 +10,9 @@ use crate::{Answer, Identity, RequestHead, SharedClock, SystemClock, token::Toke
 /// The tokens of a session in cookies, for browsers: out of reach of scripts, and sent by the browser
 /// itself, for WebSockets and `EventSource` too, which can't send an `Authorization` header.
 ///
-/// 1. Two cookies, `__Host-access` and `__Host-refresh` ([unless told otherwise](Self::with_names)): `Secure`, `HttpOnly`, `SameSite=Strict`, of
-///    this very host (RFC 6265bis, section 4.1.3.2). The first may be
-///    [left out](Self::without_access_token): then the page holds the access token in memory, sends it
+/// 1. Two cookies, `__Host-access` and `__Host-refresh` ([unless told otherwise](Self::with_names)):
+///    `Secure`, `HttpOnly`, `SameSite=Strict`, of this very host (RFC 6265bis, section 4.1.3.2). The first
+///    may be [left out](Self::without_access_token): then the page holds the access token in memory, sends it
 ///    as a Bearer token, and asks for a new one when it is loaded.
 /// 2. A cookie comes with whatever request a browser makes, another site's too. So one is believed only
 ///    where the browser says that the request is of the same origin (`Sec-Fetch-Site`, or else

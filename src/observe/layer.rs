@@ -40,15 +40,15 @@ use crate::{Origin, RequestHead, TrustedProxies, origin::Observed, signals};
 #[must_use]
 pub struct ObserveLayer(Arc<Shared>);
 
-type Route = Arc<dyn for<'a> Fn(&RequestHead<'a>) -> Option<Cow<'a, str>> + Send + Sync>;
-type RequestId = Arc<dyn for<'a> Fn(&RequestHead<'a>) -> Option<Cow<'a, str>> + Send + Sync>;
+/// Finds a word in a request: its route, say.
+type Find = Arc<dyn for<'a> Fn(&RequestHead<'a>) -> Option<Cow<'a, str>> + Send + Sync>;
 type Adopt = Arc<dyn Fn(&Span, &TraceContext) + Send + Sync>;
 
 #[derive(Clone)]
 struct Shared {
     proxies: TrustedProxies,
-    route: Route,
-    request_id: Option<RequestId>,
+    route: Find,
+    request_id: Option<Find>,
     adopt: Option<Adopt>,
     own_traces: bool,
 }

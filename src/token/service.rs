@@ -74,7 +74,7 @@ const LONGEST_REFRESH_LEEWAY: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 10_000;
 
 /// Times far beyond this can't be added to a date.
-const LONGEST_TTL: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+const LONGEST_TTL: Duration = crate::clock::LONGEST;
 
 impl TokenService {
     /// A service that signs and verifies with these keys, as this issuer (`iss`), for this audience
@@ -375,9 +375,9 @@ impl TokenService {
     }
 
     /// Forgets sessions that ended before any access token that is still good, and revocations that no
-    /// longer matter. At most so many tokens
-    /// in one call; answers how many. To be called now and then, again at once where it answers
-    /// `at_most`: a thousand take some milliseconds, for which others don't wait.
+    /// longer matter. At most so many tokens in one call; answers how many. To be called now and then,
+    /// again at once where it answers `at_most`: a thousand take some milliseconds, for which others
+    /// don't wait.
     ///
     /// # Errors
     /// [`StoreError`] where the store failed.

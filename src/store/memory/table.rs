@@ -74,7 +74,7 @@ const SHORTEST: usize = 16;
 const SPARE: usize = 256;
 /// So many lines of a segment stand beside one another; then come as many of each other segment, and then
 /// the next of this one. So what is in use is in few pages of memory, however many there may come to be:
-/// the line of a client whose page the processor doesn't know takes twice as long.
+/// the line of a client whose page the processor doesn't know takes nearly twice as long.
 const RUN: usize = 16;
 /// Looked at for each new client, so that idle ones leave as fast as new ones come.
 const SWEPT: usize = 10;
