@@ -27,9 +27,15 @@ async fn login(browser: &Browser, email: &str) {
     browser.click("[value=login]").await;
 }
 
+/// Clicks, and waits for what is said then; the same may have been said before.
+async fn says(browser: &Browser, button: &str, answer: &str) {
+    browser.run("document.querySelector('#said').textContent = ''").await;
+    browser.click(button).await;
+    browser.shows("#said", answer).await;
+}
+
 async fn asks(browser: &Browser, what: &str, answer: &str) {
-    browser.click(&format!("[data-ask='{what}']")).await;
-    browser.shows("#said", &format!("{what}: {answer}")).await;
+    says(browser, &format!("[data-ask='{what}']"), &format!("{what}: {answer}")).await;
 }
 
 #[tokio::test]
@@ -69,15 +75,12 @@ async fn api_is_tried_by_hand() {
 
     browser.fill("#email", "ada@example.com").await;
     browser.fill("#password", PASSWORD).await;
-    browser.click("[value=register]").await;
-    browser.shows("#said", "POST /auth/register: 201").await;
-    browser.click("[value=login]").await;
-    browser.shows("#said", "403. Email not verified").await;
+    says(&browser, "[value=register]", "POST /auth/register: 201").await;
+    says(&browser, "[value=login]", "403. Email not verified").await;
     let letter = letter(&directory).await;
     let link = letter.lines().find(|line| line.starts_with(&program.base)).unwrap();
     browser.fill("#link", link).await;
-    browser.click("#verify button").await;
-    browser.shows("#said", "POST /auth/verify: 200").await;
+    says(&browser, "#verify button", "POST /auth/verify: 200").await;
     browser.click("[value=login]").await;
     browser.shows("#me", "ada@example.com, viewer").await;
     asks(&browser, "POST /projects", "403. Insufficient permissions").await;
@@ -89,8 +92,7 @@ async fn api_is_tried_by_hand() {
     browser.click("#refresh").await;
     browser.shows("#sessions", "This one: Chrome").await;
     browser.shows("#sessions", "Elsewhere").await;
-    browser.click("#sessions li:not(:first-child) button").await;
-    browser.shows("#said", "204").await;
+    says(&browser, "#sessions li:not(:first-child) button", "204").await;
     program.get("/auth/me").bearer(&elsewhere).await.refused(401, "token_revoked");
     browser.loses("#sessions", "Elsewhere").await;
 
@@ -105,15 +107,13 @@ async fn api_is_tried_by_hand() {
     let key = key.strip_prefix("Shown this once: ").unwrap();
     program.get("/auth/sessions").bearer(key).await.refused(403, "insufficient_permissions");
     browser.assert_accessible().await;
-    browser.click("#keys button").await;
-    browser.shows("#said", "204").await;
+    says(&browser, "#keys button", "204").await;
     asks(&browser, "GET /auth/me", "401").await;
     browser.click("[name=as][value=session]").await;
 
     // A second factor, turned on, asked for, and turned off.
     browser.fill("#totp-password", PASSWORD).await;
-    browser.click("#totp button").await;
-    browser.shows("#said", "POST /auth/totp: 200").await;
+    says(&browser, "#totp button", "POST /auth/totp: 200").await;
     browser.shows("#totp-confirm", "Give this secret").await;
     let app = App::reading(&text(&browser, "#secret").await);
     browser.fill("#totp-code", &app.shows_at(SystemTime::now(), 0)).await;
@@ -139,9 +139,10 @@ async fn api_is_tried_by_hand() {
     login(&browser, "root@example.com").await;
     browser.shows("#me", "root@example.com, admin").await;
     asks(&browser, "GET /analytics", "200").await;
-    browser.click("[aria-label='role of ada@example.com'] option[value=editor]").await;
-    browser.shows("#said", "PATCH /admin/users").await;
-    browser.click("[aria-label='plan of ada@example.com'] option[value=paid]").await;
+    for (what, choice) in [("role", "editor"), ("plan", "paid")] {
+        let option = format!("[aria-label='{what} of ada@example.com'] option[value={choice}]");
+        says(&browser, &option, "PATCH /admin/users").await;
+    }
     browser.click("[aria-label='Act as ada@example.com']").await;
     browser.shows("#me", "ada@example.com, editor, plan paid").await;
     asks(&browser, "POST /projects", "201").await;
@@ -155,8 +156,7 @@ async fn api_is_tried_by_hand() {
 
     // A link of a forgotten password leads to its page.
     browser.fill("#email", "ada@example.com").await;
-    browser.click("[value=forgot]").await;
-    browser.shows("#said", "POST /auth/password/forgot: 202").await;
+    says(&browser, "[value=forgot]", "POST /auth/password/forgot: 202").await;
     let letter = crate::settings::letter_about(&directory, "Set a new password").await;
     let link = letter.lines().find(|line| line.starts_with(&program.base)).unwrap();
     browser.fill("#link", link).await;
@@ -167,10 +167,54 @@ async fn api_is_tried_by_hand() {
     program.stop().await;
 }
 
-/// Limits count down, refuse and recover while one looks.
+/// The bars of this kind in the window of the client's address.
+async fn bars(browser: &Browser, kind: &str) -> u64 {
+    let script = format!(
+        "return [...document.querySelectorAll('#window-ip .{kind}')]
+             .filter((bar) => bar.getAttribute('height') > 0).length"
+    );
+    browser.run(&script).await.as_u64().unwrap()
+}
+
+/// Limits count down and refuse while one looks.
 #[tokio::test]
 #[ignore = "needs Chromium: run tests/run"]
 async fn limits_are_seen_on_the_picture_of_their_window() {
+    let directory = directory_with_keys();
+    let settings = [&ADMIN[..], &[("RATE_LIMIT_PUBLIC", "60/1h")]];
+    let program = Program::start(directory.path(), &settings.concat()).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("{}/", program.base)).await;
+    login(&browser, "root@example.com").await;
+    browser.shows("#me", "root@example.com, admin").await;
+    browser.click("[name=as][value=nobody]").await;
+    let left = async || -> u64 {
+        let text = text(&browser, "#window-ip [data-left]").await;
+        text.strip_prefix("ip: ").unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    asks(&browser, "GET /public/status", "200").await;
+    let before = left().await;
+    asks(&browser, "GET /public/status", "200").await;
+    assert_eq!(left().await, before - 1);
+    assert!(bars(&browser, "mark").await > 0);
+    assert_eq!(bars(&browser, "refused").await, 0);
+    for said in ["25 let through, 0 refused", "25 let through, 0 refused", "refused"] {
+        says(&browser, "#burst", said).await;
+    }
+    assert_eq!(left().await, 0);
+    assert!(bars(&browser, "refused").await > 0);
+    asks(&browser, "GET /public/status", "429. Too many requests. Try again in").await;
+    browser.shows("#answer", "Retry-After: ").await;
+    browser.assert_accessible().await;
+    browser.assert_no_complaints().await;
+    browser.stop().await;
+    program.stop().await;
+}
+
+/// What leaves the window may be asked again; failed logins stay in theirs for longer.
+#[tokio::test]
+#[ignore = "needs Chromium: run tests/run"]
+async fn limits_recover_while_one_looks() {
     let directory = directory_with_keys();
     let settings = [&ADMIN[..], &[("RATE_LIMIT_PUBLIC", "60/10s"), ("RATE_LIMIT_LOGIN", "2/1h")]];
     let program = Program::start(directory.path(), &settings.concat()).await;
@@ -180,38 +224,20 @@ async fn limits_are_seen_on_the_picture_of_their_window() {
     login(&browser, "root@example.com").await;
     browser.shows("#me", "root@example.com, admin").await;
     browser.click("[name=as][value=nobody]").await;
-    let left = async || -> u64 {
-        let text = text(&browser, "#window-ip [data-left]").await;
-        text.strip_prefix("ip: ").unwrap().split(' ').next().unwrap().parse().unwrap()
-    };
-    let bars = async |kind: &str| -> u64 {
-        let script = format!(
-            "return [...document.querySelectorAll('#window-ip .{kind}')]
-                 .filter((bar) => bar.getAttribute('height') > 0).length"
-        );
-        browser.run(&script).await.as_u64().unwrap()
-    };
     asks(&browser, "GET /public/status", "200").await;
-    let before = left().await;
-    asks(&browser, "GET /public/status", "200").await;
-    assert_eq!(left().await, before - 1);
-    assert!(bars("mark").await > 0);
-    assert_eq!(bars("refused").await, 0);
-    for _ in 0..3 {
-        browser.click("#burst").await;
-        browser.shows("#said", "25 times").await;
+    // However slow the machine is, some of these are refused within one window.
+    for burst in 0.. {
+        says(&browser, "#burst", "25 times").await;
+        if bars(&browser, "refused").await > 0 {
+            break;
+        }
+        assert!(burst < 20, "nothing is refused");
         sleep(Duration::from_millis(800)).await;
     }
-    browser.shows("#said", "refused").await;
-    assert_eq!(left().await, 0);
-    assert!(bars("refused").await > 0);
-    asks(&browser, "GET /public/status", "429. Too many requests. Try again in").await;
-    browser.shows("#answer", "Retry-After: ").await;
     for (dark, name) in [(false, "light.webp"), (true, "dark.webp")] {
         browser.looks(Look { dark, width: 1100, height: 1060 }).await;
         browser.picture(name).await;
     }
-    browser.assert_accessible().await;
     browser.shows("#window-ip", "60 of 60 left").await;
     asks(&browser, "GET /public/status", "200").await;
 

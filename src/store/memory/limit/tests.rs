@@ -304,11 +304,11 @@ fn yeses(threads: usize, ask: impl Fn(usize) -> usize + Sync) -> usize {
 
 #[test]
 fn a_limit_holds_whoever_asks_at_once_while_strangers_come_and_go() {
-    let clock = ManualClock::new();
-    let store = MemoryRateLimitStore::new().with_clock(Arc::new(clock)).with_capacity(2_000);
     // Limits that are counted in a line, in a block, and as one entry.
     for limit in [4, 40, 400] {
-        // Of whom less is known than of a stranger might make room for one.
+        let clock = Arc::new(ManualClock::new());
+        let store = MemoryRateLimitStore::new().with_clock(clock).with_capacity(2_000);
+        // Of whom no more is known than of a stranger might make room for one: clients come first.
         let begun = (limit / 10).max(1);
         for i in 0..7 * begun {
             assert!(take(&store, &format!("client {limit} {}", i % 7), limit).unwrap());
