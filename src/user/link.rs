@@ -58,8 +58,8 @@ impl LinkMail {
     /// wherever an attacker likes.
     ///
     /// # Errors
-    /// [`InvalidLinkUrl`] unless it is an absolute `http` or `https` URL in ASCII, without a
-    /// fragment, of 800 characters at most (a line of mail holds 998).
+    /// [`InvalidLinkUrl`] unless it is an absolute `http` or `https` URL in ASCII, without a user, a
+    /// password and a fragment, of 800 characters at most (a line of mail holds 998).
     pub fn verification(url: &str) -> Result<Self, InvalidLinkUrl> {
         Self::new(url, "Confirm your e-mail address", |link| {
             format!(
@@ -116,6 +116,7 @@ impl LinkMail {
         let uri: Uri = url.parse().map_err(|_| InvalidLinkUrl)?;
         let valid = matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
             && url.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
             && url.len() <= 800;
         let url = valid.then(|| url.into()).ok_or(InvalidLinkUrl)?;

@@ -44,7 +44,7 @@ fn axe() -> &'static str {
     &AXE
 }
 
-/// Ends with the test.
+/// Ends with the test, also with one that fails.
 pub(crate) struct Browser {
     client: Client<HttpConnector, Body>,
     session: String,
@@ -58,6 +58,7 @@ impl Browser {
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .expect("chromedriver: run tests/run");
@@ -265,5 +266,15 @@ impl Browser {
     pub(crate) async fn stop(mut self) {
         self.ask(Method::DELETE, "", Value::Null).await;
         self.driver.kill().await.unwrap();
+    }
+}
+
+impl Drop for Browser {
+    /// What the driver has started doesn't end with it.
+    fn drop(&mut self) {
+        if let Some(id) = self.driver.id() {
+            let group = format!("-{id}");
+            let _ = std::process::Command::new("kill").args(["-KILL", "--", &group]).status();
+        }
     }
 }

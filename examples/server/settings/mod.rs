@@ -168,8 +168,8 @@ impl Settings {
             cors_allowed_origins: given.parse("CORS_ALLOWED_ORIGINS", origins)?.unwrap_or_default(),
             log_filter: given.get("RUST_LOG", |text| EnvFilter::try_new(text))?,
             secret_key: given.owned("SECRET_KEY").into(),
-            jwt_issuer: given.owned("JWT_ISSUER"),
-            jwt_audience: given.owned("JWT_AUDIENCE"),
+            jwt_issuer: given.get("JWT_ISSUER", claim)?,
+            jwt_audience: given.get("JWT_AUDIENCE", claim)?,
             bind_addr: given.owned("BIND_ADDR"),
             database_url: given.owned("DATABASE_URL"),
             redis_url: given.text("REDIS_URL").map(str::to_owned),
@@ -208,9 +208,16 @@ fn warnings(given: &Given, public_url: Option<&Url>) -> Vec<String> {
     if is_unset("TRUSTED_PROXIES") && given.owned("FORWARDED_HEADER") != "x-forwarded-for" {
         warn("FORWARDED_HEADER", "has no effect while TRUSTED_PROXIES is unset");
     }
-    let long = Duration::from_secs(86_400);
-    if given.get("ACCESS_TOKEN_TTL", humantime::parse_duration).is_ok_and(|ttl| ttl > long) {
+    let duration = |name| given.get(name, humantime::parse_duration).ok();
+    let (access, refresh) = (duration("ACCESS_TOKEN_TTL"), duration("REFRESH_TOKEN_TTL"));
+    if access > Some(Duration::from_secs(86_400)) {
         warn("ACCESS_TOKEN_TTL", "is over a day; a short one is renewed by the refresh token");
+    }
+    if refresh < access {
+        warn(
+            "REFRESH_TOKEN_TTL",
+            "is below ACCESS_TOKEN_TTL: a session ends before its access tokens",
+        );
     }
     if given.get("BCRYPT_COST", str::parse).is_ok_and(|cost: u32| cost > 15) {
         warn("BCRYPT_COST", "is over 15: each login takes seconds, and few can be answered");
@@ -326,6 +333,11 @@ fn public_url(text: &str) -> Result<Url, &'static str> {
         return Err("holds a user or a password, which would stand in every link");
     }
     Ok(url)
+}
+
+/// What stands in every access token, which is to fit into a header.
+fn claim(text: &str) -> Result<String, &'static str> {
+    if text.len() > 1_000 { Err("is over 1000 bytes") } else { Ok(text.to_owned()) }
 }
 
 fn hasher(cost: &str) -> Result<BcryptHasher, String> {
