@@ -1,7 +1,11 @@
 //! Whom a limiter counts, in a word and a half: what stands in the table instead of names and addresses.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::LazyLock,
+};
 
+use foldhash::{SharedSeed, quality::SeedableRandomState};
 use siphasher::sip::SipHasher13;
 
 use crate::limit::{Key, LimiterName};
@@ -20,16 +24,18 @@ pub(super) struct Client {
 
 /// Knows the keys of the hashes, so it has no `Debug`.
 pub(super) struct Clients {
-    places: foldhash::fast::RandomState,
+    places: SeedableRandomState,
     texts: SipHasher13,
 }
 
 impl Default for Clients {
     fn default() -> Self {
+        static SHARED: LazyLock<SharedSeed> =
+            LazyLock::new(|| SharedSeed::from_u64(RandomState::new().hash_one(0)));
         // The standard library's state is where it hands out random words.
         let random = RandomState::new();
         Self {
-            places: foldhash::fast::RandomState::default(),
+            places: SeedableRandomState::with_seed(random.hash_one(2), &SHARED),
             texts: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
         }
     }
@@ -97,6 +103,29 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_in_a_row_are_spread_under_each_seed() {
+        const PARTS: usize = 16;
+        for seed in 1..=100 {
+            let shared = Box::leak(Box::new(SharedSeed::from_u64(seed)));
+            let places = SeedableRandomState::with_seed(seed, shared);
+            let clients = Clients { places, ..Clients::default() };
+            // Users by number, addresses of a network, networks of a larger one.
+            for shift in [0, 8, 16, 32, 40] {
+                let mut counts = [[0_u32; PARTS]; 2];
+                for key in 0..4_000 {
+                    let place = clients.place(Client { whose: 11, key: key << shift });
+                    // Its segment, and where it is in there.
+                    counts[0][(place >> 60) as usize] += 1;
+                    counts[1][(place as u32 >> 28) as usize] += 1;
+                }
+                // 250 each, and six times the standard deviation.
+                let fair = |counts: &[u32; PARTS]| counts.iter().all(|n| (158..=342).contains(n));
+                assert!(counts.iter().all(fair), "{seed} {shift}: {counts:?}");
+            }
+        }
+    }
 
     #[test]
     fn limiters_and_kinds_of_keys_are_told_apart_however_many_names_there_are() {

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use quick_cache::sync::Cache;
 use smallvec::{SmallVec, smallvec};
 
