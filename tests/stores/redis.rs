@@ -806,7 +806,8 @@ async fn many_servers_with_leases_on_one_key_keep_the_promise() {
 async fn what_is_left_of_a_lease_is_given_back() {
     let (store, prefix, mut redis) = store().await;
     let store = store.with_leases();
-    let question = take(10_000, Duration::from_secs(2));
+    // Leases of a second: longer than the machine may take for all that is asked here.
+    let question = take(10_000, Duration::from_secs(64));
     let mut calls = 0;
     for _ in 0..200 {
         let answer = store.take(slice::from_ref(&question));
@@ -815,10 +816,16 @@ async fn what_is_left_of_a_lease_is_given_back() {
     }
     assert!(calls < 60, "{calls} calls for 200 decisions");
     let lives = support::pttl(&mut redis, &format!("{prefix}:ip:=a")).await;
-    assert!((1..=2_100).contains(&lives), "{lives}");
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!((1..=65_100).contains(&lives), "{lives}");
     let other = RedisRateLimitStore::new(&support::url()).unwrap().with_prefix(&prefix);
-    assert_eq!(decide(&other, question.with_cost(0)).await.remaining(), 10_000 - 200);
+    let look = question.with_cost(0);
+    let left = async || decide(&other, look.clone()).await.remaining();
+    assert!(left().await < 10_000 - 200, "some of a lease is left");
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while left().await != 10_000 - 200 {
+        assert!(std::time::Instant::now() < deadline, "{} remain", left().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
