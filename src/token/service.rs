@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Identity, SharedClock, StoreError, TokenHash, UserId,
     audit::{Act, AuditEvent},
-    signals,
+    clock, signals,
 };
 
 /// Issues and verifies access tokens, and refreshes and revokes the sessions behind them. Not a
@@ -73,9 +73,6 @@ const SESSION_CAP: u32 = 100;
 const LONGEST_REFRESH_LEEWAY: Duration = Duration::from_secs(60);
 const CACHE_CAPACITY: usize = 10_000;
 
-/// Times far beyond this can't be added to a date.
-const LONGEST_TTL: Duration = crate::clock::LONGEST;
-
 impl TokenService {
     /// A service that signs and verifies with these keys, as this issuer (`iss`), for this audience
     /// (`aud`), and keeps refresh tokens in this store.
@@ -126,7 +123,7 @@ impl TokenService {
     /// invalid. At most 100 years, as for the other times.
     #[must_use]
     pub fn with_access_ttl(mut self, time_to_live: Duration) -> Self {
-        let seconds = time_to_live.min(LONGEST_TTL).as_millis().div_ceil(1000).max(1);
+        let seconds = time_to_live.min(clock::LONGEST).as_millis().div_ceil(1000).max(1);
         self.rules_mut().lifetime = Duration::from_secs(seconds as u64);
         self.revocations.keep_for(self.rules.lifetime + self.rules.leeway);
         self
@@ -135,7 +132,7 @@ impl TokenService {
     /// How long a refresh token lives: how long a session may be idle.
     #[must_use]
     pub fn with_refresh_ttl(mut self, time_to_live: Duration) -> Self {
-        self.refresh_ttl = time_to_live.min(LONGEST_TTL);
+        self.refresh_ttl = time_to_live.min(clock::LONGEST);
         self
     }
 
@@ -143,7 +140,7 @@ impl TokenService {
     /// set. `None`: as long as it is.
     #[must_use]
     pub fn with_session_ttl(mut self, time_to_live: Option<Duration>) -> Self {
-        self.session_ttl = time_to_live.map(|ttl| ttl.min(LONGEST_TTL));
+        self.session_ttl = time_to_live.map(|ttl| ttl.min(clock::LONGEST));
         self
     }
 
@@ -181,7 +178,7 @@ impl TokenService {
     /// unless set. For servers whose clocks differ.
     #[must_use]
     pub fn with_leeway(mut self, leeway: Duration) -> Self {
-        let leeway = leeway.min(LONGEST_TTL);
+        let leeway = leeway.min(clock::LONGEST);
         self.rules_mut().leeway = leeway;
         self.revocations.keep_for(self.rules.lifetime + leeway);
         self

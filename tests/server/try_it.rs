@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::{
@@ -167,6 +168,19 @@ async fn api_is_tried_by_hand() {
     program.stop().await;
 }
 
+/// The page of a server with these limits, which asks without a token; who has logged in is the admin.
+async fn opened_as_nobody(limits: &[(&str, &str)]) -> (TempDir, Program, Browser) {
+    let directory = directory_with_keys();
+    let program = Program::start(directory.path(), &[&ADMIN[..], limits].concat()).await;
+    let browser = Browser::start().await;
+    browser.looks(LOOKS[0]).await;
+    browser.open(&format!("{}/", program.base)).await;
+    login(&browser, "root@example.com").await;
+    browser.shows("#me", "root@example.com, admin").await;
+    browser.click("[name=as][value=nobody]").await;
+    (directory, program, browser)
+}
+
 /// The bars of this kind in the window of the client's address.
 async fn bars(browser: &Browser, kind: &str) -> u64 {
     let script = format!(
@@ -180,14 +194,7 @@ async fn bars(browser: &Browser, kind: &str) -> u64 {
 #[tokio::test]
 #[ignore = "needs Chromium: run tests/run"]
 async fn limits_are_seen_on_the_picture_of_their_window() {
-    let directory = directory_with_keys();
-    let settings = [&ADMIN[..], &[("RATE_LIMIT_PUBLIC", "60/1h")]];
-    let program = Program::start(directory.path(), &settings.concat()).await;
-    let browser = Browser::start().await;
-    browser.open(&format!("{}/", program.base)).await;
-    login(&browser, "root@example.com").await;
-    browser.shows("#me", "root@example.com, admin").await;
-    browser.click("[name=as][value=nobody]").await;
+    let (_directory, program, browser) = opened_as_nobody(&[("RATE_LIMIT_PUBLIC", "60/1h")]).await;
     let left = async || -> u64 {
         let text = text(&browser, "#window-ip [data-left]").await;
         text.strip_prefix("ip: ").unwrap().split(' ').next().unwrap().parse().unwrap()
@@ -215,15 +222,8 @@ async fn limits_are_seen_on_the_picture_of_their_window() {
 #[tokio::test]
 #[ignore = "needs Chromium: run tests/run"]
 async fn limits_recover_while_one_looks() {
-    let directory = directory_with_keys();
-    let settings = [&ADMIN[..], &[("RATE_LIMIT_PUBLIC", "60/10s"), ("RATE_LIMIT_LOGIN", "2/1h")]];
-    let program = Program::start(directory.path(), &settings.concat()).await;
-    let browser = Browser::start().await;
-    browser.looks(LOOKS[0]).await;
-    browser.open(&format!("{}/", program.base)).await;
-    login(&browser, "root@example.com").await;
-    browser.shows("#me", "root@example.com, admin").await;
-    browser.click("[name=as][value=nobody]").await;
+    let limits = [("RATE_LIMIT_PUBLIC", "60/10s"), ("RATE_LIMIT_LOGIN", "2/1h")];
+    let (_directory, program, browser) = opened_as_nobody(&limits).await;
     asks(&browser, "GET /public/status", "200").await;
     // However slow the machine is, some of these are refused within one window.
     for burst in 0.. {

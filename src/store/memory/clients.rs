@@ -24,15 +24,17 @@ pub(super) struct Client {
 
 /// Knows the keys of the hashes, so it has no `Debug`.
 pub(super) struct Clients {
+    /// Of the kind that is mixed twice: the other leaves clients in a row beside one another, under one
+    /// seed in a hundred or so, and a part of the table would fill up before the rest.
     places: SeedableRandomState,
     texts: SipHasher13,
 }
 
 impl Default for Clients {
     fn default() -> Self {
+        // The standard library's state is where it hands out random words.
         static SHARED: LazyLock<SharedSeed> =
             LazyLock::new(|| SharedSeed::from_u64(RandomState::new().hash_one(0)));
-        // The standard library's state is where it hands out random words.
         let random = RandomState::new();
         Self {
             places: SeedableRandomState::with_seed(random.hash_one(2), &SHARED),
